@@ -1,0 +1,50 @@
+"""What can go wrong, as a tree of exceptions named by what the user can do about it.
+
+RSConvertError
+├── UnsupportedModelError   the model is unknown, holds no BatchNorm, or can't be converted
+├── ResolutionError         a resolution is malformed, repeated, or unusable for the model
+├── CheckpointError         a file can't be read, written, or does not fit the network
+├── DataError               images or labels are missing, broken, or do not fit the network
+├── ConfigError             a setting is unknown, out of range, or has no effect
+└── TrainingError           training can't go on
+
+Every message says what, the value, what is accepted, and what to do, in one line.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "RSConvertError",
+    "ResolutionError",
+    "TrainingError",
+    "UnsupportedModelError",
+]
+
+
+class RSConvertError(Exception):
+    """Base of every error that rsconvert raises for a user's mistake."""
+
+
+class UnsupportedModelError(RSConvertError, ValueError):
+    """Choose another model, or name it differently."""
+
+
+class ResolutionError(RSConvertError, ValueError):
+    """Choose other resolutions."""
+
+
+class CheckpointError(RSConvertError, ValueError):
+    """Give another file, or make room for it."""
+
+
+class DataError(RSConvertError, ValueError):
+    """Mend the images or the labels."""
+
+
+class ConfigError(RSConvertError, ValueError):
+    """Change the setting."""
+
+
+class TrainingError(RSConvertError, RuntimeError):
+    """Change the learning rate, the precision, or the data."""
