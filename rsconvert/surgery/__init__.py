@@ -1,0 +1,30 @@
+"""Surgery: a network goes in, a switchable network comes out."""
+
+from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
+from rsconvert.surgery.dataflow import SetWeights, to_graph
+from rsconvert.surgery.network import SwitchableModel, check_resolutions
+from rsconvert.surgery.rewrite import BatchNormRecord, ConversionReport, assemble, make_switchable
+from rsconvert.surgery.source import Source, set_source, source_of
+from rsconvert.surgery.weights import classifier_keys
+from rsconvert.surgery.zoo import create_model, is_file_name
+
+__all__ = [
+    "BatchNormRecord",
+    "ConversionReport",
+    "SetWeights",
+    "Source",
+    "SwitchableBN",
+    "SwitchableModel",
+    "assemble",
+    "batchnorms",
+    "check_resolutions",
+    "classifier_keys",
+    "create_model",
+    "interpolation_weights",
+    "is_batchnorm",
+    "is_file_name",
+    "make_switchable",
+    "set_source",
+    "source_of",
+    "to_graph",
+]

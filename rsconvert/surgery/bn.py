@@ -1,0 +1,159 @@
+"""SwitchableBN: one BatchNorm as S private copies, one per resolution.
+
+A resolution between two trained ones gets the linear interpolation of their γ, β, μ, σ² (RS-Nets, Sec. 3.3);
+beyond the ends the nearest set serves.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from timm.layers import FrozenBatchNormAct2d
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
+from torchvision.ops import FrozenBatchNorm2d
+
+from rsconvert.errors import ResolutionError, UnsupportedModelError
+
+__all__ = ["SwitchableBN", "batchnorms", "interpolation_weights", "is_batchnorm"]
+
+_FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
+
+
+def is_batchnorm(module: nn.Module) -> bool:
+    """Tell whether a module is a BatchNorm of any class: 1d-3d, fused with an activation, synchronised, frozen.
+
+    Raises:
+        UnsupportedModelError: it is a lazy BatchNorm, whose tensors do not exist before its first input.
+    """
+    if isinstance(module, _LazyNormBase):
+        raise UnsupportedModelError(
+            f"{type(module).__name__} has no tensors yet; a BatchNorm with known channels is needed. "
+            "Run the model once on an example input, then convert it."
+        )
+    return isinstance(module, (_BatchNorm, *_FROZEN))
+
+
+def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every outermost BatchNorm by its qualified names; one under two names appears under both."""
+    found: dict[str, nn.Module] = {}
+
+    def visit(module: nn.Module, name: str) -> None:
+        if is_batchnorm(module):
+            found[name] = module
+            return
+        for child_name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{name}.{child_name}" if name else child_name)
+
+    visit(model, "")
+    return found
+
+
+class SwitchableBN(nn.Module):
+    """The layer that stands where a BatchNorm stood, and owns its S sets.
+
+    The native set's tensors are the layer's own (``bn.weight``), every other set hangs below ``at``
+    (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
+    and momentum survive. A path of the network holds one set, found by ``bn_set``; the layer itself runs only in the
+    graph of ``to_graph``, where the weights of the sets are data.
+
+    Args:
+        bn: the source, left unchanged.
+        resolutions: from the largest to the smallest; the first is native.
+    """
+
+    def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
+        super().__init__()
+        self.resolutions = tuple(resolutions)
+        native = copy.deepcopy(bn)
+        others = {str(r): copy.deepcopy(bn) for r in self.resolutions[1:]}
+        # Two modules over the same dictionaries of tensors: the native set keeps the source's class,
+        # this layer registers its tensors once, under the source's names.
+        self.__dict__["native"] = native
+        self._parameters = native._parameters
+        self._buffers = native._buffers
+        self._non_persistent_buffers_set = native._non_persistent_buffers_set
+        self._modules = {**native._modules, "at": nn.ModuleDict(others)}
+        self.training = bn.training
+
+    def train(self, mode: bool = True) -> "SwitchableBN":
+        """Set the mode of every set."""
+        super().train(mode)
+        self.native.train(mode)
+        return self
+
+    @property
+    def sets(self) -> tuple[nn.Module, ...]:
+        """The S sets in the order of ``resolutions``."""
+        others = cast(nn.ModuleDict, self._modules["at"])
+        return (cast(nn.Module, self.native), *others.values())
+
+    def bn_set(self, resolution: int) -> nn.Module:
+        """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
+        if resolution in self.resolutions:
+            return self.sets[self.resolutions.index(resolution)]
+        weights = interpolation_weights(resolution, self.resolutions)
+        near = [(weight, bn) for weight, bn in zip(weights, self.sets, strict=True) if weight > 0]
+        (_, first), (weight, second) = near[0], near[-1]
+        return _lerp(first, second, weight if len(near) == 2 else 0.0)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Normalize with the weighted sum of the sets, in eval mode.
+
+        Args:
+            x: what the source took, (N, C, …).
+            weights: (S,), one weight per set, summing to 1.
+        Raises:
+            RuntimeError: in train mode, where a mixture of sets has no statistics to update.
+        """
+        if self.training:
+            raise RuntimeError("SwitchableBN takes weights in eval mode only; train the paths, or call eval() first.")
+        states = [_floating_state(bn) for bn in self.sets]
+        mixed = {k: torch.tensordot(weights.to(v.dtype), torch.stack([s[k] for s in states]), 1) for k, v in states[0].items()}
+        return cast(Tensor, functional_call(cast(nn.Module, self.native), mixed, (x,)))
+
+    def extra_repr(self) -> str:
+        return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
+
+
+def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tuple[float, ...]:
+    """Return the S weights of the sets at a resolution: two neighbours share 1 linearly, the rest get 0.
+
+    >>> interpolation_weights(176, (224, 192, 160))
+    (0.0, 0.5, 0.5)
+    >>> interpolation_weights(300, (224, 192, 160))
+    (1.0, 0.0, 0.0)
+
+    Args:
+        resolutions: trained, from the largest to the smallest.
+    Raises:
+        ResolutionError: ``resolution`` is not positive.
+    """
+    if not resolution > 0:
+        raise ResolutionError(f"resolution is {resolution}; a positive number of pixels is needed. Name another one.")
+    clipped = min(max(resolution, resolutions[-1]), resolutions[0])
+    weights = [0.0] * len(resolutions)
+    for i, (upper, lower) in enumerate(zip(resolutions, resolutions[1:], strict=False)):
+        if lower <= clipped <= upper:
+            weights[i] = (clipped - lower) / (upper - lower)
+            weights[i + 1] = 1.0 - weights[i]
+            return tuple(weights)
+    return (1.0,)
+
+
+def _floating_state(bn: nn.Module) -> dict[str, Tensor]:
+    tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+@torch.no_grad()
+def _lerp(first: nn.Module, second: nn.Module, weight: float) -> nn.Module:
+    """Return a frozen copy of ``first`` moved towards ``second``; equal sets give equal bits."""
+    snapshot = copy.deepcopy(first).requires_grad_(False).eval()
+    ends = _floating_state(second)
+    for name, tensor in _floating_state(snapshot).items():
+        tensor.copy_(torch.lerp(tensor, ends[name].to(tensor.dtype), weight))
+    return snapshot

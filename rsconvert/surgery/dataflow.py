@@ -1,0 +1,70 @@
+"""to_graph: the network as one fx graph in which the weights of the BN sets flow from the input's size as data."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from rsconvert.errors import UnsupportedModelError
+from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.graph import trace
+from rsconvert.surgery.network import SwitchableModel
+
+__all__ = ["SetWeights", "to_graph"]
+
+_NAME = "rsconvert_set_weights"
+
+
+class SetWeights(nn.Module):
+    """Map an image batch (N, C, H, W) to the weights of the S sets, (S,), by its size alone.
+
+    The hat functions of ``interpolation_weights`` in tensor arithmetic: a size that is symbolic stays data.
+    """
+
+    resolutions: Tensor
+
+    def __init__(self, resolutions: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("resolutions", torch.tensor(resolutions, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = self.resolutions
+        pixels = torch.scalar_tensor(x.shape[-2] * x.shape[-1], dtype=torch.float32, device=nodes.device)
+        side = pixels.sqrt().round()
+        # Between two neighbours this goes from 0 at the larger to 1 at the smaller.
+        passed = ((nodes[:-1] - side) / (nodes[:-1] - nodes[1:])).clamp(0, 1)
+        return torch.cat([torch.ones_like(nodes[:1]), passed]) - torch.cat([passed, torch.zeros_like(nodes[:1])])
+
+
+def to_graph(net: SwitchableModel) -> fx.GraphModule:
+    """Return a graph over the network's tensors, for eval mode, that chooses its BN set from the input's size.
+
+    Every SwitchableBN in it is called with (x, weights), weights (S,) computed once behind the input. It agrees
+    with ``net(x)`` up to rounding at every size: exporters stand on it.
+
+    Raises:
+        UnsupportedModelError: fx can't trace a module that holds a BatchNorm.
+    """
+    root = net.skeleton().eval()
+    graph, opaque = trace(root)
+    if graph is None or opaque:
+        name, reason = next(iter(opaque.items()))
+        raise UnsupportedModelError(
+            f"{name or type(root).__name__} can't be traced by torch.fx ({reason}); a graph down to every BatchNorm is "
+            "needed. Use one path instead: net.at(resolution)."
+        )
+    root.add_module(_NAME, SetWeights(net.resolutions).to(net.alpha.device))
+    _feed_weights(graph, root)
+    graph.lint()
+    return fx.GraphModule(root, graph)
+
+
+def _feed_weights(graph: fx.Graph, root: nn.Module) -> None:
+    image = next(node for node in graph.nodes if node.op == "placeholder")
+    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
+    with graph.inserting_after(last):
+        weights = graph.call_module(_NAME, (image,))
+    for node in graph.nodes:
+        if node.op == "call_module" and isinstance(root.get_submodule(cast(str, node.target)), SwitchableBN):
+            node.args = (*node.args, weights)

@@ -1,0 +1,101 @@
+"""Torch.fx facts about any model: where its BatchNorms are called, what feeds them, what can't be traced."""
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.models import get_notrace_functions
+from torch import Tensor, fx, nn
+
+from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
+
+__all__ = ["GraphFacts", "read_graph", "trace"]
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What the graph of a model tells of its BatchNorms, by qualified name.
+
+    ``calls`` counts the call sites, ``producers`` names the convolution or linear layer whose output a BatchNorm takes,
+    ``opaque`` maps a module that fx can't enter to the reason; a BatchNorm inside it has no call site.
+    """
+
+    calls: Counter[str]
+    producers: dict[str, str | None]
+    opaque: dict[str, str]
+
+
+def read_graph(model: nn.Module) -> GraphFacts:
+    """Trace a throw-away copy of the model without data and collect its BatchNorm call sites."""
+    memo: dict[int, Any] = {id(t): _on_meta(t) for t in (*model.parameters(), *model.buffers())}
+    graph, opaque = trace(copy.deepcopy(model, memo).eval())
+    modules = dict(model.named_modules())
+    nodes = [n for n in graph.nodes if n.op == "call_module" and is_batchnorm(modules[n.target])] if graph else []
+    calls = Counter(str(n.target) for n in nodes)
+    return GraphFacts(calls, {str(n.target): _producer(n, modules) for n in nodes}, opaque)
+
+
+def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
+    """Return the graph of a model down to its BatchNorms, and the modules that stay opaque with the reason.
+
+    Modules without a BatchNorm are leaves. One that fx fails in becomes a leaf too, and the trace is tried again.
+    Tracing may leave proxies in the model's caches: pass a copy. None for the graph: the root itself is opaque.
+    """
+    opaque: dict[str, str] = {}
+    while True:
+        tracer = _Tracer(frozenset(opaque))
+        try:
+            return tracer.trace(model, _defaults(model)), opaque
+        except Exception as error:  # fx raises whatever the model's own code raises on a proxy
+            name = tracer.inside[-1] if tracer.inside else ""
+            opaque[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            if name == "":
+                return None, opaque
+
+
+class _Tracer(fx.Tracer):
+    """Enters every module that holds a BatchNorm; remembers where it stands, for the failure's sake."""
+
+    def __init__(self, opaque: frozenset[str]) -> None:
+        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
+        self.opaque = opaque
+        self.inside: list[str] = []
+        self.holders: dict[nn.Module, bool] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if m not in self.holders:
+            self.holders[m] = not _is_norm(m) and any(_is_norm(child) for child in m.modules())
+        return module_qualified_name in self.opaque or not self.holders[m]
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        self.inside.append(self.path_of_module(m))
+        output = super().call_module(m, forward, args, kwargs)
+        self.inside.pop()
+        return output
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return isinstance(module, SwitchableBN) or is_batchnorm(module)
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _defaults(model: nn.Module) -> dict[str, Any] | None:
+    """Bind optional arguments of forward to their defaults: a proxy is never None."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
+
+
+def _producer(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
+    previous = node.args[0] if node.args else None
+    if not isinstance(previous, fx.Node) or previous.op != "call_module":
+        return None
+    weighted = (nn.modules.conv._ConvNd, nn.Linear)
+    return str(previous.target) if isinstance(modules[str(previous.target)], weighted) else None

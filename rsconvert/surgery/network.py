@@ -1,0 +1,183 @@
+"""SwitchableModel: one network, S paths over the same tensors."""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.errors import ResolutionError
+from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.source import Source
+
+__all__ = ["SwitchableModel", "check_resolutions"]
+
+
+def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
+    """Return the resolutions in pixels from the largest to the smallest.
+
+    Raises:
+        ResolutionError: the list is empty, or holds a repeat or something that is not a positive whole number.
+    """
+    text = ",".join(map(str, resolutions))
+    if not resolutions:
+        raise ResolutionError("resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96.")
+    for r in resolutions:
+        if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+            raise ResolutionError(f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list.")
+        if list(resolutions).count(r) > 1:
+            raise ResolutionError(f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat.")
+    return tuple(sorted(resolutions, reverse=True))
+
+
+class SwitchableModel(nn.Module):
+    """A network that runs at several resolutions, with one private BN set for each.
+
+    ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
+    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
+    in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
+
+    Args:
+        skeleton: a model of the source's class with a SwitchableBN in each BatchNorm's place. The network takes it over.
+        resolutions: from the largest to the smallest.
+        source: what the model was made from.
+    """
+
+    def __init__(self, skeleton: nn.Module, resolutions: Sequence[int], source: Source | None = None) -> None:
+        super().__init__()
+        self.resolutions = check_resolutions(resolutions)
+        self.source = source or Source()
+        # The root stands in for the skeleton's root, over the same dictionaries: keys stay those of the source.
+        self._parameters = skeleton._parameters
+        self._buffers = skeleton._buffers
+        self._non_persistent_buffers_set = skeleton._non_persistent_buffers_set
+        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(self.resolutions), device=_device(skeleton)))})
+        self._modules = {**skeleton._modules, "rsconvert": scores}
+        # Outside the registry, for their tensors are registered already.
+        self.__dict__["_skeleton"] = skeleton
+        self.__dict__["_paths"] = {r: _path(skeleton, r) for r in self.resolutions}
+        self.train(skeleton.training)
+
+    @property
+    def alpha(self) -> nn.Parameter:
+        """The learnt scores, (S,); softmax(alpha) weighs the paths in the ensemble."""
+        return cast(nn.Parameter, cast(nn.ParameterDict, self._modules["rsconvert"])["alpha"])
+
+    @property
+    def native(self) -> int:
+        """The largest trained resolution in pixels."""
+        return self.resolutions[0]
+
+    def train(self, mode: bool = True) -> "SwitchableModel":
+        """Set the mode of every path, each by the source's own ``train``."""
+        super().train(mode)
+        for path in self._paths.values():
+            path.train(mode)
+        return self
+
+    def at(self, resolution: int) -> nn.Module:
+        """Return the path of a resolution: a model of the source's class, with the source's keys.
+
+        At a trained resolution it is live: every tensor is the network's own. At another one the BN tensors are a
+        snapshot, interpolated at the call, over the shared weights; it runs in eval mode only.
+
+        Raises:
+            ResolutionError: ``resolution`` is not a positive whole number.
+        """
+        path = self._paths.get(resolution)
+        if path is not None:
+            return cast(nn.Module, path)
+        check_resolutions([resolution])
+        snapshot = _path(self._skeleton, resolution).eval()
+        snapshot.register_forward_pre_hook(_refuse_training)
+        return snapshot
+
+    def extract(self, resolution: int) -> nn.Module:
+        """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
+
+        Raises:
+            ResolutionError: ``resolution`` is not a positive whole number.
+        """
+        check_resolutions([resolution])
+        live = resolution in self.resolutions
+        return copy.deepcopy(self._paths[resolution] if live else _path(self._skeleton, resolution).eval())
+
+    def skeleton(self) -> nn.Module:
+        """Return a model of the source's class over the network's tensors, with a SwitchableBN at each BatchNorm's place."""
+        return copy.deepcopy(self._skeleton, _shared(self._skeleton))
+
+    def switchable_bns(self) -> Iterator[tuple[str, SwitchableBN]]:
+        """Yield each SwitchableBN once, with its name."""
+        yield from ((name, m) for name, m in self.named_modules() if isinstance(m, SwitchableBN))
+
+    def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
+        """Run the path that fits the input; or, given ``views``, path i on view i, for training.
+
+        Args:
+            views: S tensors (N, C, H, W), from the largest to the smallest resolution; view i meets set i by position.
+        Returns:
+            What the source returns; for ``views`` a list of S of it.
+        Raises:
+            ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
+        """
+        if views is None:
+            return self._path_for(_side(args, kwargs))(*args, **kwargs)
+        if args or kwargs or len(views) != len(self.resolutions):
+            raise ResolutionError(
+                f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
+                f"one view for each of {self.resolutions}. Pass one view per resolution."
+            )
+        return [path(view) for path, view in zip(self._paths.values(), views, strict=True)]
+
+    def _path_for(self, resolution: int) -> nn.Module:
+        if resolution not in self._paths and self.training:
+            raise ResolutionError(
+                f"the input's size is {resolution}, which has no BN set to train; trained are {self.resolutions}. "
+                "Resize the input, or call eval() to interpolate."
+            )
+        return self.at(resolution)
+
+
+def _side(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return round(√(H·W)) of the first tensor that can be an image."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim >= 3:
+            height, width = value.shape[-2:]
+            return int(height) if height == width else round(math.sqrt(height * width))
+    raise ResolutionError(
+        "the input holds no tensor (…, H, W) that tells the resolution; an image tensor is needed. "
+        "Choose the path yourself: net.at(resolution)(…)."
+    )
+
+
+def _shared(model: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy's modules are new and its tensors are the model's.
+
+    The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        memo |= {id(registry): registry for registry in (module._parameters, module._buffers)}
+        memo |= {id(t): t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None}
+    return memo
+
+
+def _path(skeleton: nn.Module, resolution: int) -> nn.Module:
+    """Copy the skeleton's modules around its tensors, with one BN set at each SwitchableBN's place."""
+    switchable = [m for m in skeleton.modules() if isinstance(m, SwitchableBN)]
+    sets = {id(bn): bn.bn_set(resolution) for bn in switchable}
+    return cast(nn.Module, copy.deepcopy(skeleton, {**_shared(skeleton), **sets}))
+
+
+def _refuse_training(path: nn.Module, args: Any) -> None:
+    if path.training:
+        raise ResolutionError(
+            "an interpolated path is in train mode; it is a snapshot for evaluation. "
+            "Call eval(), train at a trained resolution, or take net.extract(resolution)."
+        )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

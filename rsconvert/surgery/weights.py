@@ -1,0 +1,69 @@
+"""Values for a plain model: a file loads strictly, a classifier apart."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from rsconvert.errors import CheckpointError
+
+__all__ = ["classifier_keys", "load_state", "load_weights", "zero_parameters"]
+
+
+def load_weights(model: nn.Module, path: Path) -> list[str]:
+    """Load a safetensors or torch file strictly, without pickle; return the classifier's keys if they stay new.
+
+    Raises:
+        CheckpointError: the file can't be read, or holds other tensors than the model.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"weights {path} is not a file; a safetensors or torch file is needed. Check the path.")
+    try:
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # pickle, zip and safetensors errors share no base
+        raise CheckpointError(
+            f"weights {path} can't be read: {(str(error).splitlines() or [''])[0]}; a safetensors file, or a torch file of tensors alone, "
+            "is needed. Save the state_dict again."
+        ) from error
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"weights {path} holds no state_dict; tensors by name are needed. Save model.state_dict().")
+    return load_state(model, state, str(path))
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> list[str]:
+    """Load strictly, but for a classifier of another size, or none; return the keys that stay new."""
+    own = model.state_dict()
+    head = classifier_keys(model)
+    fresh = [key for key in head if key not in state or state[key].shape != own[key].shape]
+    fresh = head if fresh else []
+    missing = sorted(own.keys() - state.keys() - set(fresh))
+    foreign = sorted(state.keys() - own.keys())
+    misfit = sorted(k for k in own.keys() & state.keys() - set(fresh) if own[k].shape != state[k].shape)
+    for what, keys in (("lacks", missing), ("holds foreign", foreign), ("has in another shape", misfit)):
+        if keys:
+            raise CheckpointError(
+                f"weights {origin} {what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}; "
+                "exactly the model's tensors are needed, a classifier apart. Check the model's name and model_kwargs."
+            )
+    model.load_state_dict({key: own[key] if key in fresh else value for key, value in state.items()} | {k: own[k] for k in fresh})
+    return fresh
+
+
+def classifier_keys(model: nn.Module) -> list[str]:
+    """Return the keys of the classifier's tensors: timm names its modules, elsewhere it is the last weighted layer."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    names = cfg.get("classifier") or [
+        name for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))
+    ][-1:]
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return [key for key, _ in model.named_parameters() if key.startswith(tuple(f"{name}." for name in names))]
+
+
+@torch.no_grad()
+def zero_parameters(model: nn.Module, keys: list[str]) -> None:
+    """Start a new classifier at zero: timm's draw for few classes gives large first logits that wreck the features."""
+    parameters = dict(model.named_parameters())
+    for key in keys:
+        parameters[key].zero_()
