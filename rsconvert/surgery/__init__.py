@@ -3,6 +3,7 @@
 from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
 from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
+from rsconvert.surgery.proof import example_input
 from rsconvert.surgery.rewrite import BatchNormRecord, ConversionReport, assemble, make_switchable
 from rsconvert.surgery.source import Source, set_source, source_of
 from rsconvert.surgery.weights import classifier_keys
@@ -20,6 +21,7 @@ __all__ = [
     "check_resolutions",
     "classifier_keys",
     "create_model",
+    "example_input",
     "interpolation_weights",
     "is_batchnorm",
     "is_file_name",

@@ -1,0 +1,46 @@
+"""Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
+
+from rsconvert.data.loading import (
+    Batch,
+    EpochSampler,
+    EvaluationViews,
+    TrainingViews,
+    ViewLoader,
+    evaluation_loader,
+    training_loader,
+)
+from rsconvert.data.sets import Samples, Split, open_split, open_train_val
+from rsconvert.data.views import (
+    PAPER_PREPROCESSING,
+    Crop,
+    Flip,
+    Preprocessing,
+    decode,
+    evaluation_views,
+    from_pillow,
+    normalize,
+    training_views,
+)
+
+__all__ = [
+    "PAPER_PREPROCESSING",
+    "Batch",
+    "Crop",
+    "EpochSampler",
+    "EvaluationViews",
+    "Flip",
+    "Preprocessing",
+    "Samples",
+    "Split",
+    "TrainingViews",
+    "ViewLoader",
+    "decode",
+    "evaluation_loader",
+    "evaluation_views",
+    "from_pillow",
+    "normalize",
+    "open_split",
+    "open_train_val",
+    "training_loader",
+    "training_views",
+]

@@ -1,0 +1,242 @@
+"""Labelled images → batches of views, decoded and cut in worker processes.
+
+The randomness of a sample is a function of (seed, epoch, index) alone: a batch is the same whatever the number of
+workers, and an epoch can be had again. A sampler puts the epoch into each key, since workers outlive the epoch.
+"""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from rsconvert.data.sets import Samples
+from rsconvert.data.views import Crop, Flip, evaluation_views, training_views
+from rsconvert.errors import ConfigError, DataError
+
+__all__ = [
+    "Batch",
+    "EpochSampler",
+    "EvaluationViews",
+    "TrainingViews",
+    "ViewLoader",
+    "evaluation_loader",
+    "training_loader",
+]
+
+Key = tuple[int, int]  # epoch, index
+Sample = tuple[list[Tensor], int]
+Batch = tuple[list[Tensor], Tensor]
+
+
+class TrainingViews(Dataset[Sample | DataError]):
+    """Key (epoch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
+
+    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
+
+    Raises:
+        ResolutionError, ConfigError: as `training_views`, at once rather than in a worker.
+    """
+
+    def __init__(self, samples: Samples, resolutions: Sequence[int], *, seed: int, **augmentation: Any) -> None:
+        self._samples, self._seed = samples, seed
+        self._views: Callable[..., list[Tensor]] = partial(
+            training_views, resolutions=tuple(resolutions), **augmentation
+        )
+        self._views(image=_blank(), rng=Random(seed))
+
+    def __getitem__(self, key: Key) -> Sample | DataError:
+        epoch, index = key
+        cut = partial(self._views, rng=Random(f"{self._seed}-{epoch}-{index}"))
+        return _sample(self._samples, index, cut)
+
+
+class EvaluationViews(Dataset[Sample | DataError]):
+    """Index → the sample's S central views (3, r, r), all from one decoding, and its target.
+
+    Errors are returned and raised as by `TrainingViews`.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        resolutions: Sequence[int],
+        *,
+        crop_pct: float | Sequence[float],
+        interpolation: str,
+    ) -> None:
+        self._samples = samples
+        self._views = partial(
+            evaluation_views, resolutions=tuple(resolutions), crop_pct=crop_pct, interpolation=interpolation
+        )
+        self._views(_blank())
+
+    def __getitem__(self, index: int) -> Sample | DataError:
+        return _sample(self._samples, index, self._views)
+
+
+class EpochSampler(Sampler[Key]):
+    """Gives each index of this process once, as (epoch, index), in an order that is a function of (seed, epoch).
+
+    Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch.
+    """
+
+    def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.epoch = 0
+        self._count, self._seed, self._rank, self._world_size = count, seed, rank, world_size
+
+    def __len__(self) -> int:
+        return self._count // self._world_size
+
+    def __iter__(self) -> Iterator[Key]:
+        generator = torch.Generator().manual_seed(Random(f"{self._seed}-{self.epoch}").getrandbits(63))
+        order = torch.randperm(self._count, generator=generator).tolist()
+        mine = order[self._rank :: self._world_size][: len(self)]
+        return iter([(self.epoch, index) for index in mine])
+
+
+class ViewLoader:
+    """Iterates over batches ([S views of shape (N, 3, r, r), uint8, channels_last], targets (N,), int64).
+
+    Raises:
+        DataError: while iterating, when a sample can't be read.
+    """
+
+    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+        self._batches, self._sampler = batches, sampler
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._batches:
+            if isinstance(batch, DataError):
+                raise batch
+            views, targets = batch
+            # Three colours side by side in memory, named as the network's input expects them.
+            yield [view.permute(0, 3, 1, 2) for view in views], targets
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order and the randomness of the next iteration; evaluation has neither."""
+        if self._sampler is not None:
+            self._sampler.epoch = epoch
+
+
+def training_loader(
+    samples: Samples,
+    resolutions: Sequence[int],
+    *,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    crop_area: tuple[float, float] = (0.08, 1.0),
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    crop: Crop = "shared",
+    flip: Flip = "shared",
+    interpolation: str = "bilinear",
+    drop_last: bool = True,
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ViewLoader:
+    """Return shuffled batches of random views; call ``set_epoch`` before each epoch.
+
+    A resolution may be given twice (S views of one size). ``batch_size`` is per process.
+
+    Raises:
+        DataError: there are fewer images than one batch holds.
+        ResolutionError, ConfigError: a setting is unusable.
+    """
+    dataset = TrainingViews(
+        samples,
+        resolutions,
+        seed=seed,
+        crop_area=crop_area,
+        crop_aspect=crop_aspect,
+        crop=crop,
+        flip=flip,
+        interpolation=interpolation,
+    )
+    sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
+    if len(sampler) < (batch_size if drop_last else 1):
+        raise DataError(
+            f"the training set has {len(sampler)} images per process, fewer than one batch of {batch_size}; every "
+            f"batch must be full. Choose a batch size of at most {len(sampler)}, or add images."
+        )
+    batches = _batches(dataset, sampler, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory)
+    return ViewLoader(batches, sampler)
+
+
+def evaluation_loader(
+    samples: Samples,
+    resolutions: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    crop_pct: float | Sequence[float] = 0.875,
+    interpolation: str = "bilinear",
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ViewLoader:
+    """Return batches of central views in the order of ``samples``, the last one as small as it comes.
+
+    Of ``world_size`` processes each takes every ``world_size``-th sample: together they see each sample once.
+
+    Raises:
+        ResolutionError, ConfigError: a setting is unusable.
+    """
+    dataset = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
+    mine = range(rank, len(samples), world_size)
+    return ViewLoader(_batches(dataset, mine, batch_size, workers, drop_last=False, pin_memory=pin_memory))
+
+
+def _batches(
+    dataset: Dataset[Any], sampler: Any, batch_size: int, workers: int, *, drop_last: bool, pin_memory: bool
+) -> DataLoader[Any]:
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"batch_size is {batch_size}, workers {workers}; choose at least 1 and at least 0.")
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        drop_last=drop_last,
+        pin_memory=pin_memory,
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+        # Without one of its own, the loader would draw from torch's global generator at each epoch.
+        generator=torch.Generator(),
+    )
+
+
+def _sample(samples: Samples, index: int, cut: Callable[[Tensor], list[Tensor]]) -> Sample | DataError:
+    try:
+        image, target = samples.read(index)
+    except DataError as error:
+        return DataError(str(error))  # without its cause, which need not travel between processes
+    return cut(image), target
+
+
+def _collate(samples: list[Any]) -> Any:
+    """Return ([views of shape (N, r, r, 3)], targets), or the first error."""
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+    # Seen as (r, r, 3) a view is dense: torch copies it at once, in a worker straight into shared memory.
+    return default_collate([([view.permute(1, 2, 0) for view in views], target) for views, target in samples])
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+
+
+def _blank() -> Tensor:
+    """An image on which a setting can be tried."""
+    return torch.zeros((3, 8, 8), dtype=torch.uint8)

@@ -1,0 +1,238 @@
+"""Names of data sets → labelled images that are read one by one.
+
+A name is a folder that holds ``train/`` and ``val/`` (or ``validation/``) with one folder per class, or a timm data-set
+string: ``torch/cifar10``, ``hfds/…``. Sets that can only be read in order (``hfids/``, ``wds/``, ``tfds/``) are
+refused: the randomness of a sample is a function of its index, which they have not got.
+"""
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from PIL import Image
+from timm.data.dataset_factory import create_dataset
+from timm.utils.misc import natural_key
+from torch import Tensor
+
+from rsconvert.data.views import decode, from_pillow
+from rsconvert.errors import ConfigError, DataError
+
+__all__ = ["Samples", "Split", "open_split", "open_train_val"]
+
+Split = Literal["train", "val"]
+
+_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}
+# The Hub's data sets say "validation"; "test" is left out, since nobody should tune on it unawares.
+_HUB_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("validation", "val", "valid")}
+_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+_INDEXED = ("torch", "hfds")
+_IN_ORDER = ("hfids", "wds", "tfds")
+_EXAMPLES = 3
+
+
+class _Source(Protocol):
+    """Gives an encoded file (bytes or open) or a Pillow image, and its target."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[Any, Any]: ...
+
+
+class Samples:
+    """Labelled images by index; ``classes`` names the targets 0, 1, … where the set has names."""
+
+    def __init__(
+        self, source: _Source, label: str, classes: tuple[str, ...] | None, names: Sequence[str] | None = None
+    ) -> None:
+        self.classes = classes
+        self._source, self._label, self._names = source, label, names
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def name(self, index: int) -> str:
+        """Return the file of a sample, or the set's name with the index."""
+        return self._names[index] if self._names is not None else f"{self._label}[{index}]"
+
+    def read(self, index: int) -> tuple[Tensor, int]:
+        """Return an image, uint8 RGB of shape (3, H, W), and its target.
+
+        Raises:
+            DataError: the sample can't be read or decoded, or its target is no class.
+        """
+        name = self.name(index)
+        try:
+            content, target = self._source[index]
+            if hasattr(content, "read"):
+                with content:
+                    content = content.read()
+        except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
+            raise DataError(f"{name} can't be read ({_one_line(error)}). Replace or remove it.") from error
+        image = from_pillow(content) if isinstance(content, Image.Image) else decode(content, name)
+        return image, self._checked(target, name)
+
+    def _checked(self, target: object, name: str) -> int:
+        classes = len(self.classes) if self.classes is not None else sys.maxsize
+        if isinstance(target, Integral) and 0 <= int(target) < classes:
+            return int(target)
+        accepted = f"one of 0 to {classes - 1}" if self.classes is not None else "an integer from 0 upwards"
+        raise DataError(f"{name} has the target {target!r}; a target is {accepted}. Correct the label.")
+
+
+def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
+    """Open one split of a data set; ``root`` is where a data set named by a timm string lies or is cached.
+
+    Raises:
+        DataError: there is no such data set or split, it lacks images, or it can't be read by index.
+        ConfigError: ``root`` is given beside a folder.
+    """
+    kind = data.partition("/")[0].lower()
+    if kind in _IN_ORDER:
+        raise DataError(
+            f"{data} can only be read in order; data sets that are read by index are supported (a folder, "
+            f"{', '.join(f'{known}/…' for known in _INDEXED)}). Unpack it into class folders, or use hfds/ for hfids/."
+        )
+    if kind in _INDEXED and "/" in data:
+        return _open_torch(data, split, root) if kind == "torch" else _open_hub(data, split, root)
+    if root is not None:
+        raise ConfigError(f"root is {root}, which has no effect on the folder {data}. Leave root out.")
+    return _open_folder(Path(data), split)
+
+
+def open_train_val(data: str, *, root: str | None = None) -> tuple[Samples, Samples]:
+    """Open both splits of a data set.
+
+    Raises:
+        DataError: as `open_split`, and when the splits do not have the same classes.
+    """
+    train, val = open_split(data, "train", root=root), open_split(data, "val", root=root)
+    if train.classes != val.classes:
+        raise DataError(
+            f"{data} has other classes in train than in val ({_difference(train.classes or (), val.classes or ())}); "
+            "both need the same ones. Add or remove class folders."
+        )
+    return train, val
+
+
+class _Files:
+    """The encoded images below the class folders of one split."""
+
+    def __init__(self, paths: Sequence[str], targets: Sequence[int]) -> None:
+        self._paths, self._targets = paths, targets
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        return _read_bytes(self._paths[index]), self._targets[index]
+
+
+def _open_folder(folder: Path, split: Split) -> Samples:
+    base = _split_folder(folder, split)
+    classes = _class_names(base)
+    paths: list[str] = []
+    targets: list[int] = []
+    for target, name in enumerate(classes):
+        found = sorted(_images_below(base / name), key=natural_key)
+        if not found:
+            raise DataError(
+                f"{base / name} holds no images; a class folder needs at least one file that ends in "
+                f"{' '.join(sorted(_EXTENSIONS))}. Fill or remove it."
+            )
+        paths += found
+        targets += [target] * len(found)
+    return Samples(_Files(paths, targets), str(base), classes, paths)
+
+
+def _split_folder(folder: Path, split: Split) -> Path:
+    if not folder.is_dir():
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"{folder} {problem}; data is a folder with train/ and val/, or a timm data-set string such as "
+            "hfds/NAME or torch/NAME. Check the path."
+        )
+    for name in _FOLDERS[split]:
+        if (folder / name).is_dir():
+            return folder / name
+    wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
+    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class. Add it.")
+
+
+def _class_names(base: Path) -> tuple[str, ...]:
+    """Return the class folders in timm's order, in which "9" comes before "10"."""
+    entries = [entry for entry in base.iterdir() if not entry.name.startswith(".")]
+    names = sorted((entry.name for entry in entries if entry.is_dir()), key=natural_key)
+    if not names:
+        raise DataError(f"{base} has no class folders; it needs one folder of images per class. Add them.")
+    return tuple(names)
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    for parent, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            if os.path.splitext(file)[1].lower() in _EXTENSIONS and not file.startswith("."):
+                yield os.path.join(parent, file)
+
+
+def _open_torch(data: str, split: Split, root: str | None) -> Samples:
+    if root is None:
+        raise DataError(f"{data} needs the folder in which torchvision stored it; nothing is downloaded. Give root.")
+    source = _create(data, split, root)
+    if hasattr(source, "loader"):  # files on disk: take the bytes, for the faster decoder
+        source.loader = _read_bytes
+    names = getattr(source, "classes", None)
+    return Samples(source, f"{data} {split}", tuple(map(_class_name, names)) if names else None)
+
+
+def _open_hub(data: str, split: Split, root: str | None) -> Samples:
+    if importlib.util.find_spec("datasets") is None:
+        raise DataError(f"{data} needs the package datasets, which is not installed. Run `pip install datasets`.")
+    for name in _HUB_SPLITS[split][:-1]:
+        with contextlib.suppress(DataError):
+            return _hub_samples(data, name, root)
+    return _hub_samples(data, _HUB_SPLITS[split][-1], root)
+
+
+def _hub_samples(data: str, split: str, root: str | None) -> Samples:
+    # timm's ImageDataset replaces an unreadable sample by the next one; its reader does not.
+    reader = _create(data, split, root).reader
+    targets = {target: name for name, target in reader.class_to_idx.items()}
+    classes = tuple(str(targets[target]) for target in sorted(targets)) or None
+    return Samples(reader, f"{data} {split}", classes)
+
+
+def _create(data: str, split: str, root: str | None) -> Any:
+    try:
+        return create_dataset(data, root=root, split=split)
+    except Exception as error:  # whatever torchvision, datasets or the network raise
+        raise DataError(
+            f"{data} can't be opened, split {split} ({_one_line(error)}). Check the name and root."
+        ) from error
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _class_name(name: object) -> str:
+    """torchvision's ImageNet gives a tuple of synonyms per class."""
+    return ", ".join(name) if isinstance(name, tuple) else str(name)
+
+
+def _difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
+    parts = []
+    for here, there, only in ((train, val, "train"), (val, train, "val")):
+        extra = [name for name in here if name not in set(there)]
+        if extra:
+            examples = ", ".join(extra[:_EXAMPLES]) + (", …" if len(extra) > _EXAMPLES else "")
+            parts.append(f"{len(extra)} only in {only}: {examples}")
+    return "; ".join(parts) or "in another order"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,265 @@
+"""One image → S views, each resized from the pixels of the image itself.
+
+    bytes → decode → training_views | evaluation_views → a batch → normalize
+
+Images and views are uint8 RGB of shape (3, H, W), stored with the three colours of a pixel side by side (channels
+last): so the decoders write them, and only so does torch resize uint8 at full speed.
+Floats appear in `normalize` alone, on the device that runs the network.
+"""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal, TypeVar, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision  # noqa: F401 - registers the decoders under torch.ops.image
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from rsconvert.errors import ConfigError, DataError, ResolutionError
+
+__all__ = [
+    "PAPER_PREPROCESSING",
+    "Crop",
+    "Flip",
+    "Preprocessing",
+    "decode",
+    "evaluation_views",
+    "from_pillow",
+    "normalize",
+    "training_views",
+]
+
+Crop = Literal["shared", "per-view"]
+Flip = Literal["shared", "per-view", "off"]
+
+_INTERPOLATIONS = ("bilinear", "bicubic")
+_RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
+_CROP_TRIES = 10
+
+_T = TypeVar("_T")
+_Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What a network expects of its images; the defaults are the paper's.
+
+    ``mean`` and ``std`` are per colour, of pixels in [0, 1]. ``crop_pct`` is the side of the evaluation crop divided by
+    the short side of the resized image: one number, or one per resolution.
+
+    Raises:
+        ConfigError: a value is unknown or out of range.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop_pct: float | tuple[float, ...] = 0.875
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+        if min(self.std) <= 0:
+            raise ConfigError(f"std is {self.std}; each number divides a colour and must be above 0. Correct it.")
+        _check_interpolation(self.interpolation)
+        if isinstance(self.crop_pct, Sequence):
+            object.__setattr__(self, "crop_pct", tuple(self.crop_pct))
+        _check_crop_pct(self.crop_pct if isinstance(self.crop_pct, tuple) else (self.crop_pct,))
+
+
+def decode(data: bytes, name: str) -> Tensor:
+    """Return the image in an encoded file as uint8 RGB of shape (3, H, W).
+
+    Alpha is dropped, 16-bit values keep their high byte, and an orientation in the EXIF data is ignored, as in timm and
+    torchvision. ``name`` is what an error calls the file.
+
+    Raises:
+        DataError: ``data`` is no image, or a damaged or truncated one.
+    """
+    try:
+        image: Tensor = torch.ops.image.decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), _RGB, False)
+        if image.dtype == torch.uint8 and image.ndim == 3:  # neither 16 bit nor an animation
+            return image
+    except (AttributeError, RuntimeError, ValueError):
+        pass  # another format, a damaged file, or a torchvision without decoders: Pillow can say which
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return from_pillow(picture)
+    except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        raise DataError(
+            f"{name} can't be decoded ({_reason(data, error)}); images are intact JPEG, PNG, WebP or other files that "
+            "Pillow opens. Replace or remove it."
+        ) from error
+
+
+def from_pillow(picture: Image.Image) -> Tensor:
+    """Return a Pillow image as uint8 RGB of shape (3, H, W)."""
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+def training_views(
+    image: Tensor,
+    resolutions: Sequence[int],
+    rng: Random,
+    *,
+    crop_area: tuple[float, float] = (0.08, 1.0),
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+    crop: Crop = "shared",
+    flip: Flip = "shared",
+    interpolation: str = "bilinear",
+) -> list[Tensor]:
+    """Return one random view (3, r, r) per resolution, all cut out of ``image`` alike (the paper's Sec. 3).
+
+    A crop's share of the image is uniform in ``crop_area``, its width over height log-uniform in ``crop_aspect``; a
+    view is mirrored with probability 1/2. "shared" draws once for all views, "per-view" once for each. Crops are drawn
+    before flips, so that one seed gives the same crops whatever ``flip`` is.
+
+    Raises:
+        ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
+        ConfigError: a setting is unknown or out of range.
+    """
+    _check_resolutions(resolutions)
+    _check_augmentation(crop_area, crop_aspect, crop, flip, interpolation)
+    height, width = image.shape[-2:]
+    views = len(resolutions)
+    boxes = _draw(lambda: _random_box(height, width, crop_area, crop_aspect, rng), views, shared=crop == "shared")
+    flips = [False] * views if flip == "off" else _draw(lambda: rng.random() < 0.5, views, shared=flip == "shared")
+    pixels = {box: _pixels(image, box) for box in dict.fromkeys(boxes)}
+    resized = [
+        _resize(pixels[box], resolution, resolution, interpolation)
+        for box, resolution in zip(boxes, resolutions, strict=True)
+    ]
+    return [view.flip(-1) if mirrored else view for view, mirrored in zip(resized, flips, strict=True)]
+
+
+def evaluation_views(
+    image: Tensor, resolutions: Sequence[int], *, crop_pct: float | Sequence[float], interpolation: str
+) -> list[Tensor]:
+    """Return one view (3, r, r) per resolution: short side to int(r / crop_pct), then the central r × r.
+
+    Raises:
+        ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
+        ConfigError: ``crop_pct`` or ``interpolation`` is unusable, or ``crop_pct`` has another length.
+    """
+    _check_resolutions(resolutions)
+    _check_interpolation(interpolation)
+    shares = list(crop_pct) if isinstance(crop_pct, Sequence) else [crop_pct] * len(resolutions)
+    _check_crop_pct(shares)
+    if len(shares) != len(resolutions):
+        raise ConfigError(
+            f"crop_pct has {len(shares)} numbers for {len(resolutions)} resolutions; give one, or one per resolution."
+        )
+    pixels = _pixels(image, (0, 0, *image.shape[-2:]))
+    return [
+        _central_view(pixels, resolution, int(resolution / share), interpolation)
+        for resolution, share in zip(resolutions, shares, strict=True)
+    ]
+
+
+def normalize(
+    batch: Tensor,
+    preprocessing: Preprocessing,
+    *,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.preserve_format,
+) -> Tensor:
+    """Return (x / 255 - mean) / std of uint8 images (…, 3, H, W), computed in float32 on their own device."""
+    mean = torch.tensor(preprocessing.mean, device=batch.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=batch.device).view(3, 1, 1)
+    return batch.mul(1 / (255 * std)).sub_(mean / std).to(dtype=dtype, memory_format=memory_format)
+
+
+def _random_box(height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: Random) -> _Box:
+    for _ in range(_CROP_TRIES):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        h, w = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    return _central_box(height, width, aspect)
+
+
+def _central_box(height: int, width: int, aspect: tuple[float, float]) -> _Box:
+    """Return the largest centred box whose aspect ratio is allowed."""
+    h = min(height, max(1, round(width / aspect[0])))
+    w = min(width, max(1, round(height * aspect[1])))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _draw(draw: Callable[[], _T], count: int, *, shared: bool) -> list[_T]:
+    return [draw()] * count if shared else [draw() for _ in range(count)]
+
+
+def _pixels(image: Tensor, box: _Box) -> Tensor:
+    """Return the box as a dense (h, w, 3): torch's fast uint8 resize takes nothing else, and the copy is small."""
+    top, left, height, width = box
+    return image[:, top : top + height, left : left + width].permute(1, 2, 0).contiguous()
+
+
+def _resize(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    # Adding the batch axis before moving the colours gives the strides by which torch recognizes channels_last.
+    batch = pixels.unsqueeze(0).permute(0, 3, 1, 2)
+    return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)[0]
+
+
+def _central_view(pixels: Tensor, resolution: int, short_side: int, interpolation: str) -> Tensor:
+    height, width, _ = pixels.shape
+    scale = short_side / min(height, width)
+    h, w = (short_side if side == min(height, width) else int(side * scale) for side in (height, width))
+    top, left = round((h - resolution) / 2), round((w - resolution) / 2)
+    resized = _resize(pixels, h, w, interpolation)
+    return resized[:, top : top + resolution, left : left + resolution]
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "no known image format"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _three_numbers(name: str, values: object) -> tuple[float, ...]:
+    numbers = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else ()
+    if len(numbers) != 3 or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+        raise ConfigError(f"{name} is {values!r}; 3 finite numbers are needed, one per colour. Correct it.")
+    return tuple(float(x) for x in numbers)
+
+
+def _check_interpolation(interpolation: str) -> None:
+    if interpolation not in _INTERPOLATIONS:
+        raise ConfigError(f"interpolation is {interpolation!r}; choose one of {', '.join(_INTERPOLATIONS)}.")
+
+
+def _check_crop_pct(shares: Sequence[float]) -> None:
+    if not shares or not all(isinstance(share, (int, float)) and 0 < share <= 1 for share in shares):
+        raise ConfigError(f"crop_pct is {', '.join(map(repr, shares)) or 'empty'}; choose numbers above 0, at most 1.")
+
+
+def _check_resolutions(resolutions: Sequence[int]) -> None:
+    if not resolutions or not all(isinstance(r, int) and r > 0 for r in resolutions):
+        raise ResolutionError(f"resolutions is {resolutions!r}; give at least one positive integer, in pixels.")
+
+
+def _check_augmentation(
+    area: tuple[float, float], aspect: tuple[float, float], crop: Crop, flip: Flip, interpolation: str
+) -> None:
+    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+        raise ConfigError(f"crop_area is {area}; give a smallest and a largest share of the image, in (0, 1].")
+    if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1] < math.inf:
+        raise ConfigError(f"crop_aspect is {aspect}; give a smallest and a largest width over height, above 0.")
+    for name, value, known in (("crop", crop, get_args(Crop)), ("flip", flip, get_args(Flip))):
+        if value not in known:
+            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
+    _check_interpolation(interpolation)
+
+
+PAPER_PREPROCESSING = Preprocessing()

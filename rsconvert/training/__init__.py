@@ -1,0 +1,8 @@
+"""Training: all resolutions together, each a teacher of the smaller ones."""
+
+from rsconvert.training.config import FinetuneConfig, build_config
+from rsconvert.training.finetune import finetune
+from rsconvert.training.mred import MODES, MREDLoss, mred_loss
+from rsconvert.training.objective import Objective
+
+__all__ = ["MODES", "FinetuneConfig", "MREDLoss", "Objective", "build_config", "finetune", "mred_loss"]

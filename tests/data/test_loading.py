@@ -1,0 +1,213 @@
+"""Samples → batches: the same whatever the number of workers, complete, and honest about broken files."""
+
+import signal
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+import rsconvert.data.sets
+from rsconvert.data.loading import (
+    EpochSampler,
+    TrainingViews,
+    _start_worker,
+    evaluation_loader,
+    training_loader,
+)
+from rsconvert.data.sets import open_split
+from rsconvert.data.views import decode, evaluation_views
+from rsconvert.errors import ConfigError, DataError, ResolutionError
+
+RESOLUTIONS = (32, 16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Seven noisy images of two classes; red is 30 times the sample's index everywhere."""
+    base, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for index in range(7):
+        path = base / "train" / ("a" if index < 4 else "b") / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        pixels[..., 0] = 30 * index
+        Image.fromarray(pixels).save(path)
+    return base
+
+
+@pytest.fixture
+def samples(folder):
+    return open_split(str(folder), "train")
+
+
+def train(samples, **changes):
+    options = {"batch_size": 3, "seed": 5, "workers": 0, **changes}
+    return training_loader(samples, options.pop("resolutions", RESOLUTIONS), **options)
+
+
+def indices(loader):
+    """The samples of an epoch, read off their red."""
+    return [int(red) // 30 for views, _ in loader for red in views[0][:, 0, 0, 0]]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(t, u) and all(map(torch.equal, v, w)) for (v, t), (w, u) in zip(one, other, strict=True)
+    )
+
+
+def two_epochs(loader):
+    epochs = []
+    for epoch in (0, 1):
+        loader.set_epoch(epoch)
+        epochs.append([([view.clone() for view in views], targets.clone()) for views, targets in loader])
+    return epochs
+
+
+def test_a_batch_holds_views_and_targets(samples):
+    loader = train(samples)
+    batches = list(loader)
+    assert len(loader) == len(batches) == 2  # 7 images, full batches of 3
+    for views, targets in batches:
+        assert [tuple(view.shape) for view in views] == [(3, 3, 32, 32), (3, 3, 16, 16)]
+        assert all(view.dtype == torch.uint8 for view in views)
+        assert all(view.is_contiguous(memory_format=torch.channels_last) for view in views)
+        assert (targets.dtype, targets.shape) == (torch.int64, (3,))
+        assert targets.tolist() == [int(red >= 120) for red in views[0][:, 0, 0, 0]]
+
+
+def test_batches_do_not_depend_on_workers(samples):
+    alone, one, two = (two_epochs(train(samples, workers=workers)) for workers in (0, 1, 2))
+    for epoch in (0, 1):
+        assert equal(alone[epoch], one[epoch])
+        assert equal(alone[epoch], two[epoch])
+
+
+def test_epochs_and_seeds_differ_and_come_again(samples):
+    loader = train(samples)
+    first, second = two_epochs(loader)
+    assert not equal(first, second)
+    assert all(map(equal, (first, second), two_epochs(loader)))
+    assert not equal(first, two_epochs(train(samples, seed=6))[0])
+
+
+def test_randomness_is_the_samples_own(samples):
+    """A sample's views do not depend on what was drawn for others before."""
+    views = TrainingViews(samples, RESOLUTIONS, seed=5)
+    later = [views[0, index] for index in (3, 1)]
+    fresh = TrainingViews(samples, RESOLUTIONS, seed=5)[0, 1]
+    assert all(map(torch.equal, later[1][0], fresh[0]))
+    assert not torch.equal(views[1, 1][0][0], fresh[0][0])
+
+
+def test_no_global_generator_is_touched(samples):
+    before = torch.get_rng_state()
+    list(train(samples, workers=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_epoch_is_a_permutation(samples):
+    loader = train(samples, batch_size=2, drop_last=False)
+    assert sorted(indices(loader)) == list(range(7))
+    loader.set_epoch(3)
+    assert sorted(indices(loader)) == list(range(7))
+
+
+def test_processes_share_an_epoch_without_overlap():
+    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    keys = [list(sampler) for sampler in samplers]
+    assert [len(part) for part in keys] == [len(sampler) for sampler in samplers] == [3, 3, 3]
+    assert max(Counter(key for part in keys for key in part).values()) == 1
+    samplers[0].epoch = 7
+    assert {epoch for epoch, _ in samplers[0]} == {7}
+
+
+def test_a_resolution_may_be_given_twice(samples):
+    views, _ = next(iter(train(samples, resolutions=(16, 16), crop="per-view")))
+    assert not torch.equal(views[0], views[1])
+    views, _ = next(iter(train(samples, resolutions=(16, 16))))
+    assert torch.equal(views[0], views[1])
+
+
+def test_each_sample_is_decoded_once(samples, monkeypatch):
+    names = []
+
+    def counting(data, name):
+        names.append(name)
+        return decode(data, name)
+
+    monkeypatch.setattr(rsconvert.data.sets, "decode", counting)
+    list(train(samples, resolutions=(32, 24, 16, 8), drop_last=False))
+    list(evaluation_loader(samples, (32, 24, 16, 8), batch_size=4, workers=0))
+    assert Counter(names) == {samples.name(index): 2 for index in range(7)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_is_in_order_and_complete(samples, workers):
+    loader = evaluation_loader(samples, RESOLUTIONS, batch_size=3, workers=workers, crop_pct=(0.875, 1.0))
+    batches = list(loader)
+    assert [len(targets) for _, targets in batches] == [3, 3, 1]
+    assert torch.cat([targets for _, targets in batches]).tolist() == [0, 0, 0, 0, 1, 1, 1]
+    image, _ = samples.read(6)
+    expected = evaluation_views(image, RESOLUTIONS, crop_pct=(0.875, 1.0), interpolation="bilinear")
+    assert all(torch.equal(view[0], want) for view, want in zip(batches[2][0], expected, strict=True))
+
+
+def test_processes_share_the_evaluation(samples):
+    parts = [evaluation_loader(samples, (16,), batch_size=2, workers=0, rank=r, world_size=2) for r in (0, 1)]
+    assert [indices(part) for part in parts] == [[0, 2, 4, 6], [1, 3, 5]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_file_reaches_the_caller_in_one_line(tmp_path, workers):
+    for index in range(3):
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "train" / "a" / f"{index}.png")
+    broken = tmp_path / "train" / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    samples = open_split(str(tmp_path), "train")
+    for loader in (
+        training_loader(samples, (8,), batch_size=3, seed=0, workers=workers),
+        evaluation_loader(samples, (8,), batch_size=3, workers=workers),
+    ):
+        with pytest.raises(DataError, match=r"a/1\.png can't be decoded") as caught:
+            list(loader)
+        assert type(caught.value) is DataError
+        assert "\n" not in str(caught.value)
+        assert str(caught.value).startswith(str(broken))
+
+
+def test_fewer_images_than_a_batch_is_refused(samples):
+    with pytest.raises(DataError, match=r"has 7 images per process, .* batch of 8; .* batch size of at most 7"):
+        train(samples, batch_size=8)
+    assert len(train(samples, batch_size=8, drop_last=False)) == 1
+    with pytest.raises(DataError, match="has 3 images per process"):
+        train(samples, batch_size=4, world_size=2)
+
+
+def test_a_bad_setting_is_refused_before_any_worker_starts(samples):
+    with pytest.raises(ConfigError, match="flip is 'never'"):
+        train(samples, flip="never")
+    with pytest.raises(ResolutionError):
+        train(samples, resolutions=())
+    with pytest.raises(ConfigError, match="crop_pct has 3 numbers for 2 resolutions"):
+        evaluation_loader(samples, RESOLUTIONS, batch_size=2, workers=0, crop_pct=(1, 1, 1))
+    with pytest.raises(ConfigError, match="batch_size is 0, workers 0; choose"):
+        evaluation_loader(samples, RESOLUTIONS, batch_size=0, workers=0)
+    with pytest.raises(ConfigError, match="workers -1"):
+        train(samples, workers=-1)
+
+
+class _WorkerFacts(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return torch.get_num_threads(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
+
+def test_a_worker_has_one_thread_and_leaves_ctrl_c_to_the_main_process():
+    facts = next(iter(DataLoader(_WorkerFacts(), num_workers=1, batch_size=None, worker_init_fn=_start_worker)))
+    assert tuple(facts) == (1, True)

@@ -1,0 +1,307 @@
+"""One image → S views: what is cut, from which pixels, and what is refused."""
+
+import dataclasses
+import io
+import math
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsconvert.data.views import (
+    PAPER_PREPROCESSING,
+    Preprocessing,
+    decode,
+    evaluation_views,
+    from_pillow,
+    normalize,
+    training_views,
+)
+from rsconvert.errors import ConfigError, DataError, ResolutionError
+
+RESOLUTIONS = (64, 48, 32)
+
+
+def smooth(height=90, width=120):
+    """Red rises to the right by 2 a pixel, green downwards, blue in waves."""
+    rows, columns = np.mgrid[:height, :width]
+    waves = 128 + 100 * np.sin(rows / 9) * np.cos(columns / 7)
+    return np.stack([2 * columns, 2 * rows, waves], axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def encoded(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tensor(pixels):
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def box_of(view):
+    """The crop of `smooth` that a view shows: left and right from red, top and bottom from green."""
+    red, green = view[0].float().mean(0) / 2, view[1].float().mean(1) / 2
+    return torch.stack([red[0], red[-1], green[0], green[-1]])
+
+
+PICTURE = Image.fromarray(smooth())
+IMAGE = tensor(smooth())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+def test_lossless_files_give_their_pixels(kind):
+    image = decode(encoded(PICTURE, kind), "x")
+    assert (image.shape, image.dtype) == ((3, 90, 120), torch.uint8)
+    assert torch.equal(image, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGB", "JPEG"),
+        ("CMYK", "JPEG"),
+        ("L", "JPEG"),
+        ("RGB", "WEBP"),
+        ("RGBA", "WEBP"),
+        ("P", "GIF"),
+        ("P", "PNG"),
+        ("LA", "PNG"),
+        ("1", "PNG"),
+        ("CMYK", "TIFF"),
+    ],
+)
+def test_every_mode_decodes_as_pillow_converts_it(mode, kind):
+    data = encoded(PICTURE.convert(mode), kind)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(decode(data, "x").permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+def test_alpha_is_dropped_not_blended():
+    picture = PICTURE.convert("RGBA")
+    picture.putalpha(10)
+    assert torch.equal(decode(encoded(picture, "PNG"), "x"), IMAGE)
+
+
+def test_sixteen_bits_keep_the_high_byte():
+    values = (np.arange(90 * 120).reshape(90, 120) * 6).astype(np.uint16)
+    image = decode(encoded(Image.fromarray(values), "PNG"), "x")
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image.numpy(), np.repeat((values >> 8)[None], 3, axis=0))
+
+
+def test_an_animation_gives_its_first_frame():
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "blue")]
+    image = decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), "x")
+    assert image[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_from_pillow_makes_grey_three_colours():
+    assert torch.equal(from_pillow(Image.new("L", (4, 3), 7)), torch.full((3, 3, 4), 7, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+def test_a_truncated_file_is_named(kind):
+    data = encoded(PICTURE, kind)
+    with pytest.raises(DataError, match=r"^dir/a\.jpg can't be decoded \(.+\); .* Replace or remove it\.$") as caught:
+        decode(data[: len(data) // 2], "dir/a.jpg")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("data", "reason"), [(b"", "the file is empty"), (b"<html>", "no known image format")])
+def test_what_is_no_image_is_named_with_the_reason(data, reason):
+    with pytest.raises(DataError, match=rf"^a\.jpg can't be decoded \({reason}\)"):
+        decode(data, "a.jpg")
+
+
+def test_views_are_uint8_squares_and_a_resolution_may_repeat():
+    views = training_views(IMAGE, (64, 32, 32), Random(0))
+    assert [tuple(view.shape) for view in views] == [(3, 64, 64), (3, 32, 32), (3, 32, 32)]
+    assert all(view.dtype == torch.uint8 for view in views)
+    assert torch.equal(views[1], views[2])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_all_views_show_one_crop(seed):
+    """A pixel's centre lies half a pixel of the view inside the crop, hence the tolerance."""
+    boxes = [box_of(view) for view in training_views(IMAGE, RESOLUTIONS, Random(seed))]
+    for box in boxes[1:]:
+        assert (box - boxes[0]).abs().max() < 120 / 32
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_view_is_the_resized_crop_of_the_original_pixels(interpolation):
+    """Pillow resizes the crop that the same draws give; any detour over another view would be blurred further."""
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    views = training_views(tensor(pixels), RESOLUTIONS, Random(3), flip="off", interpolation=interpolation)
+    rng = Random(3)
+    area, aspect = 90 * 120 * rng.uniform(0.08, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+    width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+    top, left = rng.randint(0, 90 - height), rng.randint(0, 120 - width)
+    crop = Image.fromarray(pixels).crop((left, top, left + width, top + height))
+    for view, r in zip(views, RESOLUTIONS, strict=True):
+        expected = np.asarray(crop.resize((r, r), Image.Resampling[interpolation.upper()])).astype(int)
+        assert np.abs(view.permute(1, 2, 0).numpy() - expected).max() <= 2
+
+
+def test_crop_areas_and_aspects_keep_to_their_ranges():
+    rng, shares, aspects = Random(0), [], []
+    for _ in range(300):
+        (view,) = training_views(IMAGE, (240,), rng, crop_area=(0.2, 0.5), crop_aspect=(0.8, 1.25), flip="off")
+        left, right, top, bottom = box_of(view).tolist()
+        width, height = right - left + 1, bottom - top + 1
+        shares.append(width * height / (90 * 120))
+        aspects.append(width / height)
+    assert 0.19 < min(shares) < 0.22
+    assert 0.48 < max(shares) < 0.51
+    assert abs(np.mean(shares) - 0.35) < 0.02
+    assert 0.78 < min(aspects) < 0.83
+    assert 1.2 < max(aspects) < 1.28
+
+
+def test_an_impossible_shape_falls_back_to_the_largest_centred_crop():
+    """No box of 95 % of a 20 × 200 image has an aspect up to 4/3: the fallback is 20 high, 27 wide, in the middle."""
+    columns = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (20, 200, 3)).copy()
+    (view,) = training_views(tensor(columns), (27,), Random(0), crop_area=(0.95, 1.0), flip="off")
+    assert view[0, 0].tolist() == list(range(86, 113))
+
+
+def test_the_whole_square_at_its_own_size_is_untouched():
+    square = IMAGE[:, :64, :64]
+    (view,) = training_views(square, (64,), Random(0), crop_area=(1, 1), crop_aspect=(1, 1), flip="off")
+    assert torch.equal(view, square)
+
+
+def test_a_flip_mirrors_every_view_for_half_the_seeds():
+    mirrored = 0
+    for seed in range(200):
+        plain = training_views(IMAGE, (16, 8), Random(seed), flip="off")
+        views = training_views(IMAGE, (16, 8), Random(seed))
+        flips = [torch.equal(a, b.flip(-1)) for a, b in zip(views, plain, strict=True)]
+        assert flips in ([True, True], [False, False])
+        assert flips[0] or all(map(torch.equal, views, plain))
+        mirrored += flips[0]
+    assert 75 < mirrored < 125
+
+
+def test_flips_per_view_differ_and_leave_the_crop_alone():
+    patterns = set()
+    for seed in range(40):
+        plain = training_views(IMAGE, RESOLUTIONS, Random(seed), flip="off")
+        views = training_views(IMAGE, RESOLUTIONS, Random(seed), flip="per-view")
+        pattern = tuple(torch.equal(a, b.flip(-1)) for a, b in zip(views, plain, strict=True))
+        assert all(flipped or torch.equal(a, b) for flipped, a, b in zip(pattern, views, plain, strict=True))
+        patterns.add(pattern)
+    assert len(patterns) == 8
+
+
+def test_crops_per_view_differ_and_the_first_is_the_shared_one():
+    shared = training_views(IMAGE, (32, 32, 32), Random(1), flip="off")
+    apart = training_views(IMAGE, (32, 32, 32), Random(1), flip="off", crop="per-view")
+    assert torch.equal(shared[0], apart[0])
+    assert (box_of(apart[1]) - box_of(apart[0])).abs().max() > 3
+    assert (box_of(apart[2]) - box_of(apart[1])).abs().max() > 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1)])
+def test_tiny_and_thin_images_work(shape):
+    image = torch.full((3, *shape), 9, dtype=torch.uint8)
+    for views in (
+        training_views(image, (32,), Random(0)),
+        evaluation_views(image, (32,), crop_pct=0.875, interpolation="bicubic"),
+    ):
+        assert torch.equal(views[0], torch.full((3, 32, 32), 9, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(90, 120), (120, 90), (37, 51)])
+def test_evaluation_agrees_with_pillow(interpolation, size):
+    pixels = smooth(*size)
+    views = evaluation_views(tensor(pixels), RESOLUTIONS, crop_pct=(0.875, 0.95, 1.0), interpolation=interpolation)
+    for view, r, share in zip(views, RESOLUTIONS, (0.875, 0.95, 1.0), strict=True):
+        short, picture = int(r / share), Image.fromarray(pixels)
+        scale = short / min(picture.size)
+        w, h = (short if side == min(picture.size) else int(side * scale) for side in picture.size)
+        left, top = round((w - r) / 2), round((h - r) / 2)
+        resized = picture.resize((w, h), Image.Resampling[interpolation.upper()])
+        expected = np.asarray(resized.crop((left, top, left + r, top + r))).astype(int)
+        assert view.shape == (3, r, r)
+        assert np.abs(view.permute(1, 2, 0).numpy() - expected).mean() < 0.5
+
+
+def test_evaluation_crops_the_middle():
+    """16 columns of 0…15 at scale 1: the short side stays 16 = int(8 / 0.5), the middle 8 are 4…11."""
+    columns = np.broadcast_to(np.arange(16, dtype=np.uint8)[None, :, None], (16, 16, 3)).copy()
+    (view,) = evaluation_views(tensor(columns), (8,), crop_pct=0.5, interpolation="bilinear")
+    assert view[0, 0].tolist() == list(range(4, 12))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_normalize_is_its_formula(dtype):
+    batch = torch.randint(0, 256, (2, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    result = normalize(batch, PAPER_PREPROCESSING, dtype=dtype, memory_format=torch.channels_last)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (batch.numpy() / 255 - mean[:, None, None]) / std[:, None, None]
+    assert result.dtype == dtype
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    assert np.abs(result.double().numpy() - expected).max() < (0.01 if dtype == torch.bfloat16 else 2e-6)
+
+
+def test_preprocessing_takes_lists_as_json_gives_them():
+    listed = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1], crop_pct=[0.9, 1])  # type: ignore[arg-type]
+    assert listed == Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=(0.9, 1))
+    assert Preprocessing() == PAPER_PREPROCESSING
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        listed.mean = (1, 1, 1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"mean": (0.5, 0.5)}, r"mean is \(0.5, 0.5\); 3 finite numbers"),
+        ({"mean": (0.5, 0.5, math.nan)}, "mean is .* 3 finite numbers"),
+        ({"std": "abc"}, "std is 'abc'; 3 finite numbers"),
+        ({"std": (0.2, 0.0, 0.2)}, "std is .* must be above 0"),
+        ({"interpolation": "lanczos"}, "interpolation is 'lanczos'; choose one of bilinear, bicubic"),
+        ({"crop_pct": 0}, "crop_pct is 0; choose numbers above 0, at most 1"),
+        ({"crop_pct": 87.5}, "crop_pct is 87.5"),
+        ({"crop_pct": (0.9, 1.1)}, "crop_pct is 0.9, 1.1"),
+        ({"crop_pct": ()}, "crop_pct is empty"),
+    ],
+)
+def test_unusable_preprocessing_is_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        Preprocessing(**setting)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"crop_area": (0, 1)}, r"crop_area is \(0, 1\)"),
+        ({"crop_area": (0.5, 0.2)}, "crop_area"),
+        ({"crop_area": (0.5, 1.2)}, "crop_area"),
+        ({"crop_aspect": (-1, 1)}, "crop_aspect"),
+        ({"crop_aspect": (2, 1)}, "crop_aspect"),
+        ({"crop": "off"}, "crop is 'off'; choose one of shared, per-view"),
+        ({"flip": "never"}, "flip is 'never'; choose one of shared, per-view, off"),
+        ({"interpolation": "nearest"}, "interpolation is 'nearest'"),
+    ],
+)
+def test_unusable_augmentation_is_refused(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        training_views(IMAGE, (32,), Random(0), **setting)
+
+
+@pytest.mark.parametrize("resolutions", [(), (0,), (-32,), (32.5,)])
+def test_unusable_resolutions_are_refused(resolutions):
+    with pytest.raises(ResolutionError, match="give at least one positive integer"):
+        training_views(IMAGE, resolutions, Random(0))
+    with pytest.raises(ResolutionError, match="give at least one positive integer"):
+        evaluation_views(IMAGE, resolutions, crop_pct=0.875, interpolation="bilinear")
+
+
+def test_one_crop_pct_per_resolution_is_counted():
+    with pytest.raises(ConfigError, match="crop_pct has 2 numbers for 3 resolutions"):
+        evaluation_views(IMAGE, RESOLUTIONS, crop_pct=(0.9, 0.9), interpolation="bilinear")

@@ -1,0 +1,69 @@
+"""The pages keep their word: the code in them runs, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import rsconvert
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+RESOLUTIONS = (64, 48, 32)
+
+
+def code_of(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def net() -> rsconvert.SwitchableModel:
+    """A switchable network whose sets differ from each other."""
+    torch.manual_seed(0)
+    model = rsconvert.create_model("test_efficientnet", num_classes=5)
+    net = rsconvert.make_switchable(model, RESOLUTIONS).eval()
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor)).add_(0.01 * torch.rand_like(tensor))
+    return net
+
+
+@pytest.mark.parametrize("resolution", RESOLUTIONS)
+def test_the_file_is_read_without_rsconvert(net: rsconvert.SwitchableModel, tmp_path: Path, resolution: int) -> None:
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    (source,) = code_of(ROOT / "docs" / "checkpoint_format.md", "python")
+    names: dict[str, object] = {}
+    exec(source, names)
+    model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
+    x = torch.rand(2, 3, resolution, resolution)
+    assert torch.equal(model(x), net.at(resolution)(x))
+    assert not torch.equal(model(x), net.at(RESOLUTIONS[RESOLUTIONS.index(resolution) - 1])(x))
+
+
+def test_stock_timm_reads_the_native_network(net: rsconvert.SwitchableModel, tmp_path: Path) -> None:
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    model = timm.create_model("test_efficientnet", num_classes=5).eval()
+    timm.models.load_checkpoint(model, str(tmp_path / "net.safetensors"), strict=False)
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(model(x), net.at(64)(x))
+
+
+def anchors(page: Path) -> set[str]:
+    text = page.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles} | set(
+        re.findall(r'<a id="([^"]+)"', text)
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
