@@ -115,7 +115,9 @@ class ViewLoader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
             if isinstance(batch, DataError):
-                raise batch
+                # Not the object itself: this frame would hold it, it would hold this frame, and a loader freed with
+                # such a cycle waits five seconds for its workers.
+                raise DataError(str(batch))
             views, targets = batch
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets

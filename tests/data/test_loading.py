@@ -1,6 +1,9 @@
 """Samples → batches: the same whatever the number of workers, complete, and honest about broken files."""
 
+import contextlib
+import gc
 import signal
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -177,6 +180,22 @@ def test_a_broken_file_reaches_the_caller_in_one_line(tmp_path, workers):
         assert type(caught.value) is DataError
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(str(broken))
+
+
+def test_a_loader_that_failed_leaves_no_cycle_behind(tmp_path):
+    """The garbage collector would close its queues before its workers are told to stop, which then time out."""
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "0.png").write_bytes(b"")
+    loader = evaluation_loader(open_split(str(tmp_path), "train"), (8,), batch_size=1, workers=0)
+    gone = weakref.ref(loader)
+    gc.disable()
+    try:
+        with contextlib.suppress(DataError):
+            list(loader)
+        del loader
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_fewer_images_than_a_batch_is_refused(samples):

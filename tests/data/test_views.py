@@ -43,7 +43,7 @@ def tensor(pixels):
 
 def box_of(view):
     """The crop of `smooth` that a view shows: left and right from red, top and bottom from green."""
-    red, green = view[0].float().mean(0) / 2, view[1].float().mean(1) / 2
+    red, green = view[0, 0].float() / 2, view[1, :, 0].float() / 2
     return torch.stack([red[0], red[-1], green[0], green[-1]])
 
 
@@ -148,7 +148,7 @@ def test_a_view_is_the_resized_crop_of_the_original_pixels(interpolation):
 
 def test_crop_areas_and_aspects_keep_to_their_ranges():
     rng, shares, aspects = Random(0), [], []
-    for _ in range(300):
+    for _ in range(200):
         (view,) = training_views(IMAGE, (240,), rng, crop_area=(0.2, 0.5), crop_aspect=(0.8, 1.25), flip="off")
         left, right, top, bottom = box_of(view).tolist()
         width, height = right - left + 1, bottom - top + 1
