@@ -1,1 +1,81 @@
+"""rsconvert: a BatchNorm CNN becomes one network that switches its input resolution.
+
+A map of the package, in the order in which it is used:
+
+    name → create_model → make_switchable → SwitchableModel → finetune → save
+    load → SwitchableModel → at(r): a plain nn.Module → evaluate | export
+
+    data/        one crop of an image → S views
+    surgery/     a network goes in, a switchable network comes out
+    checkpoint   the one switchable file
+    evaluation/  accuracy and cost at each resolution
+    training/    the loss and the loop
+    export/      plain files for timm and torchvision
+    demo, cli    the commands
+
+Names are imported when they are first used, so that importing the package does not import torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rsconvert.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ResolutionError,
+    RSConvertError,
+    TrainingError,
+    UnsupportedModelError,
+)
+
+if TYPE_CHECKING:
+    from rsconvert.checkpoint import load, save
+    from rsconvert.evaluation import evaluate
+    from rsconvert.export import export_timm, export_torchvision
+    from rsconvert.surgery import SwitchableBN, SwitchableModel, create_model, make_switchable, to_graph
+    from rsconvert.training import FinetuneConfig, finetune, mred_loss
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FinetuneConfig",
+    "RSConvertError",
+    "ResolutionError",
+    "SwitchableBN",
+    "SwitchableModel",
+    "TrainingError",
+    "UnsupportedModelError",
+    "create_model",
+    "evaluate",
+    "export_timm",
+    "export_torchvision",
+    "finetune",
+    "load",
+    "make_switchable",
+    "mred_loss",
+    "save",
+    "to_graph",
+]
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "checkpoint": ("load", "save"),
+    "evaluation": ("evaluate",),
+    "export": ("export_timm", "export_torchvision"),
+    "surgery": ("SwitchableBN", "SwitchableModel", "create_model", "make_switchable", "to_graph"),
+    "training": ("FinetuneConfig", "finetune", "mred_loss"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"rsconvert.{home}"), name)
+    raise AttributeError(f"module 'rsconvert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,16 +1,16 @@
 """Accuracy at every resolution, and of the ensemble, with every image decoded once for all of them."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Samples, evaluation_loader, normalize, open_split
-from rsconvert.errors import DataError
+from rsconvert.data import Samples, ViewLoader, evaluation_loader, normalize, open_split
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.surgery import SwitchableModel
 
@@ -49,6 +49,16 @@ class Evaluation:
         rows = {str(r): dict(vars(a)) for r, a in self.resolutions.items()}
         return {"count": self.count, "resolutions": rows, "ensemble": ensemble}
 
+    def __str__(self) -> str:
+        lines = [f"{'resolution':>12}{'top-1 (%)':>11}{'top-5 (%)':>11}{'multiply-adds (M)':>19}"]
+        for r, row in self.resolutions.items():
+            cost = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e6:.1f}"
+            note = "  interpolated" if row.interpolated else ""
+            lines.append(f"{r:>12}{row.top1:>11.2f}{row.top5:>11.2f}{cost:>19}{note}")
+        if self.ensemble is not None:
+            lines.append(f"{'ensemble':>12}{self.ensemble.top1:>11.2f}{self.ensemble.top5:>11.2f}")
+        return "\n".join([*lines, f"{self.count} images"])
+
 
 def evaluate(
     net: SwitchableModel,
@@ -65,30 +75,34 @@ def evaluate(
     """Measure a network on labelled images at trained and interpolated resolutions.
 
     Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
-    resolutions by softmax(alpha) (RS-Nets, Eq. 4).
+    resolutions by softmax(alpha) (RS-Nets, Eq. 4). The network's modes are left as they are.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples.
-        resolutions: in pixels; None takes the trained ones.
-        device: where to compute; None keeps the network where it is.
+        resolutions: in pixels, reported in this order; None takes the trained ones.
+        device: where to compute, and where the network stays; None keeps it where it is.
         amp: the precision of autocast; None computes in the network's own.
         data_root: where a timm data-set string finds its files.
+        progress: show a bar on stderr.
     Raises:
-        DataError: an image can't be read; the classes of the data are not those of the network.
-        ResolutionError: a resolution is malformed.
+        DataError: there are no images; one can't be read; the classes of the data are not those of the network.
+        ResolutionError: a resolution is malformed, or does not work in the network.
+        UnsupportedModelError: the network's output is not logits (N, C).
     """
     samples = open_split(data, "val", root=data_root) if isinstance(data, str) else data
+    if len(samples) == 0:
+        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
     check_classes(net, samples)
     asked = net.resolutions if resolutions is None else tuple(dict.fromkeys(resolutions))
     if device is not None:
         net.to(device)
     paths = {r: net.at(r) for r in asked}
-    hits = _measure(net, paths, samples, batch_size, workers, amp, progress)
-    rates = {key: (100 * float(h[0]) / len(samples), 100 * float(h[1]) / len(samples)) for key, h in hits.items()}
-    rows = {
-        r: Accuracy(*rates[r], multiply_adds=multiply_adds(paths[r], r), interpolated=r not in net.resolutions) for r in asked
-    }
-    return Evaluation(len(samples), rows, Accuracy(*rates[None]) if None in rates else None)
+    loader = _loader(net, samples, asked, batch_size, workers)
+    costs = {r: multiply_adds(path, r) for r, path in paths.items()}
+    hits = _measure(net, paths, loader, amp, progress)
+    rates = {key: _rate(pair, len(samples)) for key, pair in hits.items()}
+    rows = {r: replace(rates[r], multiply_adds=costs[r], interpolated=r not in net.resolutions) for r in asked}
+    return Evaluation(len(samples), rows, rates.get(None))
 
 
 def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -102,64 +116,109 @@ def check_classes(net: SwitchableModel, samples: Samples) -> None:
     """Compare the classifier with the classes of the data.
 
     Raises:
-        DataError: their number differs, or the network was trained on classes of other names.
+        DataError: their number differs, or the network was trained on classes of other names, or in another order.
     """
-    outputs, known = net.source.num_classes, net.source.class_names
-    if samples.classes is None or outputs is None:
+    outputs, known, names = net.source.num_classes, net.source.class_names, samples.classes
+    if names is None:
         return
-    if len(samples.classes) != outputs:
+    if outputs is not None and len(names) != outputs:
         raise DataError(
-            f"the data has {len(samples.classes)} classes, the classifier {outputs} outputs; one output per class is needed. "
-            f"Convert with rsconvert wrap … --num-classes {len(samples.classes)}, or give the network's own data."
+            f"the data has {len(names)} classes, the classifier {outputs} outputs; one output per class is needed. "
+            f"Convert with rsconvert wrap … --num-classes {len(names)}, or give the network's own data."
         )
-    if known is not None and known != samples.classes:
-        new = next(name for name, own in zip(samples.classes, known, strict=True) if name != own)
-        raise DataError(f"the data has a class {new!r} that the network was not trained on; {', '.join(known[:5])} … are. Check the data.")
+    if known is not None and known != names:
+        own, new = next(((a, b) for a, b in zip(known, names, strict=False) if a != b), (len(known), len(names)))
+        raise DataError(
+            f"the data has the class {new!r} where the network was trained on {own!r}; the same classes in the same "
+            "order are needed. Check the data."
+        )
+
+
+def _loader(
+    net: SwitchableModel, samples: Samples, resolutions: Sequence[int], batch_size: int, workers: int
+) -> ViewLoader:
+    return evaluation_loader(
+        samples,
+        resolutions,
+        batch_size=batch_size,
+        workers=workers,
+        crop_pct=_crop_pct(net, resolutions),
+        interpolation=net.source.preprocessing.interpolation,
+        pin_memory=net.alpha.device.type == "cuda",
+    )
 
 
 @torch.no_grad()
 def _measure(
     net: SwitchableModel,
-    paths: dict[int, nn.Module],
-    samples: Samples,
-    batch_size: int,
-    workers: int,
+    paths: Mapping[int, nn.Module],
+    loader: ViewLoader,
     amp: torch.dtype | None,
     progress: bool,
 ) -> dict[int | None, Tensor]:
     """Count the hits of each path, and under None those of the ensemble."""
-    preprocessing, device = net.source.preprocessing, net.alpha.device
-    loader = evaluation_loader(
-        samples,
-        list(paths),
-        batch_size=batch_size,
-        workers=workers,
-        crop_pct=_crop_pct(net, list(paths)),
-        interpolation=preprocessing.interpolation,
-        pin_memory=device.type == "cuda",
-    )
-    scores = net.alpha.softmax(0)
     whole = set(net.resolutions) <= paths.keys()
-    hits: dict[int | None, Tensor] = {key: torch.zeros(2, dtype=torch.long, device=device) for key in (*paths, *([None] if whole else []))}
-    modes = {path: path.training for path in paths.values()}
-    for path in paths.values():
+    hits: dict[int | None, Tensor] = {}
+    with _eval_mode(paths.values()):
+        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
+            logits: dict[int | None, Tensor] = {
+                r: _logits(net, path, view, amp) for (r, path), view in zip(paths.items(), views, strict=True)
+            }
+            for output in logits.values():
+                _check_targets(target, output)
+            if whole:
+                logits[None] = _ensemble(net, logits)
+            here = target.to(net.alpha.device, non_blocking=True)
+            hits = {key: count_hits(value, here) + hits.get(key, 0) for key, value in logits.items()}
+    return hits
+
+
+def _logits(net: SwitchableModel, path: nn.Module, view: Tensor, amp: torch.dtype | None) -> Tensor:
+    """Return the logits (N, C) of uint8 images, in at least float32."""
+    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    device = net.alpha.device
+    image = normalize(view.to(device, non_blocking=True), net.source.preprocessing, dtype=dtype)
+    with torch.autocast(device.type, amp, enabled=amp is not None):
+        output = path(image)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise UnsupportedModelError(
+            f"the network's output is a {found}; logits (N, classes) are needed to count hits. Wrap the model."
+        )
+    logits: Tensor = output.to(torch.promote_types(output.dtype, torch.float32))
+    return logits
+
+
+def _rate(hits: Tensor, count: int) -> Accuracy:
+    first, among_five = (100 * number / count for number in hits.tolist())
+    return Accuracy(first, among_five)
+
+
+def _ensemble(net: SwitchableModel, logits: Mapping[int | None, Tensor]) -> Tensor:
+    trained = torch.stack([logits[r] for r in net.resolutions])
+    ensemble: Tensor = torch.tensordot(net.alpha.to(trained).softmax(0), trained, 1)
+    return ensemble
+
+
+def _check_targets(target: Tensor, logits: Tensor) -> None:
+    if int(target.max()) >= logits.shape[1]:
+        raise DataError(
+            f"a target is {int(target.max())}; the network has {logits.shape[1]} outputs, one per class is needed. "
+            "Check the data."
+        )
+
+
+@contextmanager
+def _eval_mode(paths: Iterable[nn.Module]) -> Iterator[None]:
+    """Set eval mode, and each module's own mode again at the end."""
+    modes = {module: module.training for path in paths for module in path.modules()}
+    for path in paths:
         path.eval()
     try:
-        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
-            target = target.to(device, non_blocking=True)
-            logits = {}
-            for (resolution, path), view in zip(paths.items(), views, strict=True):
-                with torch.autocast(device.type, amp) if amp else nullcontext():
-                    output = path(normalize(view.to(device, non_blocking=True), preprocessing))
-                logits[resolution] = output.float()
-                hits[resolution] += count_hits(logits[resolution], target)
-            if whole:
-                ensemble = sum(score * logits[r] for score, r in zip(scores, net.resolutions, strict=True))
-                hits[None] += count_hits(torch.as_tensor(ensemble), target)
+        yield
     finally:
-        for path, mode in modes.items():
-            path.train(mode)
-    return hits
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _crop_pct(net: SwitchableModel, resolutions: Sequence[int]) -> float | list[float]:
@@ -167,5 +226,10 @@ def _crop_pct(net: SwitchableModel, resolutions: Sequence[int]) -> float | list[
     crop_pct = net.source.preprocessing.crop_pct
     if not isinstance(crop_pct, tuple):
         return crop_pct
+    if len(crop_pct) != len(net.resolutions):
+        raise ConfigError(
+            f"crop_pct has {len(crop_pct)} numbers; {len(net.resolutions)} are needed, one per trained resolution, "
+            "or one for all. Correct it."
+        )
     nearest = [min(net.resolutions, key=lambda own: abs(own - r)) for r in resolutions]
     return [crop_pct[net.resolutions.index(r)] for r in nearest]

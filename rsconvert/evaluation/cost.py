@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsconvert.errors import ResolutionError
 from rsconvert.surgery import example_input
 
 __all__ = ["multiply_adds"]
@@ -15,14 +16,24 @@ __all__ = ["multiply_adds"]
 def multiply_adds(model: nn.Module, resolution: int) -> int:
     """Return the multiply-adds of one image: half the operations that torch's counter finds.
 
-    Counted are convolutions, matrix products and attention. Normalisation, activation, pooling and additions are not: papers
-    that count them come out higher, by about a hundredth.
+    Counted are convolutions, matrix products and attention. Normalisation, activation, pooling and additions are not:
+    papers that count them come out higher, by about a hundredth.
 
     Args:
         model: a plain model, such as ``net.at(160)``; it is left as it is.
         resolution: side of the square input in pixels.
+    Raises:
+        ResolutionError: the model does not run at the resolution.
     """
     plain = copy.deepcopy(model).eval()
-    with FlopCounterMode(display=False) as counter:
-        plain(example_input(plain, resolution))
+    image = example_input(plain, resolution)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            plain(image)
+    except Exception as error:  # whatever the model's own code raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResolutionError(
+            f"resolution {resolution} does not work in {type(model).__name__} ({reason}). "
+            "Choose another resolution, as a rule a larger one or a multiple of 32."
+        ) from error
     return int(counter.get_total_flops()) // 2

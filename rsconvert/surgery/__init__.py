@@ -4,7 +4,8 @@ from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights
 from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
 from rsconvert.surgery.proof import example_input
-from rsconvert.surgery.rewrite import BatchNormRecord, ConversionReport, assemble, make_switchable
+from rsconvert.surgery.report import BatchNormRecord, ConversionReport
+from rsconvert.surgery.rewrite import assemble, make_switchable
 from rsconvert.surgery.source import Source, set_source, source_of
 from rsconvert.surgery.weights import classifier_keys
 from rsconvert.surgery.zoo import create_model, is_file_name

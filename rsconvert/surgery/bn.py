@@ -5,6 +5,7 @@ beyond the ends the nearest set serves.
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -12,10 +13,10 @@ import torch
 from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm, _LazyNormBase
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
-from rsconvert.errors import ResolutionError, UnsupportedModelError
+from rsconvert.errors import ResolutionError, TrainingError
 
 __all__ = ["SwitchableBN", "batchnorms", "interpolation_weights", "is_batchnorm"]
 
@@ -23,16 +24,7 @@ _FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
 def is_batchnorm(module: nn.Module) -> bool:
-    """Tell whether a module is a BatchNorm of any class: 1d-3d, fused with an activation, synchronised, frozen.
-
-    Raises:
-        UnsupportedModelError: it is a lazy BatchNorm, whose tensors do not exist before its first input.
-    """
-    if isinstance(module, _LazyNormBase):
-        raise UnsupportedModelError(
-            f"{type(module).__name__} has no tensors yet; a BatchNorm with known channels is needed. "
-            "Run the model once on an example input, then convert it."
-        )
+    """Tell whether a module is a BatchNorm of any class: 1d-3d, fused with an activation, synchronised, frozen."""
     return isinstance(module, (_BatchNorm, *_FROZEN))
 
 
@@ -65,6 +57,8 @@ class SwitchableBN(nn.Module):
         resolutions: from the largest to the smallest; the first is native.
     """
 
+    native: nn.Module
+
     def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
         super().__init__()
         self.resolutions = tuple(resolutions)
@@ -89,7 +83,7 @@ class SwitchableBN(nn.Module):
     def sets(self) -> tuple[nn.Module, ...]:
         """The S sets in the order of ``resolutions``."""
         others = cast(nn.ModuleDict, self._modules["at"])
-        return (cast(nn.Module, self.native), *others.values())
+        return (self.native, *others.values())
 
     def bn_set(self, resolution: int) -> nn.Module:
         """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
@@ -107,13 +101,16 @@ class SwitchableBN(nn.Module):
             x: what the source took, (N, C, …).
             weights: (S,), one weight per set, summing to 1.
         Raises:
-            RuntimeError: in train mode, where a mixture of sets has no statistics to update.
+            TrainingError: in train mode, where a mixture of sets has no statistics to update.
         """
         if self.training:
-            raise RuntimeError("SwitchableBN takes weights in eval mode only; train the paths, or call eval() first.")
+            raise TrainingError(
+                "SwitchableBN is in train mode; with weights it runs in eval mode only. "
+                "Train the paths net.at(resolution), or call eval() first."
+            )
         states = [_floating_state(bn) for bn in self.sets]
-        mixed = {k: torch.tensordot(weights.to(v.dtype), torch.stack([s[k] for s in states]), 1) for k, v in states[0].items()}
-        return cast(Tensor, functional_call(cast(nn.Module, self.native), mixed, (x,)))
+        mixed = {name: _weighted([state[name] for state in states], weights) for name in states[0]}
+        return cast(Tensor, functional_call(self.native, mixed, (x,)))
 
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
@@ -136,7 +133,7 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
         raise ResolutionError(f"resolution is {resolution}; a positive number of pixels is needed. Name another one.")
     clipped = min(max(resolution, resolutions[-1]), resolutions[0])
     weights = [0.0] * len(resolutions)
-    for i, (upper, lower) in enumerate(zip(resolutions, resolutions[1:], strict=False)):
+    for i, (upper, lower) in enumerate(itertools.pairwise(resolutions)):
         if lower <= clipped <= upper:
             weights[i] = (clipped - lower) / (upper - lower)
             weights[i + 1] = 1.0 - weights[i]
@@ -147,6 +144,12 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
 def _floating_state(bn: nn.Module) -> dict[str, Tensor]:
     tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
     return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32."""
+    stacked = torch.stack(list(tensors))
+    return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
 
 
 @torch.no_grad()

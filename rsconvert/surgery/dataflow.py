@@ -67,4 +67,4 @@ def _feed_weights(graph: fx.Graph, root: nn.Module) -> None:
         weights = graph.call_module(_NAME, (image,))
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(root.get_submodule(cast(str, node.target)), SwitchableBN):
-            node.args = (*node.args, weights)
+            node.args, node.kwargs = (*node.args, *node.kwargs.values(), weights), {}

@@ -1,7 +1,6 @@
 """Torch.fx facts about any model: where its BatchNorms are called, what feeds them, what can't be traced."""
 
 import copy
-import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +19,9 @@ __all__ = ["GraphFacts", "read_graph", "trace"]
 class GraphFacts:
     """What the graph of a model tells of its BatchNorms, by qualified name.
 
-    ``calls`` counts the call sites, ``producers`` names the convolution or linear layer whose output a BatchNorm takes,
-    ``opaque`` maps a module that fx can't enter to the reason; a BatchNorm inside it has no call site.
+    ``calls`` counts the call sites, ``producers`` names the convolution or linear layer whose output a BatchNorm takes
+    (None unless it is one and the same at all call sites), ``opaque`` maps a module that fx can't enter to the reason;
+    a BatchNorm inside it has no call site.
     """
 
     calls: Counter[str]
@@ -36,7 +36,10 @@ def read_graph(model: nn.Module) -> GraphFacts:
     modules = dict(model.named_modules())
     nodes = [n for n in graph.nodes if n.op == "call_module" and is_batchnorm(modules[n.target])] if graph else []
     calls = Counter(str(n.target) for n in nodes)
-    return GraphFacts(calls, {str(n.target): _producer(n, modules) for n in nodes}, opaque)
+    feeders = {name: {_producer(n, modules) for n in nodes if n.target == name} for name in calls}
+    return GraphFacts(
+        calls, {name: found.pop() if len(found) == 1 else None for name, found in feeders.items()}, opaque
+    )
 
 
 def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
@@ -49,16 +52,16 @@ def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
     while True:
         tracer = _Tracer(frozenset(opaque))
         try:
-            return tracer.trace(model, _defaults(model)), opaque
+            return tracer.trace(model), opaque
         except Exception as error:  # fx raises whatever the model's own code raises on a proxy
             name = tracer.inside[-1] if tracer.inside else ""
-            opaque[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            opaque[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             if name == "":
                 return None, opaque
 
 
 class _Tracer(fx.Tracer):
-    """Enters every module that holds a BatchNorm; remembers where it stands, for the failure's sake."""
+    """Enters every module that holds a BatchNorm; remembers which it stands in, for the failure's sake."""
 
     def __init__(self, opaque: frozenset[str]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
@@ -72,10 +75,26 @@ class _Tracer(fx.Tracer):
         return module_qualified_name in self.opaque or not self.holders[m]
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        self.inside.append(self.path_of_module(m))
+        name = self.path_of_module(m)
+        # The call of a leaf fails by its arguments, which are its caller's affair.
+        if self.is_leaf_module(m, name):
+            return super().call_module(m, forward, args, kwargs)
+        depth = len(self.inside)
+        self.inside.append(name)
         output = super().call_module(m, forward, args, kwargs)
-        self.inside.pop()
+        del self.inside[depth:]
         return output
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Bind optional arguments of forward to their defaults: a proxy is never None."""
+        function, arguments = super().create_args_for_root(root_fn, is_module, concrete_args)
+        return function, [self._default(argument) for argument in arguments]
+
+    def _default(self, argument: Any) -> Any:
+        if not isinstance(argument, fx.Proxy) or not argument.node.args:
+            return argument
+        self.graph.erase_node(argument.node)
+        return argument.node.args[0]
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -85,12 +104,6 @@ def _is_norm(module: nn.Module) -> bool:
 def _on_meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor, device="meta")
     return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _defaults(model: nn.Module) -> dict[str, Any] | None:
-    """Bind optional arguments of forward to their defaults: a proxy is never None."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty} or None
 
 
 def _producer(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:

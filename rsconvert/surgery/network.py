@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError
 from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.source import Source
 
 __all__ = ["SwitchableModel", "check_resolutions"]
@@ -23,12 +24,18 @@ def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
     """
     text = ",".join(map(str, resolutions))
     if not resolutions:
-        raise ResolutionError("resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96.")
+        raise ResolutionError(
+            "resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
+        )
     for r in resolutions:
         if isinstance(r, bool) or not isinstance(r, int) or r < 1:
-            raise ResolutionError(f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list.")
+            raise ResolutionError(
+                f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
+            )
         if list(resolutions).count(r) > 1:
-            raise ResolutionError(f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat.")
+            raise ResolutionError(
+                f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
+            )
     return tuple(sorted(resolutions, reverse=True))
 
 
@@ -38,12 +45,18 @@ class SwitchableModel(nn.Module):
     ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
+    Only paths run: a hook, or a switch such as ``set_grad_checkpointing``, belongs on ``net.at(r)`` of each resolution.
+    ``report`` tells what ``make_switchable`` did; None for a network out of a file.
 
     Args:
-        skeleton: a model of the source's class with a SwitchableBN in each BatchNorm's place. The network takes it over.
+        skeleton: a model of the source's class, a SwitchableBN in each BatchNorm's place. The network takes it over.
         resolutions: from the largest to the smallest.
         source: what the model was made from.
     """
+
+    report: ConversionReport | None = None
+    _skeleton: nn.Module
+    _paths: dict[int, nn.Module]
 
     def __init__(self, skeleton: nn.Module, resolutions: Sequence[int], source: Source | None = None) -> None:
         super().__init__()
@@ -58,7 +71,8 @@ class SwitchableModel(nn.Module):
         # Outside the registry, for their tensors are registered already.
         self.__dict__["_skeleton"] = skeleton
         self.__dict__["_paths"] = {r: _path(skeleton, r) for r in self.resolutions}
-        self.train(skeleton.training)
+        # Not by train(): a source may hold some of its modules in eval mode, frozen BatchNorms for one.
+        self.training = skeleton.training
 
     @property
     def alpha(self) -> nn.Parameter:
@@ -88,7 +102,7 @@ class SwitchableModel(nn.Module):
         """
         path = self._paths.get(resolution)
         if path is not None:
-            return cast(nn.Module, path)
+            return path
         check_resolutions([resolution])
         snapshot = _path(self._skeleton, resolution).eval()
         snapshot.register_forward_pre_hook(_refuse_training)
@@ -101,16 +115,20 @@ class SwitchableModel(nn.Module):
             ResolutionError: ``resolution`` is not a positive whole number.
         """
         check_resolutions([resolution])
-        live = resolution in self.resolutions
-        return copy.deepcopy(self._paths[resolution] if live else _path(self._skeleton, resolution).eval())
+        live = self._paths.get(resolution)
+        plain = copy.deepcopy(live if live is not None else _path(self._skeleton, resolution).eval())
+        # A snapshot is frozen; what is taken out can be trained as the source could.
+        for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):
+            parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
+        return plain
 
     def skeleton(self) -> nn.Module:
-        """Return a model of the source's class over the network's tensors, with a SwitchableBN at each BatchNorm's place."""
+        """Return a model of the source's class over the network's tensors, a SwitchableBN in each BatchNorm's place."""
         return copy.deepcopy(self._skeleton, _shared(self._skeleton))
 
     def switchable_bns(self) -> Iterator[tuple[str, SwitchableBN]]:
         """Yield each SwitchableBN once, with its name."""
-        yield from ((name, m) for name, m in self.named_modules() if isinstance(m, SwitchableBN))
+        yield from ((name, m) for name, m in self._skeleton.named_modules() if isinstance(m, SwitchableBN))
 
     def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
         """Run the path that fits the input; or, given ``views``, path i on view i, for training.
@@ -168,7 +186,7 @@ def _path(skeleton: nn.Module, resolution: int) -> nn.Module:
     """Copy the skeleton's modules around its tensors, with one BN set at each SwitchableBN's place."""
     switchable = [m for m in skeleton.modules() if isinstance(m, SwitchableBN)]
     sets = {id(bn): bn.bn_set(resolution) for bn in switchable}
-    return cast(nn.Module, copy.deepcopy(skeleton, {**_shared(skeleton), **sets}))
+    return copy.deepcopy(skeleton, {**_shared(skeleton), **sets})
 
 
 def _refuse_training(path: nn.Module, args: Any) -> None:

@@ -1,16 +1,20 @@
 """The proof: on scrambled tensors, every path computes what the source computes with the same tensors.
 
-A fresh network hides mistakes: timm zero-initialises the last γ of a block, statistics start at (0, 1), all sets are equal.
-So γ, β, μ, σ² are drawn anew for every set, and parameters that are zero throughout are filled.
+A fresh network hides mistakes: timm zero-initialises the last γ of a block, statistics start at (0, 1), all sets are
+equal. So γ, β, μ, σ² are drawn anew for every set, and parameters that are zero throughout are filled.
 """
 
 import copy
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from timm.layers.space_to_depth import SpaceToDepth
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
@@ -28,10 +32,10 @@ def prove(model: nn.Module, net: SwitchableModel) -> tuple[dict[int, bool], Coun
         model: the source.
         net: its conversion. Neither is changed.
     Returns:
-        For each resolution whether the outputs are equal; and how often each BatchNorm of the source ran.
+        For each resolution whether the outputs are equal; and how often each BatchNorm of the source ran at most.
     Raises:
         ResolutionError: the source itself does not run at a resolution.
-        UnsupportedModelError: a path runs other BatchNorms than the source.
+        UnsupportedModelError: a path runs other BatchNorms than the source, or an output proves nothing.
     """
     reference, candidate = copy.deepcopy(model).eval(), copy.deepcopy(net).eval()
     _fill_zeros(reference, candidate)
@@ -43,24 +47,65 @@ def prove(model: nn.Module, net: SwitchableModel) -> tuple[dict[int, bool], Coun
     exact, executed = {}, Counter[str]()
     for resolution in net.resolutions:
         _write(reference, {_join(*key): v for key, v in values[resolution].items()})
-        wanted, executed = run_counted(reference, reference, resolution)
-        got, found = run_counted(candidate, candidate.at(resolution), resolution)
-        if executed != found:
-            raise UnsupportedModelError(
-                f"at {resolution} the path runs other BatchNorms than the source: {sorted((executed - found) + (found - executed))}; "
-                "the same are needed. The model chooses its layers by something a copy does not share: please report it."
-            )
+        wanted, ran = run_counted(reference, reference, resolution)
+        got, ran_in_path = run_counted(candidate, candidate.at(resolution), resolution)
+        _check_layers(ran, ran_in_path, resolution)
+        _check_finite(wanted, resolution)
         exact[resolution] = _equal(wanted, got)
+        executed |= ran
     return exact, executed
 
 
 def example_input(model: nn.Module, resolution: int) -> Tensor:
-    """Return a fixed random image batch (1, C, resolution, resolution) with the channels of the first convolution."""
-    first = next((m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd)), None)
-    channels = 3 if first is None else first.in_channels
-    image = torch.randn(1, channels, resolution, resolution, generator=torch.Generator().manual_seed(resolution))
+    """Return a fixed random image batch (1, C, resolution, resolution) with the channels that the model takes.
+
+    A network of 3d convolutions gets a clip of 16 frames, (1, C, 16, resolution, resolution).
+    """
+    channels, frames = _stem(model)
+    shape = (1, channels, *frames, resolution, resolution)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(resolution))
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
     return image.to(like.device, like.dtype)
+
+
+def _stem(model: nn.Module) -> tuple[int, tuple[int, ...]]:
+    """Return the channels of an image, and its frames if it is a clip, by the first convolution."""
+    folded = 1
+    for module in model.modules():
+        if isinstance(module, SpaceToDepth):
+            folded *= module.bs**2
+        elif isinstance(module, nn.PixelUnshuffle):
+            folded *= module.downscale_factor**2
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            return module.in_channels // folded, (16,) if isinstance(module, nn.Conv3d) else ()
+    return 3, ()
+
+
+def run_counted(model: nn.Module, path: nn.Module, resolution: int) -> tuple[Any, Counter[str]]:
+    """Run a model on an example; return its output, and how often each BatchNorm of ``path`` ran meanwhile.
+
+    Raises:
+        ResolutionError: the model fails; the message names the innermost module.
+        UnsupportedModelError: running statistics are used outside of the BatchNorms of ``path``.
+    """
+    watch = _Watch(path)
+    try:
+        with watch:
+            output = model(example_input(model, resolution))
+    except Exception as error:  # whatever the model's own code raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResolutionError(
+            f"resolution {resolution} does not work in {type(path).__name__}: {watch.place} fails ({reason}); a size "
+            "that every layer can take is needed. Choose another one, as a rule a larger one or a multiple of 32."
+        ) from error
+    finally:
+        watch.remove_hooks()
+    if watch.stray:
+        raise UnsupportedModelError(
+            f"{watch.stray[0]} calls F.batch_norm on running statistics of its own; a registered BatchNorm module is "
+            "needed, for only its tensors can be made private. Make it an nn.BatchNorm2d of the model."
+        )
+    return output, watch.calls
 
 
 def scrambled(model: nn.Module, resolution: int) -> dict[tuple[str, str], Tensor]:
@@ -91,29 +136,64 @@ def _fill_zeros(reference: nn.Module, candidate: nn.Module) -> None:
             _write(candidate, {name: value})
 
 
-def run_counted(model: nn.Module, path: nn.Module, resolution: int) -> tuple[Any, Counter[str]]:
-    """Run a model on an example; return its output, and how often each BatchNorm of ``path`` ran meanwhile.
+class _Watch(TorchFunctionMode):
+    """Watches one forward: where it stands, which BatchNorms it runs, and who normalizes outside of them."""
 
-    Raises:
-        ResolutionError: the model fails; the message names the innermost module.
-    """
-    calls: Counter[str] = Counter()
-    inside: list[str] = []
-    hooks = [bn.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, bn in batchnorms(path).items()]
-    for name, module in path.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
-        hooks.append(module.register_forward_hook(lambda *_: [None, inside.pop()][0]))
-    try:
-        return model(example_input(model, resolution)), calls
-    except Exception as error:  # whatever the model's own code raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ResolutionError(
-            f"resolution {resolution} does not work in {type(path).__name__}: {inside[-1] if inside else ''} fails "
-            f"({reason}). Choose another resolution, as a rule a larger one or a multiple of 32."
-        ) from error
-    finally:
-        for hook in hooks:
+    def __init__(self, path: nn.Module) -> None:
+        super().__init__()
+        self.root = type(path).__name__
+        self.calls: Counter[str] = Counter()
+        self.inside: list[str] = []
+        self.stray: list[str] = []
+        self.norms = batchnorms(path)
+        self.statistics = {id(buffer) for bn in self.norms.values() for buffer in bn.buffers()}
+        self.hooks = [bn.register_forward_hook(self._counter(name)) for name, bn in self.norms.items()]
+        for name, module in path.named_modules():
+            self.hooks.append(module.register_forward_pre_hook(self._opener(name)))
+            self.hooks.append(module.register_forward_hook(self._close))
+
+    @property
+    def place(self) -> str:
+        """The innermost module that was entered and not left."""
+        return next((name for name in reversed(self.inside) if name), self.root)
+
+    def remove_hooks(self) -> None:
+        for hook in self.hooks:
             hook.remove()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Weight standardization calls F.batch_norm too, without running statistics.
+        mean = args[1] if func is F.batch_norm and len(args) > 1 else None
+        if mean is not None and id(mean) not in self.statistics and self.norms.keys().isdisjoint(self.inside):
+            self.stray.append(self.place)
+        return func(*args, **(kwargs or {}))
+
+    def _counter(self, name: str) -> Callable[..., None]:
+        return lambda *_: self.calls.update([name])
+
+    def _opener(self, name: str) -> Callable[..., None]:
+        return lambda *_: self.inside.append(name)
+
+    def _close(self, *_: Any) -> None:
+        self.inside.pop()
+
+
+def _check_layers(ran: Counter[str], ran_in_path: Counter[str], resolution: int) -> None:
+    if ran != ran_in_path:
+        differing = sorted((ran - ran_in_path) + (ran_in_path - ran))
+        raise UnsupportedModelError(
+            f"at {resolution} the path runs other BatchNorms than the source: {', '.join(differing)}; the same are "
+            "needed. The model chooses its layers by something that a copy does not share: please report it."
+        )
+
+
+def _check_finite(output: Any, resolution: int) -> None:
+    tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    if not any(tensor.isfinite().any() for tensor in tensors):
+        raise UnsupportedModelError(
+            f"at {resolution} the output of the source holds no finite number; at least one is needed for a proof. "
+            "Check the weights, or convert in float32."
+        )
 
 
 def _write(model: nn.Module, values: dict[str, Tensor]) -> None:
@@ -132,5 +212,13 @@ def _generator(key: str) -> torch.Generator:
 
 def _equal(one: Any, other: Any) -> bool:
     """Compare nested outputs bit for bit; a NaN equals itself."""
-    pairs = zip(tree_leaves(one), tree_leaves(other), strict=True)
-    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) if isinstance(a, Tensor) else a == b for a, b in pairs)
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    return len(leaves) == len(others) and all(map(_equal_leaves, leaves, others))
+
+
+def _equal_leaves(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor):
+        return bool(one == other)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())

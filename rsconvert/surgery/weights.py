@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError
 
-__all__ = ["classifier_keys", "load_state", "load_weights", "zero_parameters"]
+__all__ = ["classifier_keys", "count_outputs", "load_state", "load_weights", "zero_parameters"]
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:
@@ -24,11 +24,13 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         state = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # pickle, zip and safetensors errors share no base
         raise CheckpointError(
-            f"weights {path} can't be read: {(str(error).splitlines() or [''])[0]}; a safetensors file, or a torch file of tensors alone, "
-            "is needed. Save the state_dict again."
+            f"weights {path} can't be read: {(str(error).splitlines() or [''])[0]}; a safetensors file, or a torch "
+            "file of tensors alone, is needed. Save the state_dict again."
         ) from error
     if not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"weights {path} holds no state_dict; tensors by name are needed. Save model.state_dict().")
+        raise CheckpointError(
+            f"weights {path} holds no state_dict; tensors by name are needed. Save model.state_dict()."
+        )
     return load_state(model, state, str(path))
 
 
@@ -38,27 +40,38 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> li
     head = classifier_keys(model)
     fresh = [key for key in head if key not in state or state[key].shape != own[key].shape]
     fresh = head if fresh else []
-    missing = sorted(own.keys() - state.keys() - set(fresh))
+    # torch fills the counters in, as files from before them demand; nothing but momentum=None reads one.
+    missing = sorted(k for k in own.keys() - state.keys() - set(fresh) if not k.endswith("num_batches_tracked"))
     foreign = sorted(state.keys() - own.keys())
     misfit = sorted(k for k in own.keys() & state.keys() - set(fresh) if own[k].shape != state[k].shape)
     for what, keys in (("lacks", missing), ("holds foreign", foreign), ("has in another shape", misfit)):
         if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise CheckpointError(
-                f"weights {origin} {what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}; "
-                "exactly the model's tensors are needed, a classifier apart. Check the model's name and model_kwargs."
+                f"weights {origin} {what} {', '.join(keys[:3])}{more}; exactly the model's tensors are needed, "
+                "a classifier apart. Check the model's name and model_kwargs."
             )
-    model.load_state_dict({key: own[key] if key in fresh else value for key, value in state.items()} | {k: own[k] for k in fresh})
+    model.load_state_dict({**state, **{key: own[key] for key in fresh}})
     return fresh
 
 
 def classifier_keys(model: nn.Module) -> list[str]:
     """Return the keys of the classifier's tensors: timm names its modules, elsewhere it is the last weighted layer."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
-    names = cfg.get("classifier") or [
-        name for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))
-    ][-1:]
+    names = (
+        cfg.get("classifier")
+        or [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))][-1:]
+    )
     names = (names,) if isinstance(names, str) else tuple(names)
     return [key for key, _ in model.named_parameters() if key.startswith(tuple(f"{name}." for name in names))]
+
+
+def count_outputs(model: nn.Module) -> int | None:
+    """Return the classes a model tells of, or the outputs of its classifier; None without one."""
+    if isinstance(told := getattr(model, "num_classes", None), int):
+        return told
+    parameters = dict(model.named_parameters())
+    return next((int(parameters[key].shape[0]) for key in classifier_keys(model)), None)
 
 
 @torch.no_grad()

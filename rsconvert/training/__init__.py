@@ -1,8 +1,19 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
 from rsconvert.training.config import FinetuneConfig, build_config
+from rsconvert.training.device import choose_device, choose_precision
 from rsconvert.training.finetune import finetune
 from rsconvert.training.mred import MODES, MREDLoss, mred_loss
 from rsconvert.training.objective import Objective
 
-__all__ = ["MODES", "FinetuneConfig", "MREDLoss", "Objective", "build_config", "finetune", "mred_loss"]
+__all__ = [
+    "MODES",
+    "FinetuneConfig",
+    "MREDLoss",
+    "Objective",
+    "build_config",
+    "choose_device",
+    "choose_precision",
+    "finetune",
+    "mred_loss",
+]

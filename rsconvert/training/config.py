@@ -2,9 +2,10 @@
 
 import difflib
 import math
+import operator
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -15,13 +16,36 @@ __all__ = ["FinetuneConfig", "build_config"]
 
 _BASE_LR, _BASE_BATCH = 0.01, 32
 
+_Rule = tuple[Callable[[Any], bool], str]
+_AT_LEAST_1: _Rule = (lambda x: x >= 1, "at least 1")
+_ABOVE_0: _Rule = (lambda x: 0 < x < math.inf, "a number above 0")
+_FROM_0: _Rule = (lambda x: 0 <= x < math.inf, "0 or more")
+_BELOW_1: _Rule = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
+_RULES: dict[str, _Rule] = {
+    "epochs": _AT_LEAST_1,
+    "batch_size": _AT_LEAST_1,
+    "lr": _ABOVE_0,
+    "alpha_lr": _ABOVE_0,
+    "momentum": _BELOW_1,
+    "weight_decay": _FROM_0,
+    "warmup_epochs": _FROM_0,
+    "label_smoothing": _BELOW_1,
+    "class_weights": (lambda x: all(0 <= w < math.inf for w in x) and any(x), "numbers of 0 or more, not all 0,"),
+    "crop_area": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "a smallest and a largest share in (0, 1]"),
+    "crop_aspect": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] < math.inf, "a smallest and a largest number above 0"),
+    "view_sizes": (lambda x: min(x) >= 1, "sizes of at least 1 pixel"),
+    "clip_grad": _ABOVE_0,
+    "seed": (lambda x: 0 <= x < 2**63, "0 to 2**63 - 1"),
+    "workers": _FROM_0,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneConfig:
     """Settings of ``finetune``. The defaults suit a pretrained network and a few epochs.
 
-    ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: a rate known
-    from ordinary finetuning is to be divided by S. None takes 0.01 · batch_size / 32 / S.
+    ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: a
+    rate known from ordinary finetuning is to be divided by S. None takes 0.01 · batch_size / 32 / S.
 
     Attributes:
         epochs: passes over the training images.
@@ -32,20 +56,20 @@ class FinetuneConfig:
         momentum: of SGD; the first beta of AdamW.
         weight_decay: of convolutions and linear layers.
         decay_all: weight decay on BatchNorm, biases and alpha too, as in the paper's release.
-        schedule: ``cosine``, ``poly`` or ``constant``, per step.
-        warmup_epochs: linear warm-up; may be a fraction.
+        schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step.
+        warmup_epochs: length of the linear warm-up from 0, within ``epochs``; may be a fraction.
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
-        label_smoothing: share of the target spread over all classes.
+        label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per class.
-        train: ``all``; ``bn``: the BN sets but the native one, and alpha; ``head``: the classifier and alpha.
+        train: ``all``; ``bn``: the BN sets but the native one; ``head``: the classifier. alpha always learns.
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
-        crop_area: range of the crop's share of the image; the paper trains from scratch with 0.08 to 1.
-        crop_aspect: range of the crop's aspect ratio.
+        crop_area: smallest and largest share of the image in a crop; the paper trains from scratch with 0.08 to 1.
+        crop_aspect: smallest and largest width over height of a crop.
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient; None does not clip.
         amp: ``bf16``, ``fp16`` or ``off``; None takes bf16 on a GPU that has it, ``off`` elsewhere.
-        channels_last: memory format of the network, as a rule the faster one.
+        channels_last: memory format of the network, as a rule the faster one; False is contiguous.
         seed: of the order, the crops, dropout.
         workers: processes that read images.
         device: such as ``cuda``; None takes a GPU if there is one.
@@ -84,17 +108,14 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):
-            object.__setattr__(self, item.name, _typed(item.name, getattr(self, item.name), hints[item.name]))
-        for name in ("epochs", "batch_size"):
-            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        for name in ("lr", "alpha_lr", "clip_grad"):
-            value = getattr(self, name)
-            _check(name, value, value is None or 0 < value < math.inf, "a number above 0")
-        for name in ("weight_decay", "warmup_epochs", "workers"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) < math.inf, "0 or more")
-        for name in ("momentum", "label_smoothing"):
-            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
-        _check("warmup_epochs", self.warmup_epochs, self.warmup_epochs < self.epochs, f"less than the {self.epochs} epochs")
+            value = _typed(item.name, getattr(self, item.name), hints[item.name])
+            object.__setattr__(self, item.name, value)
+            if value is not None and item.name in _RULES:
+                _check(item.name, value, _RULES[item.name])
+        below = (lambda x: x < self.epochs, f"less than the {self.epochs} epochs")
+        _check("warmup_epochs", self.warmup_epochs, below)
+        if self.optimizer == "sgd":
+            _check("momentum", self.momentum, (lambda x: x > 0, "a number above 0 for sgd, which is Nesterov's,"))
 
     def peak_lr(self, views: int) -> float:
         """Return the rate in force for a network of S views."""
@@ -113,8 +134,9 @@ def build_config(file: str | Path | None = None, settings: Mapping[str, Any] | N
     known = [item.name for item in fields(FinetuneConfig)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=3) or known
-            raise ConfigError(f"setting {key} is unknown; near ones are {', '.join(near)}. Correct the name.")
+            near = difflib.get_close_matches(key, known, n=3)
+            accepted = f"near ones are {', '.join(near)}" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"setting {key} is unknown; {accepted}. Correct the name.")
     return FinetuneConfig(**values)
 
 
@@ -124,11 +146,14 @@ def _read_toml(file: str | Path | None) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"config {file} can't be read ({error}); a TOML file of settings is needed. Correct it.") from error
+        raise ConfigError(
+            f"config {file} can't be read ({error}); a TOML file of settings is needed. Correct it."
+        ) from error
 
 
-def _check(name: str, value: object, good: bool, accepted: str) -> None:
-    if not good:
+def _check(name: str, value: object, rule: _Rule) -> None:
+    good, accepted = rule
+    if not good(value):
         raise ConfigError(f"{name} is {value}; {accepted} is accepted. Change it.")
 
 
@@ -141,37 +166,53 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
 
 
 def _parse(value: Any, hint: Any) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is types.UnionType or type(None) in arguments:
-        plain = next(a for a in arguments if a is not type(None))
-        return None if value is None or (value == "none" and "none" not in get_args(plain)) else _parse(value, plain)
-    if origin is Literal:
-        if value not in arguments:
+    plain = _plain(hint)
+    if plain is not hint and (value is None or (value == "none" and "none" not in get_args(plain))):
+        return None
+    if get_origin(plain) is Literal:
+        if value not in get_args(plain):
             raise ValueError
         return value
-    if origin is tuple:
-        items: Sequence[Any] = value.split(",") if isinstance(value, str) else value
-        return tuple(_parse(item, arguments[0]) for item in items)
-    return _scalar(value, hint)
+    if get_origin(plain) is tuple:
+        return _items(value, get_args(plain)[0])
+    return _truth(value) if plain is bool else _scalar(value, plain)
 
 
-def _scalar(value: Any, kind: type) -> Any:
-    if kind is bool:
-        if value in (True, False):
-            return bool(value)
-        return {"true": True, "false": False}[value.lower()] if value.lower() in ("true", "false") else int("not a truth value")
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+def _items(value: Any, kind: Any) -> tuple[Any, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not items:
         raise ValueError
-    return kind(value)
+    return tuple(_scalar(item, kind) for item in items)
+
+
+def _truth(value: Any) -> bool:
+    text = str(value).lower()
+    if text not in ("true", "false"):
+        raise ValueError
+    return text == "true"
+
+
+def _scalar(value: Any, kind: Any) -> Any:
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise TypeError
+    # Other than int(), index() refuses a fraction.
+    return operator.index(value) if kind is int and not isinstance(value, str) else kind(value)
+
+
+def _plain(hint: Any) -> Any:
+    """Return what an optional type may be besides None; any other type as it is."""
+    arguments = get_args(hint)
+    if isinstance(hint, types.UnionType) or type(None) in arguments:
+        return next(a for a in arguments if a is not type(None))
+    return hint
 
 
 def _describe(hint: Any) -> str:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is types.UnionType or type(None) in arguments:
-        return f"{_describe(next(a for a in arguments if a is not type(None)))} or none"
-    if origin is Literal:
-        return ", ".join(arguments)
-    if origin is tuple:
-        return f"a list of {_describe(arguments[0])}"
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return names[hint]
+    plain = _plain(hint)
+    if plain is not hint:
+        return f"{_describe(plain)} or none"
+    if get_origin(hint) is Literal:
+        return ", ".join(get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a list of {'whole numbers' if get_args(hint)[0] is int else 'numbers'}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]

@@ -1,7 +1,6 @@
 """Objective: network and loss as one module, the unit that is stepped and, one day, distributed."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +19,12 @@ class Objective(nn.Module):
     Freezes at construction what ``config.train`` leaves out; alpha always learns.
 
     Raises:
-        ConfigError: ``train`` is ``bn`` for a network without a second private set, or with a new classifier; ``head`` for
-            one without a classifier.
+        ConfigError: ``train`` is ``bn`` for a network without a second private set, or with a new classifier; ``head``
+            for one without a classifier.
         DataError: the class weights are not one per output.
     """
+
+    class_weights: Tensor | None
 
     def __init__(self, net: SwitchableModel, config: FinetuneConfig, amp: torch.dtype | None = None) -> None:
         super().__init__()
@@ -47,37 +48,71 @@ class Objective(nn.Module):
 
         Raises:
             TrainingError: the network returns something other than one tensor of logits.
+            DataError: a target is beyond the network's outputs.
         """
-        with torch.autocast(views[0].device.type, self.amp) if self.amp else nullcontext():
+        with torch.autocast(views[0].device.type, self.amp, enabled=self.amp is not None):
             logits = self.net(views=views)
-        if not isinstance(logits[0], Tensor):
-            raise TrainingError(
-                f"the network returns a {type(logits[0]).__name__} in train mode; one tensor of logits is needed. "
-                "Switch auxiliary outputs off by model_kwargs, or wrap the model."
-            )
+        _check_output(logits[0])
+        _check_targets(target, logits[0].shape[1])
         config = self.config
         return mred_loss(
-            logits, target, self.net.alpha, config.distill, label_smoothing=config.label_smoothing, class_weights=self.class_weights
+            logits,
+            target,
+            self.net.alpha,
+            config.distill,
+            label_smoothing=config.label_smoothing,
+            class_weights=self.class_weights,
         )
 
 
 def _trained(net: SwitchableModel, part: str) -> set[nn.Parameter]:
-    if part == "all":
-        return set(net.parameters())
+    """Return the parameters that learn."""
     if part == "head":
-        head = set(classifier_keys(net.at(net.native)))
-        if not head:
-            raise ConfigError("train is head, but the network has no classifier; all or bn is accepted. Change it.")
-        return {net.alpha, *(p for name, p in net.named_parameters() if name in head)}
+        return {net.alpha, *_head(net)}
+    return {net.alpha, *_smaller_sets(net)} if part == "bn" else set(net.parameters())
+
+
+def _head(net: SwitchableModel) -> list[nn.Parameter]:
+    keys = set(classifier_keys(net.at(net.native)))
+    if not keys:
+        raise ConfigError("train is head, but the network has no classifier; all or bn is accepted. Change it.")
+    return [parameter for name, parameter in net.named_parameters() if name in keys]
+
+
+def _smaller_sets(net: SwitchableModel) -> list[nn.Parameter]:
     if net.source.new_classifier:
-        raise ConfigError("train is bn, but the classifier is new and would stay untrained; all or head is accepted. Train it first.")
-    sets = {p for _, bn in net.switchable_bns() for other in bn.sets[1:] for p in other.parameters()}
-    if not sets and not any(bn.sets[1:] for _, bn in net.switchable_bns()):
-        raise ConfigError("train is bn, but only the native BN set exists; all or head is accepted. Add resolutions, or change it.")
-    return {net.alpha, *sets}
+        raise ConfigError(
+            "train is bn, but the classifier is new and would stay untrained; all or head is accepted. Train it first."
+        )
+    sets = [bn for _, switchable in net.switchable_bns() for bn in switchable.sets[1:]]
+    if not sets:
+        raise ConfigError(
+            "train is bn, but the network has no BN set beside the native one; all or head is accepted. "
+            "Add resolutions with private BatchNorms, or change it."
+        )
+    return [parameter for bn in sets for parameter in bn.parameters()]
 
 
 def _check_class_weights(net: SwitchableModel, config: FinetuneConfig) -> None:
     outputs = net.source.num_classes
     if config.class_weights is not None and outputs not in (None, len(config.class_weights)):
-        raise DataError(f"class_weights has {len(config.class_weights)} numbers; {outputs} are needed, one per class. Correct it.")
+        raise DataError(
+            f"class_weights has {len(config.class_weights)} numbers; {outputs} are needed, one per class. Correct it."
+        )
+
+
+def _check_output(output: object) -> None:
+    if not isinstance(output, Tensor):
+        raise TrainingError(
+            f"the network returns a {type(output).__name__} in train mode; one tensor of logits is needed. "
+            "Switch auxiliary outputs off by model_kwargs, or wrap the model."
+        )
+
+
+def _check_targets(target: Tensor, outputs: int) -> None:
+    # On a GPU the loss would meet such a target with an assertion that ends the process's use of the device.
+    if not target.is_floating_point() and target.numel() and int(target.max()) >= outputs:
+        raise DataError(
+            f"a target is {int(target.max())}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted. "
+            "Correct the labels, or give the network an output per class."
+        )

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.scheduler_factory import create_scheduler_v2
 
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
@@ -18,10 +18,11 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
     learnt = [p for p in net.parameters() if p.requires_grad and p is not net.alpha]
     decayed = [p for p in learnt if p.ndim > 1 or config.decay_all]
     spared = [p for p in learnt if p.ndim <= 1 and not config.decay_all]
+    alpha_decay = config.weight_decay if config.decay_all else 0.0
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": spared, "weight_decay": 0.0},
-        {"params": [net.alpha], "weight_decay": config.weight_decay if config.decay_all else 0.0, "lr": config.alpha_lr},
+        {"params": [net.alpha], "weight_decay": alpha_decay, "lr": config.alpha_lr},
     ]
     return [group for group in groups if group["params"]]
 
@@ -29,27 +30,34 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
 def create_optimizer(net: SwitchableModel, config: FinetuneConfig) -> torch.optim.Optimizer:
     """Return timm's optimizer over the trainable parameters of a network."""
     name = {"sgd": "nesterov"}.get(config.optimizer, config.optimizer)
-    betas = {"betas": (config.momentum, 0.999)} if name == "adamw" else {}
-    groups = parameter_groups(net, config)
+    arguments: dict[str, Any] = (
+        {"betas": (config.momentum, 0.999)} if name == "adamw" else {"momentum": config.momentum}
+    )
     lr = config.peak_lr(len(net.resolutions))
-    return create_optimizer_v2(groups, opt=name, lr=lr, momentum=config.momentum, **betas)
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(parameter_groups(net, config), opt=name, lr=lr, **arguments)
+    return optimizer
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, steps_per_epoch: int) -> Scheduler:
-    """Return timm's schedule, to be advanced by ``step_update`` with the number of steps done.
+    """Return timm's schedule; before each step call ``step_update`` with the number of steps done.
 
-    Each group goes from 0 in ``warmup_epochs`` to its own peak, then towards 0; ``constant`` stays there.
+    Of T steps the first W = warmup_epochs · steps_per_epoch lead each group from 0 to its own peak: peak · t / W. Then,
+    with u = (t - W) / (T - W), ``cosine`` is peak · (1 + cos(πu)) / 2, ``poly`` is peak · (1 - u), ``constant`` the
+    peak.
     """
-    warmup = round(config.warmup_epochs * steps_per_epoch)
+    warmup = int(config.warmup_epochs * steps_per_epoch)
     constant = config.schedule == "constant"
+    schedule: Scheduler
     schedule, _ = create_scheduler_v2(
         optimizer,
         sched="step" if constant else config.schedule,
+        # The factor of each fall of "step" and the power of "poly".
         decay_rate=1.0,
-        decay_epochs=config.epochs * steps_per_epoch if constant else None,
-        num_epochs=config.epochs * steps_per_epoch,
+        num_epochs=config.epochs * steps_per_epoch - warmup,
         warmup_epochs=warmup,
         warmup_lr=0.0,
+        # Without it the cosine begins during the warm-up, and the peak is never reached.
+        warmup_prefix=True,
         step_on_epochs=False,
         updates_per_epoch=1,
     )

@@ -1,0 +1,5 @@
+"""``python -m rsconvert`` is the command."""
+
+from rsconvert.cli import main
+
+main()

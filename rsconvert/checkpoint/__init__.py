@@ -1,0 +1,21 @@
+"""The one switchable safetensors file; docs/checkpoint_format.md is its specification.
+
+network → its tensors (`tensors`) with what is known of it (`metadata`) → file → the same network (`network`)
+"""
+
+from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, read_metadata
+from rsconvert.checkpoint.network import load, save, subset
+from rsconvert.checkpoint.tensors import fill, replacing, sync, write_tensors
+
+__all__ = [
+    "FORMAT_VERSION",
+    "describe",
+    "fill",
+    "load",
+    "read_metadata",
+    "replacing",
+    "save",
+    "subset",
+    "sync",
+    "write_tensors",
+]

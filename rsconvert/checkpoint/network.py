@@ -1,0 +1,152 @@
+"""A switchable network to its file, to back from it, to a part of itself."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
+from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
+from rsconvert.data import Preprocessing
+from rsconvert.errors import CheckpointError, RSConvertError
+from rsconvert.surgery import (
+    Source,
+    SwitchableModel,
+    assemble,
+    batchnorms,
+    check_resolutions,
+    create_model,
+    set_source,
+    source_of,
+)
+
+__all__ = ["load", "save", "subset"]
+
+
+def save(net: SwitchableModel, path: str | Path) -> None:
+    """Write a network to one file, in place of a file of that name; an interrupted write leaves the old one whole.
+
+    Raises:
+        CheckpointError: the file can't be written, or an argument of the model can't be told in JSON.
+    """
+    tensors, aliases = _untied(net.state_dict())
+    write_tensors(tensors, path, encode_metadata(net, aliases))
+
+
+def load(path: str | Path, model: nn.Module | None = None, *, resolution: int | None = None) -> nn.Module:
+    """Return the network in a file as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
+
+    Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
+    a file never makes rsconvert import code, nor fetch anything.
+
+    Args:
+        model: a plain model of the saved class, left unchanged; needed for a network without a name.
+        resolution: a trained one, whose set alone is read.
+    Raises:
+        CheckpointError: the file is broken, truncated, foreign or from a later version, has no such resolution, or
+            holds other tensors than the network.
+    """
+    facts = read_metadata(path)
+    if resolution is not None and resolution not in facts["resolutions"]:
+        raise CheckpointError(
+            f"{path} has no set for {resolution}; it holds {facts['resolutions']}. "
+            f"Choose one of them, or load the network and extract({resolution})."
+        )
+    plain = _built(facts, path) if model is None else copy.deepcopy(model)
+    source = _source(facts, model)
+    if resolution is not None:
+        _fill_path(plain, facts, path, resolution)
+        set_source(plain, source)
+        return plain
+    net = assemble(plain, facts["resolutions"], private=facts.get("private", True))
+    net.source = source
+    tensors = read_tensors(path)
+    again = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
+    fill(net, tensors | again, str(path))
+    return net
+
+
+def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
+    """Return an independent network that keeps some of the sets; the largest kept becomes native.
+
+    Raises:
+        CheckpointError: a resolution is not among the trained ones.
+        ResolutionError: the list is empty or malformed.
+    """
+    kept = check_resolutions(resolutions)
+    if unknown := [r for r in kept if r not in net.resolutions]:
+        raise CheckpointError(
+            f"resolution {unknown[0]} has no set in the network; it holds {net.resolutions}. Choose among them."
+        )
+    places = [net.resolutions.index(r) for r in kept]
+    small = assemble(net.extract(kept[0]), kept, private=any(True for _ in net.switchable_bns()))
+    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
+    with torch.no_grad():
+        for resolution in kept:
+            small.at(resolution).load_state_dict(net.at(resolution).state_dict())
+        small.alpha.data = net.alpha[places].clone()
+    return small
+
+
+def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split a state_dict into tensors and the further names of those that it holds under several."""
+    first: dict[tuple[Any, ...], str] = {}
+    tensors, aliases = {}, {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{name} in the state_dict is a {type(tensor).__name__}; a file holds tensors alone. Remove it."
+            )
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in first:
+            aliases[name] = first[place]
+        else:
+            first[place] = name
+            tensors[name] = tensor
+    return tensors, aliases
+
+
+def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
+    name = facts.get("architecture")
+    if name is None or ":" in name:  # a user's file, the hub, a local folder
+        raise CheckpointError(
+            f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
+            "built from a file alone. Give the model: load(path, model=…), or --model file.py:function."
+        )
+    try:
+        return create_model(name, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
+    except RSConvertError as error:
+        raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
+
+
+def _source(facts: Mapping[str, Any], model: nn.Module | None) -> Source:
+    """Return what is known: of a network without a name the given model may know its own."""
+    source = source_in(facts)
+    if model is None or source.architecture is not None:
+        return source
+    own = source_of(model)
+    return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs)
+
+
+def _fill_path(plain: nn.Module, facts: Mapping[str, Any], path: str | Path, resolution: int) -> None:
+    """Fill a plain model with the shared tensors and one set."""
+    keys = {key: key for key in plain.state_dict()}
+    if resolution != facts["resolutions"][0] and facts.get("private", True):
+        for bn in batchnorms(plain):
+            prefix = f"{bn}." if bn else ""
+            own = [key for key in keys if key.startswith(prefix)]
+            keys |= {key: f"{prefix}at.{resolution}.{key.removeprefix(prefix)}" for key in own}
+    aliases = facts.get("aliases", {})
+    stored = {own: aliases.get(key, key) for own, key in keys.items()}
+    tensors = read_tensors(path, sorted(set(stored.values())))
+    fill(plain, {own: tensors[name] for own, name in stored.items() if name in tensors}, str(path))
+
+
+def _preprocessing(source: Source, places: Sequence[int]) -> Preprocessing:
+    crop_pct = source.preprocessing.crop_pct
+    kept = tuple(crop_pct[i] for i in places) if isinstance(crop_pct, tuple) else crop_pct
+    return replace(source.preprocessing, crop_pct=kept)

@@ -1,0 +1,132 @@
+"""Tensors by name in a safetensors file, which is written whole or not at all."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rsconvert.errors import CheckpointError
+
+__all__ = ["fill", "read_header", "read_tensors", "replacing", "sync", "write_tensors"]
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` to write into; then put it, synced, in the place of ``path`` at once.
+
+    A link is followed: the file that it leads to is replaced. An interruption leaves what stood there, and no
+    temporary file.
+
+    Raises:
+        CheckpointError: the folder is missing, the disk is full, or ``path`` is a folder or a device.
+    """
+    target = Path(os.path.realpath(path))
+    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    try:
+        if target.exists() and not target.is_file():
+            raise OSError("it is no ordinary file")
+        with open(part, "wb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+        yield part
+        os.chmod(part, mode)  # safetensors leaves a file that its owner alone can read
+        sync(part)
+        os.replace(part, target)
+    except Exception as error:  # safetensors and torch wrap the system's errors in their own
+        raise CheckpointError(
+            f"{path} can't be written ({_first_line(error)}); a file in a folder that exists, with room for it, is "
+            "needed. What stood there is untouched: make room, or choose another place."
+        ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk holds the file."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; a tensor under two names is stored under each.
+
+    Raises:
+        CheckpointError: the folder is missing or the disk is full; a file of that name is as it was.
+    """
+    with replacing(path) as part:
+        save_file(dict(_apart(tensors)), part, metadata)
+
+
+def read_header(path: str | Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: there is no such file, or it is no intact safetensors file.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+def read_tensors(path: str | Path, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Return the tensors of those names that a file holds, and read no other; of all names by default.
+
+    Raises:
+        CheckpointError: there is no such file, or it is no intact safetensors file.
+    """
+    with _opened(path) as file:
+        held = file.keys()
+        return {name: file.get_tensor(name) for name in held if names is None or name in names}
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy tensors into a module strictly; it takes their dtypes, and keeps which of its tensors are tied.
+
+    Raises:
+        CheckpointError: a tensor is missing or foreign, has another shape, or is floating where its fellow is not.
+    """
+    own = module.state_dict(keep_vars=True)
+    wrong = sorted(own.keys() ^ tensors.keys()) or sorted(k for k in own if _kind(own[k]) != _kind(tensors[k]))
+    if wrong:
+        raise CheckpointError(
+            f"{origin} does not fit {type(module).__name__}: {len(wrong)} tensors are missing, foreign or of another "
+            f"shape, such as {', '.join(wrong[:3])}; exactly the network's tensors are needed. "
+            "Check the model and its arguments."
+        )
+    for name, tensor in own.items():
+        tensor.data = tensor.data.to(tensors[name].dtype)
+    module.load_state_dict(tensors)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _kind(tensor: Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape), tensor.is_floating_point(), tensor.is_complex()
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Copy what shares memory with an earlier tensor: safetensors refuses it."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().contiguous()
+        memory = plain.untyped_storage().data_ptr()
+        yield name, plain.clone() if memory in seen else plain
+        seen.add(memory)
+
+
+def _opened(path: str | Path) -> Any:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} is not a file; a switchable .safetensors file is needed. Check the path.")
+    try:
+        return safe_open(str(path), framework="pt")
+    except Exception as error:  # SafetensorError, OSError and UnicodeDecodeError
+        raise CheckpointError(
+            f"{path} is not an intact safetensors file ({_first_line(error)}); it is foreign, truncated or damaged. "
+            "Give another file, or write it again."
+        ) from error

@@ -1,0 +1,40 @@
+"""The commands: each parses, calls the library, prints. Results go to stdout, progress to stderr.
+
+Everything heavy is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from typing import Any
+
+import click
+
+from rsconvert import __version__
+from rsconvert.cli.files import export, inspect, wrap
+from rsconvert.cli.images import demo, evaluate, finetune
+from rsconvert.errors import RSConvertError
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """Turns the errors of the library into one line and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RSConvertError as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            raise click.ClickException("interrupted; what was written before is intact.") from None
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
+
+
+for _command in (wrap, finetune, evaluate, export, inspect, demo):
+    main.add_command(_command)

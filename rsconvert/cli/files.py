@@ -1,0 +1,157 @@
+"""Commands about files: wrap, inspect, export."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from rsconvert.cli.loading import load_network
+from rsconvert.cli.options import (
+    best_of,
+    file_name,
+    floats,
+    force_option,
+    json_option,
+    literals,
+    model_option,
+    numbers,
+    refuse_existing,
+)
+from rsconvert.cli.printing import plain, print_conversion, print_result
+from rsconvert.errors import ConfigError
+
+__all__ = ["export", "inspect", "wrap"]
+
+_FIVE = "224,192,160,128,96"
+
+
+@click.command()
+@click.argument("model")
+@click.option("--resolutions", default=_FIVE, show_default=True, help="Sides in pixels; the largest is native.")
+@click.option(
+    "--pretrained/--no-pretrained", default=None, help="Download weights; the default unless --weights is given."
+)
+@click.option(
+    "--weights",
+    type=click.Path(),
+    help="A safetensors or torch file to load strictly; a classifier of another size starts at zero.",
+)
+@click.option("--num-classes", type=int, help="Outputs of the classifier.")
+@click.option(
+    "--model-kwargs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Further argument of the model's builder; may be repeated.",
+)
+@click.option("--mean", metavar="R,G,B", help="Mean of the input, of pixels in [0, 1].")
+@click.option("--std", metavar="R,G,B", help="Standard deviation of the input.")
+@click.option("--interpolation", help="How images are resized: bilinear or bicubic.")
+@click.option("--crop-pct", type=float, help="Side of the evaluation crop divided by the resized image's short side.")
+@click.option("-o", "--output", type=click.Path(), help="The file to write; the default is NAME.rs.safetensors.")
+@click.option("--dry-run", is_flag=True, help="Convert and prove, but write nothing.")
+@force_option
+@json_option
+def wrap(
+    model: str,
+    resolutions: str,
+    pretrained: bool | None,
+    weights: str | None,
+    num_classes: int | None,
+    model_kwargs: tuple[str, ...],
+    mean: str | None,
+    std: str | None,
+    interpolation: str | None,
+    crop_pct: float | None,
+    output: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Convert MODEL and write one switchable checkpoint.
+
+    MODEL is a timm name (resnet50, resnet50.a1_in1k, hf-hub:..., local-dir:...), torchvision/NAME, or FILE.py:FUNCTION.
+    """
+    target = Path(output or f"{file_name(model)}.rs.safetensors")
+    if not dry_run:
+        refuse_existing(target, force)
+    from rsconvert import create_model, make_switchable, save
+    from rsconvert.surgery import check_resolutions, is_file_name
+
+    sides = check_resolutions(numbers(resolutions))
+    download = weights is None and not is_file_name(model) if pretrained is None else pretrained
+    plain = create_model(
+        model, pretrained=download, weights=weights, num_classes=num_classes, model_kwargs=literals(model_kwargs)
+    )
+    net = make_switchable(plain, sides)
+    given = {
+        "mean": floats("mean", mean),
+        "std": floats("std", std),
+        "interpolation": interpolation,
+        "crop_pct": crop_pct,
+    }
+    known = {key: value for key, value in given.items() if value is not None}
+    net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, **known))
+    if not dry_run:
+        save(net, target)
+    print_conversion(net, None if dry_run else target, as_json)
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path())
+@json_option
+def inspect(checkpoint: str, as_json: bool) -> None:
+    """Tell what a switchable CHECKPOINT holds, without building its network."""
+    from rsconvert.checkpoint import describe
+
+    facts = describe(best_of(checkpoint))
+    print_result(facts, as_json, "\n".join(f"{key}: {plain(value)}" for key, value in facts.items()))
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["switchable", "timm", "torchvision"]),
+    default="switchable",
+    show_default=True,
+)
+@click.option("--resolution", type=int, help="Side in pixels of the plain network; trained or not.")
+@click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
+@model_option
+@force_option
+@json_option
+def export(
+    checkpoint: str,
+    form: str,
+    resolution: int | None,
+    resolutions: str | None,
+    output: str,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
+
+    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict.
+    """
+    if (form == "switchable") == (resolution is not None):
+        raise ConfigError(
+            f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
+        )
+    if resolutions and form != "switchable":
+        raise ConfigError(
+            f"resolutions is {resolutions} for the plain format {form}; one --resolution is accepted. Correct it."
+        )
+    refuse_existing(Path(output), force)
+    from rsconvert import export_timm, export_torchvision, save
+    from rsconvert.checkpoint import subset
+
+    net = load_network(best_of(checkpoint), model)
+    if form == "switchable":
+        save(subset(net, numbers(resolutions)) if resolutions else net, output)
+    else:
+        assert resolution is not None
+        (export_timm if form == "timm" else export_torchvision)(net, resolution, output, force=force)
+    print_result({"output": output, "format": form, "resolution": resolution}, as_json, f"wrote {output}")

@@ -1,0 +1,21 @@
+"""A checkpoint's network, built by its name or by the function that the caller names."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rsconvert.surgery import SwitchableModel
+
+__all__ = ["load_network"]
+
+
+def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
+    """Return the network of a checkpoint; ``model`` is FILE.py:FUNCTION, or None for a library's name."""
+    from rsconvert import create_model, load
+    from rsconvert.checkpoint import read_metadata
+
+    if model is None:
+        return load(checkpoint)
+    facts = read_metadata(checkpoint)
+    return load(
+        checkpoint, create_model(model, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
+    )

@@ -1,0 +1,110 @@
+"""What the commands share: options, and the text in them read as values."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rsconvert.errors import CheckpointError, ConfigError
+
+__all__ = [
+    "best_of",
+    "compute_options",
+    "data_option",
+    "file_name",
+    "floats",
+    "force_option",
+    "json_option",
+    "literals",
+    "model_option",
+    "numbers",
+    "options",
+    "refuse_existing",
+    "strings",
+]
+
+
+def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds several options in their order."""
+    def apply(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return apply
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
+model_option = click.option(
+    "--model", metavar="FILE.py:FUNCTION", help="The function that builds the network, if it has no library name."
+)
+data_option = click.option(
+    "--data", required=True, metavar="DIR", help="Folder with train/ and val/ class folders, or a timm data-set string."
+)
+compute_options = options(
+    click.option(
+        "--amp",
+        type=click.Choice(["bf16", "fp16", "off"]),
+        help="Mixed precision; the default is bf16 on a GPU, off on a CPU.",
+    ),
+    click.option("--workers", type=int, default=2, show_default=True, help="Processes that read images."),
+    click.option("--device", help="Such as cpu or cuda; the default is a GPU if there is one."),
+)
+
+
+def best_of(path: str) -> str:
+    """Return the checkpoint that a path means: itself, or the best one of a run folder."""
+    best = Path(path) / "best.safetensors"
+    if Path(path).is_dir() and not best.is_file():
+        raise CheckpointError(
+            f"{path} holds no best.safetensors; a checkpoint or the folder of a run is needed. Check the path."
+        )
+    return str(best) if Path(path).is_dir() else path
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise a CheckpointError for a path that exists, unless told to overwrite."""
+    if path.exists() and not force:
+        raise CheckpointError(
+            f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."
+        )
+
+
+def file_name(model: str) -> str:
+    """Return a model's name as part of a file name."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
+
+
+def numbers(text: str) -> list[Any]:
+    """Split a list; what is not a whole number stays text, for the library to name it."""
+    return [int(part) if part.strip().lstrip("-").isdigit() else part.strip() for part in text.split(",")]
+
+
+def floats(name: str, text: str | None) -> tuple[float, ...] | None:
+    """Split a list of numbers."""
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{name} is {text}; three numbers such as 0.5,0.5,0.5 are accepted. Correct it.") from None
+
+
+def strings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Split KEY=VALUE pairs."""
+    if wrong := [pair for pair in pairs if "=" not in pair]:
+        raise ConfigError(f"setting {wrong[0]!r} has no value; KEY=VALUE is accepted. Correct it.")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def literals(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Read values as Python literals, as timm does; anything else is text."""
+    return {key: _literal(value) for key, value in strings(pairs).items()}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)

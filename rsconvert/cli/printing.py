@@ -1,0 +1,65 @@
+"""Results as text for people and as JSON for machines."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rsconvert.surgery import SwitchableModel
+
+__all__ = ["log_epoch", "plain", "print_conversion", "print_result", "row_line"]
+
+
+def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Print one JSON object, or the text."""
+    click.echo(json.dumps(facts) if as_json else text)
+
+
+def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool) -> None:
+    """Print what ``wrap`` did, and wrote to ``target`` unless that is None."""
+    from rsconvert.evaluation import multiply_adds
+    from rsconvert.surgery import SwitchableBN
+
+    report, source, preprocessing = net.report, net.source, dict(vars(net.source.preprocessing))
+    assert report is not None
+    costs = {r: multiply_adds(net.at(r), r) for r in net.resolutions}
+    facts = {
+        "checkpoint": None if target is None else str(target),
+        "batchnorms": len(report.batchnorms),
+        "converted": sum(isinstance(m, SwitchableBN) for _, m in net.named_modules(remove_duplicate=False)),
+        "resolutions": {str(r): {"exact": report.exact[r], "multiply_adds": costs[r]} for r in net.resolutions},
+        "parameters": report.parameters,
+        "parameters_before": report.parameters_before,
+        "refused": [r for r, same in report.exact.items() if not same],
+        "new_classifier": list(source.new_classifier),
+        **preprocessing,
+    }
+    lines = [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e9:.3f} G" for r, cost in costs.items())]
+    lines += [f"{key}: {plain(value)}" for key, value in preprocessing.items()]
+    if source.new_classifier:
+        lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
+    lines.append("nothing written (dry run)" if target is None else f"wrote {target}")
+    print_result(facts, as_json, "\n".join(lines))
+
+
+def log_epoch(row: Mapping[str, Any], epochs: int) -> None:
+    """Print a line on stderr for an epoch that is over."""
+    click.echo(
+        f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}  {row_line(row)}  {row['images_per_second']} img/s",
+        err=True,
+    )
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Return the accuracies of a row of the summary, in percent."""
+    return "top-1 " + "  ".join(
+        f"{key.removeprefix('top1_')}: {value:.1f}" for key, value in row.items() if key.startswith("top1_")
+    )
+
+
+def plain(value: object) -> str:
+    """Return a value as a person would write it."""
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,207 @@
+"""Plain files of one path, for stock timm or torchvision to open strictly.
+
+path → the stock model of the network's name, proved equal to it → file
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from timm.models._hub import save_config_for_hf  # timm.models has save_for_hf alone, which fails on tied tensors
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from rsconvert.checkpoint import fill, replacing, sync, write_tensors
+from rsconvert.errors import CheckpointError, UnsupportedModelError
+from rsconvert.surgery import SwitchableModel, create_model, example_input
+from rsconvert.surgery.proof import run_counted
+
+__all__ = ["export_timm", "export_torchvision"]
+
+_TORCHVISION = "torchvision/"
+_FILES = {"config.json", "model.safetensors"}
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+# They tell of the weights that the architecture is published with.
+_OUTDATED = ("tag", "test_input_size", "test_crop_pct", "pool_size", "test_pool_size")
+_LABELS = ("label_names", "label_descriptions", "label_offset")
+
+
+def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, force: bool = False) -> Path:
+    """Write a path as a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens strictly.
+
+    It holds ``model.safetensors`` and ``config.json``: the builder's arguments, the number and names of the classes,
+    the resolution and the preprocessing. The model computes what ``net.at(resolution)`` does.
+
+    Args:
+        resolution: trained or not; for an untrained one the BN tensors are interpolated, and the crop_pct is that of
+            the nearest trained one.
+        force: replace an earlier export; a folder that holds anything else is never replaced.
+    Raises:
+        UnsupportedModelError: timm does not build this network from its name and arguments.
+        CheckpointError: the folder exists, holds other files, or can't be written.
+        ResolutionError: the network does not work at the resolution.
+    """
+    folder = Path(folder)
+    name = _stock_name(net, "timm")
+    _check_folder(folder, force)
+    stock = _stock_model(net, resolution, name)
+    _write_folder(net, stock, _pretrained_cfg(net, resolution, stock), folder)
+    return folder
+
+
+def export_torchvision(net: SwitchableModel, resolution: int, path: str | Path, *, force: bool = False) -> Path:
+    """Write a path as a state_dict that the stock torchvision model loads with ``load_state_dict(strict=True)``.
+
+    Args:
+        resolution: trained or not; for an untrained one the BN tensors are interpolated.
+        path: a file, ``.safetensors``, or ``.pth`` or ``.pt`` for ``torch.load``.
+        force: replace a file that exists.
+    Raises:
+        UnsupportedModelError: torchvision does not build this network from its name and arguments.
+        CheckpointError: the suffix is another, or the file exists or can't be written.
+        ResolutionError: the network does not work at the resolution.
+    """
+    path = Path(path)
+    name = _stock_name(net, "torchvision")
+    if path.suffix not in _SUFFIXES:
+        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; {', '.join(_SUFFIXES)} are accepted. Rename it.")
+    _check_target(path, force)
+    state = dict(_stock_model(net, resolution, name).state_dict())
+    if path.suffix == ".safetensors":
+        write_tensors(state, path, {"format": "pt"})
+    else:
+        with replacing(path) as part:
+            torch.save(state, part)
+    return path
+
+
+def _stock_name(net: SwitchableModel, library: str) -> str:
+    name = net.source.architecture
+    if name is None or ":" in name:
+        raise UnsupportedModelError(
+            f"the network was made by {name or 'code without a name'}, which {library} does not know; a network with a "
+            f"{library} name is needed. Save net.extract(resolution).state_dict() for your own class."
+        )
+    own = "torchvision" if name.startswith(_TORCHVISION) else "timm"
+    if own != library:
+        raise UnsupportedModelError(
+            f"the network is {own}'s {name}; {library} needs one of its own. Export it for {own}."
+        )
+    return name
+
+
+def _check_target(path: Path, force: bool) -> None:
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
+    if path.exists() and not force:
+        raise CheckpointError(f"{path} exists; a new name is needed. Choose another, or overwrite with --force.")
+
+
+def _check_folder(folder: Path, force: bool) -> None:
+    _check_target(folder, force)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a timm export is a folder. Choose another name.")
+    if foreign := sorted({entry.name for entry in folder.iterdir()} - _FILES):
+        raise CheckpointError(
+            f"{folder} holds {foreign[0]}; only a folder with nothing but {' and '.join(sorted(_FILES))} is replaced. "
+            "Choose another folder, or move the file away."
+        )
+
+
+def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
+    """Return the model that the library itself builds, with the path's tensors: another network may have the same keys.
+
+    Raises:
+        UnsupportedModelError: it has other tensors than the path, or computes something else.
+    """
+    path = net.extract(resolution).cpu().to(memory_format=torch.contiguous_format).eval()
+    stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs).eval()
+    try:
+        fill(stock, path.state_dict(), name)
+    except CheckpointError as error:
+        raise UnsupportedModelError(f"{_call(net)} builds another network: {error}") from error
+    with torch.no_grad():
+        wanted, got = (tree_leaves(run_counted(model, model, resolution)[0]) for model in (path, stock))
+    if len(wanted) != len(got) or not all(_same(a, b) for a, b in zip(wanted, got, strict=True)):
+        raise UnsupportedModelError(
+            f"{_call(net)} computes something else than the network; the name and arguments that it was built with are "
+            "needed. Give them to make_switchable as name and model_kwargs."
+        )
+    return stock
+
+
+def _call(net: SwitchableModel) -> str:
+    return f"{net.source.architecture} with model_kwargs {dict(net.source.model_kwargs)}"
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(), other.nan_to_num())
+    return bool(one == other)
+
+
+def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> dict[str, Any]:
+    """Return timm's description of the weights and their images."""
+    source, cfg = net.source, cast(dict[str, Any], stock.pretrained_cfg)
+    renamed = source.class_names is not None or cfg.get("num_classes") != stock.num_classes
+    kept = {key: cfg[key] for key in cfg if key not in _OUTDATED + (_LABELS if renamed else ())}
+    preprocessing = source.preprocessing
+    return {
+        **kept,
+        "num_classes": stock.num_classes,
+        "input_size": (example_input(stock, resolution).shape[1], resolution, resolution),
+        "mean": preprocessing.mean,
+        "std": preprocessing.std,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": _crop_pct(net, resolution),
+        "crop_mode": "center",
+    }
+
+
+def _crop_pct(net: SwitchableModel, resolution: int) -> float:
+    crop_pct = net.source.preprocessing.crop_pct
+    if not isinstance(crop_pct, tuple):
+        return crop_pct
+    nearest = min(net.resolutions, key=lambda own: abs(own - resolution))
+    return crop_pct[net.resolutions.index(nearest)]
+
+
+def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], folder: Path) -> None:
+    """Write beside the folder, then take its place."""
+    target = Path(os.path.realpath(folder))
+    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    names = net.source.class_names
+    stock.pretrained_cfg = cfg  # where the writer of any timm finds it; later ones alone take it as an argument
+    try:
+        part.mkdir()
+        write_tensors(stock.state_dict(), part / "model.safetensors", {"format": "pt"})
+        labels = {} if names is None else {"label_names": list(names)}
+        save_config_for_hf(stock, part / "config.json", labels, dict(net.source.model_kwargs))
+        sync(part / "config.json")
+        _swap(part, target)
+    except (OSError, TypeError, ValueError) as error:
+        reason = error.__cause__ if isinstance(error, CheckpointError) else error
+        raise CheckpointError(
+            f"{folder} can't be written ({' '.join(str(reason).split())}); room on the disk, and model_kwargs of plain "
+            "values, are needed. What stood there is untouched: make room, or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(part: Path, target: Path) -> None:
+    """Put one folder in the place of another; if that fails, the old one is back."""
+    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    try:
+        if target.exists():
+            os.replace(target, old)
+        os.replace(part, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

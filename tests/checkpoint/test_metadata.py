@@ -1,0 +1,178 @@
+"""The header says what the specification promises; one that does not is refused in one line."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import rsconvert
+from rsconvert.checkpoint import describe, read_metadata
+from rsconvert.data import Preprocessing
+from rsconvert.errors import CheckpointError
+from rsconvert.surgery import SwitchableModel
+
+
+def header_of(path: Path) -> dict[str, str]:
+    with safe_open(str(path), framework="pt") as file:
+        return dict(file.metadata())
+
+
+def rewrite(path: Path, text: str | None = None, **fields: Any) -> None:
+    """Write a file again with other metadata: a whole text, or fields, of which ``...`` are left out."""
+    facts = {**json.loads(header_of(path)["rsconvert"]), **fields}
+    text = json.dumps({key: value for key, value in facts.items() if value is not ...}) if text is None else text
+    save_file(load_file(path), path, {"format": "pt", "rsconvert": text})
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        rsconvert.load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path: Path) -> None:
+    preprocessing = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bicubic", crop_pct=0.9)
+    net.source = replace(
+        net.source,
+        preprocessing=preprocessing,
+        weights="here",
+        new_classifier=("classifier.weight",),
+        class_names=("a", "b", "c", "d", "ü"),
+        training={"epochs": 4, "lr": 0.1},
+    )
+    rsconvert.save(net, tmp_path / "x.safetensors")
+    header = header_of(tmp_path / "x.safetensors")
+    assert header.keys() == {"format", "rsconvert"}
+    assert header["format"] == "pt"
+    assert json.loads(header["rsconvert"]) == {
+        "format_version": 1,
+        "architecture": "test_efficientnet",
+        "num_classes": 5,
+        "resolutions": [64, 48, 32],
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+        "private": True,
+        "source": "here",
+        "new_classifier": ["classifier.weight"],
+        "class_names": ["a", "b", "c", "d", "ü"],
+        "training": {"epochs": 4, "lr": 0.1},
+    }
+    assert rsconvert.load(tmp_path / "x.safetensors").source == net.source
+
+
+def test_crop_pct_may_differ_per_resolution(net: SwitchableModel, tmp_path: Path) -> None:
+    net.source = replace(net.source, preprocessing=Preprocessing(crop_pct=(0.95, 0.9, 1.0)))
+    rsconvert.save(net, tmp_path / "x.safetensors")
+    assert rsconvert.load(tmp_path / "x.safetensors").source.preprocessing.crop_pct == (0.95, 0.9, 1.0)
+
+
+def test_what_json_can_not_tell_is_not_saved(net: SwitchableModel, tmp_path: Path) -> None:
+    for source in (
+        replace(net.source, model_kwargs={"act_layer": torch.nn.ReLU}),
+        replace(net.source, training={"when": object()}),
+        replace(net.source, preprocessing=Preprocessing(crop_pct=(0.9, 0.9))),
+    ):
+        net.source = source
+        with pytest.raises(CheckpointError, match="plain values"):
+            rsconvert.save(net, tmp_path / "x.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
+    rewrite(saved, new_field={"x": 1}, class_names=None, private=...)
+    facts = read_metadata(saved)
+    assert facts["resolutions"] == (64, 48, 32)
+    assert "class_names" not in facts
+    assert rsconvert.load(saved).source.class_names is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"format_version": 2}, "format version 2.*Update"),
+        ({"format_version": 2, "resolutions": "of another kind"}, "Update"),
+        ({"format_version": ...}, "format_version is None"),
+        ({"format_version": "1"}, "format_version is '1'"),
+        ({"format_version": True}, "format_version is True"),
+        ({"format_version": 0}, "format_version is 0"),
+        ({"resolutions": ...}, "resolutions is None"),
+        ({"resolutions": []}, "resolutions is empty"),
+        ({"resolutions": "224"}, "resolutions is '224'"),
+        ({"resolutions": 64}, "resolutions is 64"),
+        ({"resolutions": [64, 64]}, "64 twice"),
+        ({"resolutions": [64, -48]}, "-48"),
+        ({"resolutions": [64, 48.5]}, "48.5"),
+        ({"resolutions": [32, 48, 64]}, r"\[32, 48, 64\]"),
+        ({"resolutions": [64, {}]}, "resolutions has {}"),
+        ({"mean": ...}, "mean is missing"),
+        ({"mean": [0.5]}, "mean is"),
+        ({"std": [0, 0, 0]}, "std is"),
+        ({"mean": "grey"}, "mean is"),
+        ({"mean": [10**400, 0, 0]}, "damaged metadata"),
+        ({"interpolation": "psychic"}, "interpolation is"),
+        ({"interpolation": None}, "interpolation is missing"),
+        ({"crop_pct": [0.9, 0.8]}, "crop_pct has 2 numbers for 3"),
+        ({"crop_pct": "all"}, "crop_pct is"),
+        ({"crop_pct": 0}, "crop_pct is"),
+        ({"architecture": 5}, "architecture is 5"),
+        ({"architecture": "a\nb"}, "architecture is"),
+        ({"model_kwargs": [1]}, "model_kwargs is"),
+        ({"num_classes": "5"}, "num_classes is '5'"),
+        ({"private": 1}, "private is 1"),
+        ({"aliases": ["a"]}, "aliases is"),
+        ({"aliases": {"a": ["b"]}}, "aliases holds"),
+        ({"class_names": "ab"}, "class_names is"),
+        ({"class_names": [1, 2]}, "class_names holds"),
+        ({"new_classifier": {}}, "new_classifier is"),
+        ({"training": []}, "training is"),
+        ({"source": 1}, "source is 1"),
+    ],
+)
+def test_damaged_metadata_is_refused(saved: Path, fields: dict[str, Any], match: str) -> None:
+    rewrite(saved, **fields)
+    with pytest.raises(CheckpointError, match=match):
+        read_metadata(saved)
+    refusal(saved)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"format_version": 1', "[]", "1", '"x"', "null", "[" * 100_000, "9" * 5000])
+def test_damaged_json_is_refused(saved: Path, text: str) -> None:
+    rewrite(saved, text)
+    assert "damaged metadata" in refusal(saved)
+
+
+def test_a_plain_checkpoint_is_refused(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.safetensors"
+    for metadata in (None, {"format": "pt"}):
+        save_file(rsconvert.create_model("test_efficientnet").state_dict(), plain, metadata)
+        assert "plain checkpoint" in refusal(plain)
+        assert "rsconvert wrap" in refusal(plain)
+
+
+def test_describe_counts_what_the_file_holds(net: SwitchableModel, saved: Path) -> None:
+    facts = describe(saved)
+    state = net.state_dict()
+    assert facts["tensors"] == len(state)
+    assert facts["values"] == sum(tensor.numel() for tensor in state.values())
+    assert facts["dtypes"] == ["float32", "int64"]
+    assert facts["bytes"] == saved.stat().st_size
+    assert list(facts["importance_scores"].values()) == net.alpha.softmax(0).tolist()
+    assert list(facts["importance_scores"]) == ["64", "48", "32"]
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["architecture"] == "test_efficientnet"
+
+
+def test_describe_needs_alpha(saved: Path) -> None:
+    header, tensors = header_of(saved), load_file(saved)
+    save_file({**tensors, "rsconvert.alpha": torch.ones(2)}, saved, header)
+    with pytest.raises(CheckpointError, match=r"rsconvert\.alpha"):
+        describe(saved)

@@ -1,0 +1,55 @@
+import json
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import rsconvert
+from rsconvert.demo import DemoResult, run_demo
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return run_demo(folder, images_per_class=8, epochs=(2, 2))
+
+
+def test_the_demo_leaves_its_table_figure_checkpoint_and_export(result: DemoResult) -> None:
+    names = {path.name for path in result.folder.iterdir()}
+    assert {"images", "run", "table.md", "accuracy.png", "switchable.safetensors", "plain-64"} <= names
+    assert Image.open(result.folder / "accuracy.png").size[0] > 600
+    lines = (result.folder / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].split()[0] for line in lines[2:]] == [
+        "96",
+        "88",
+        "80",
+        "72",
+        "64",
+        "56",
+        "48",
+        "40",
+        "32",
+    ]
+
+
+def test_its_table_is_what_was_measured(result: DemoResult) -> None:
+    assert result.ordinary.count == result.switchable.count == 24
+    row = result.switchable.resolutions[72]
+    assert row.interpolated
+    assert f"| 72 (interpolated) | {row.multiply_adds / 1e6:.1f} |" in result.table()  # type: ignore[operator]
+    json.dumps(result.to_dict())
+
+
+def test_its_files_open(result: DemoResult) -> None:
+    net = rsconvert.load(result.folder / "switchable.safetensors").eval()
+    plain = timm.create_model(f"local-dir:{result.folder / 'plain-64'}", pretrained=True).eval()
+    x = torch.rand(2, 3, 64, 64)
+    assert net.resolutions == (96, 80, 64, 48, 32)
+    assert torch.equal(plain(x), net.at(64)(x))
+
+
+def test_a_folder_that_exists_is_kept(result: DemoResult) -> None:
+    with pytest.raises(rsconvert.CheckpointError, match="--force"):
+        run_demo(result.folder)
+    assert (result.folder / "table.md").is_file()

@@ -1,0 +1,165 @@
+"""Weights from a file: strict, but for the classifier."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from rsconvert.errors import CheckpointError
+from rsconvert.surgery import classifier_keys
+from rsconvert.surgery.weights import count_outputs, load_state, load_weights, zero_parameters
+
+
+@pytest.fixture
+def saved(tiny, tmp_path: Path):
+    """A tiny network and its state in a safetensors file."""
+    model = tiny()
+    save_file(model.state_dict(), tmp_path / "tiny.safetensors")
+    return model, tmp_path / "tiny.safetensors"
+
+
+def equal_states(one, other, without: tuple[str, ...] = ()) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items() if k not in without)
+
+
+def test_safetensors_load_whole(saved, tiny) -> None:
+    model, path = saved
+    other = tiny()
+    assert load_weights(other, path) == []
+    assert equal_states(model.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "epoch": 3}]
+)
+def test_torch_files_load_whole(wrap, tiny, tmp_path: Path) -> None:
+    model, other = tiny(), tiny()
+    torch.save(wrap(model.state_dict()), tmp_path / "tiny.pth")
+    assert load_weights(other, tmp_path / "tiny.pth") == []
+    assert equal_states(model.state_dict(), other.state_dict())
+
+
+def test_a_classifier_of_another_size_stays_new(saved, tiny) -> None:
+    model, path = saved
+    other = tiny(classes=7)
+    before = other.fc.weight.clone()
+    assert load_weights(other, path) == ["fc.weight", "fc.bias"]
+    assert torch.equal(other.fc.weight, before)
+    assert equal_states(model.state_dict(), other.state_dict(), ("fc.weight", "fc.bias"))
+
+
+def test_a_missing_classifier_stays_new(tiny) -> None:
+    model, other = tiny(), tiny()
+    state = {k: v for k, v in model.state_dict().items() if k != "fc.bias"}
+    before = other.fc.weight.clone()
+    assert load_state(other, state, "here") == ["fc.weight", "fc.bias"]
+    assert torch.equal(other.fc.weight, before)
+
+
+def state_without(key):
+    return lambda state: {k: v for k, v in state.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (state_without("bn1.running_mean"), "lacks bn1.running_mean;"),
+        (lambda s: {k: v for k, v in s.items() if not k.startswith("bn")}, "lacks bn1.bias, bn1.running_mean, "),
+        (lambda s: s | {"extra": torch.ones(1)}, "holds foreign extra;"),
+        (lambda s: s | {"conv1.weight": torch.ones(1)}, "has in another shape conv1.weight;"),
+    ],
+)
+def test_anything_else_is_refused_and_the_model_stays(change, message: str, saved, tiny, tmp_path: Path) -> None:
+    save_file(change(saved[0].state_dict()), tmp_path / "bad.safetensors")
+    other = tiny()
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    with pytest.raises(CheckpointError) as error:
+        load_weights(other, tmp_path / "bad.safetensors")
+    assert message in str(error.value)
+    assert "bad.safetensors" in str(error.value)
+    assert "Check the model's name" in str(error.value)
+    assert equal_states(before, other.state_dict())
+
+
+def test_batch_counters_may_be_missing(tiny) -> None:
+    state = {k: v for k, v in tiny().state_dict().items() if not k.endswith("num_batches_tracked")}
+    other = tiny()
+    assert load_state(other, state, "an old file") == []
+    assert torch.equal(other.bn1.running_var, state["bn1.running_var"])
+    assert other.bn1.num_batches_tracked == 0
+
+
+def test_many_missing_tensors_are_counted(tiny) -> None:
+    with pytest.raises(CheckpointError, match=r"lacks bn1\.bias, .* and 8 more; exactly"):
+        load_state(tiny(), {}, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("photo.safetensors", b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(64)),
+        ("photo.pth", b"\xff\xd8\xff\xe0\x00\x10JFIF" + bytes(64)),
+        ("empty.safetensors", b""),
+        ("empty.pt", b""),
+    ],
+)
+def test_a_file_that_is_no_weights_is_refused(name: str, content: bytes, tiny, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"weights .*{name} can't be read: ") as error:
+        load_weights(tiny(), tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_file_is_refused(saved, tiny) -> None:
+    path = saved[1]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_weights(tiny(), path)
+
+
+def test_pickled_code_does_not_run(tiny, tmp_path: Path) -> None:
+    torch.save(tiny(), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match="can't be read"):
+        load_weights(tiny(), tmp_path / "model.pth")
+
+
+@pytest.mark.parametrize("content", [{"a": 3}, [torch.ones(1)], torch.ones(1)])
+def test_a_torch_file_without_a_state_is_refused(content, tiny, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth (holds no state_dict|can't be read)"):
+        load_weights(tiny(), tmp_path / "other.pth")
+
+
+def test_a_missing_file_is_refused(tiny, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is not a file; a safetensors or torch file"):
+        load_weights(tiny(), tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "outputs"),
+    [
+        (lambda: timm.create_model("resnet10t"), ["fc.weight", "fc.bias"], 1000),
+        (
+            lambda: timm.create_model("mobilenetv3_small_050", num_classes=9),
+            ["classifier.weight", "classifier.bias"],
+            9,
+        ),
+        (lambda: timm.create_model("resnet10t", num_classes=0), [], 0),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1)), ["2.weight", "2.bias"], 6),
+        (lambda: nn.BatchNorm2d(3), [], None),
+    ],
+)
+def test_classifiers_by_name_or_by_place(model, keys: list[str], outputs: int | None) -> None:
+    assert classifier_keys(model()) == keys
+    assert count_outputs(model()) == outputs
+
+
+def test_a_new_classifier_starts_at_zero(tiny) -> None:
+    model = tiny()
+    zero_parameters(model, ["fc.weight"])
+    assert not model.fc.weight.any()
+    assert model.fc.bias.any()
+    assert model.fc.weight.requires_grad

@@ -1,0 +1,46 @@
+"""Where to compute, and in which precision: the defaults and the refusals."""
+
+import pytest
+import torch
+
+from rsconvert.errors import ConfigError
+from rsconvert.training.device import choose_device, choose_precision
+
+CPU = torch.device("cpu")
+
+
+def test_the_cpu_is_found_by_name() -> None:
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_gpu_is_taken_if_there_is_one(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert choose_device(None).type == ("cuda" if there else "cpu")
+
+
+@pytest.mark.parametrize("name", ["banana", "", "meta", "mps:7", "xpu", "hpu", "cuda:99"])
+def test_a_device_that_is_not_here_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device is '{name}'") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_precision_by_name() -> None:
+    assert choose_precision("bf16", CPU) is torch.bfloat16
+    assert choose_precision("off", CPU) is None
+    assert choose_precision(None, CPU) is None
+    assert choose_precision("fp16", torch.device("cuda")) is torch.float16
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_gpu_computes_in_bf16_unless_it_would_imitate_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert choose_precision(None, torch.device("cuda")) is (torch.bfloat16 if native else None)
+
+
+def test_fp16_on_the_cpu_and_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="amp is fp16 on the CPU"):
+        choose_precision("fp16", CPU)
+    with pytest.raises(ConfigError, match="amp is 'fp8'; bf16, fp16, off"):
+        choose_precision("fp8", CPU)

@@ -1,0 +1,119 @@
+"""RunFolder: what is written when, and what survives."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rsconvert.training.run_folder as module
+from rsconvert.checkpoint import read_metadata, save
+from rsconvert.errors import CheckpointError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.run_folder import RunFolder
+
+Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
+FILES = {"best.safetensors", "config.json", "last.safetensors", "summary.csv"}
+
+
+def started(path: Path, *, force: bool = False, **settings: Any) -> RunFolder:
+    folder = RunFolder(path, force=force)
+    folder.start(FinetuneConfig(**settings), {"peak_lr": 0.5})
+    return folder
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def alpha(net: SwitchableModel, value: float) -> SwitchableModel:
+    net.alpha.data.fill_(value)
+    return net
+
+
+def test_an_epoch_leaves_four_files(tmp_path: Path, net: SwitchableModel) -> None:
+    folder = started(tmp_path / "deep" / "run", epochs=3, class_weights=(1, 2, 3))
+    assert contents(folder.path) == {}
+    folder.add_epoch(net, {"epoch": 1, "loss": 0.5}, 50.0)
+    folder.add_epoch(net, {"epoch": 2, "loss": 0.25}, 60.0)
+    assert set(contents(folder.path)) == FILES
+    with open(folder.summary, encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [["epoch", "loss"], ["1", "0.5"], ["2", "0.25"]]
+    settings = json.loads(folder.config.read_text(encoding="utf-8"))
+    assert (settings["epochs"], settings["peak_lr"], settings["class_weights"]) == (3, 0.5, [1.0, 2.0, 3.0])
+    assert read_metadata(folder.last)["resolutions"] == net.resolutions
+
+
+def test_best_is_the_highest_mean_and_the_first_of_equals(tmp_path: Path, net: SwitchableModel, held: Held) -> None:
+    folder = started(tmp_path)
+    kept = []
+    for epoch, top1 in enumerate((50.0, 80.0, 80.0, 70.0)):
+        folder.add_epoch(alpha(net, epoch), {"epoch": epoch}, top1)
+        kept.append(held(folder.best) == held(folder.last))
+    assert kept == [True, True, False, False]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_any_file_of_a_run_keeps_another_out(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=rf"holds {name} already") as caught:
+        RunFolder(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == {name: b"mine"}
+
+
+def test_an_earlier_run_stays_whole_until_the_first_epoch_is_in(
+    tmp_path: Path, net: SwitchableModel, held: Held
+) -> None:
+    folder = started(tmp_path, seed=1)
+    for epoch in (1, 2):
+        folder.add_epoch(alpha(net, 1.0), {"epoch": epoch}, 99.0)
+    before = contents(tmp_path)
+    again = started(tmp_path, force=True, seed=2)
+    assert contents(tmp_path) == before
+    again.add_epoch(alpha(net, 2.0), {"epoch": 1, "loss": 3}, 1.0)
+    assert again.summary.read_text() == "epoch,loss\n1,3\n"
+    assert json.loads(again.config.read_text())["seed"] == 2
+    assert held(again.best) == held(again.last)
+    assert again.last.read_bytes() != before["last.safetensors"]
+
+
+def test_a_full_disk_in_the_first_epoch_keeps_the_earlier_run(
+    tmp_path: Path, net: SwitchableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(tmp_path).add_epoch(net, {"epoch": 1}, 99.0)
+    before = contents(tmp_path)
+
+    def full(*_: object) -> None:
+        raise CheckpointError("no room")
+
+    monkeypatch.setattr(module, "save", full)
+    with pytest.raises(CheckpointError, match="no room"):
+        started(tmp_path, force=True).add_epoch(net, {"epoch": 1}, 1.0)
+    assert contents(tmp_path) == before
+
+
+def test_the_best_of_an_earlier_run_never_stands_beside_a_new_one(
+    tmp_path: Path, net: SwitchableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(tmp_path).add_epoch(net, {"epoch": 1}, 99.0)
+
+    def full(net: SwitchableModel, path: Path) -> None:
+        if path.name == "best.safetensors":
+            raise CheckpointError("no room")
+        save(net, path)
+
+    monkeypatch.setattr(module, "save", full)
+    with pytest.raises(CheckpointError, match="no room"):
+        started(tmp_path, force=True).add_epoch(net, {"epoch": 1}, 1.0)
+    assert set(contents(tmp_path)) == FILES - {"best.safetensors"}
+
+
+def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(CheckpointError, match=r"can't be written .*; a folder is needed"):
+            started(place)
