@@ -1,5 +1,6 @@
 """The commands end to end on tiny networks and drawn images; bad input gives one line, status 1, and loses nothing."""
 
+import importlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -312,7 +313,7 @@ def test_data_that_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named(checkpoint: Path, tmp_path: Path, workers: int) -> None:
     data = draw_images(tmp_path / "images", ("a", "b"), 4)
     bad = data / "train" / "b" / "2.png"
@@ -372,7 +373,7 @@ def test_a_full_disk_keeps_the_old_file(checkpoint: Path, tmp_path: Path, monkey
 
     old = tmp_path / "net.safetensors"
     old.write_bytes(checkpoint.read_bytes())
-    monkeypatch.setattr("rsconvert.checkpoint.os.fsync", full)
+    monkeypatch.setattr("rsconvert.checkpoint.tensors.os.fsync", full)
     assert "No space left" in refused("export", checkpoint, "-o", old, "--force")
     assert files(tmp_path) == {"net.safetensors": checkpoint.read_bytes()}
 
@@ -381,7 +382,7 @@ def test_ctrl_c_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rsconvert.training.finetune.evaluate", interrupted)
+    monkeypatch.setattr(importlib.import_module("rsconvert.training.finetune"), "evaluate", interrupted)
     assert "interrupted" in finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
 
 

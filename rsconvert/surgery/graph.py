@@ -11,6 +11,7 @@ from timm.models import get_notrace_functions
 from torch import Tensor, fx, nn
 
 from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
+from rsconvert.surgery.building import first_line
 
 __all__ = ["GraphFacts", "read_graph", "trace"]
 
@@ -55,7 +56,7 @@ def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
             return tracer.trace(model), opaque
         except Exception as error:  # fx raises whatever the model's own code raises on a proxy
             name = tracer.inside[-1] if tracer.inside else ""
-            opaque[name] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            opaque[name] = f"{type(error).__name__}: {first_line(error)}"
             if name == "":
                 return None, opaque
 

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from rsconvert.errors import ConfigError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
+from rsconvert.surgery.building import first_line
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
 from rsconvert.surgery.proof import prove
@@ -70,7 +71,7 @@ def assemble(model: nn.Module, resolutions: Sequence[int], *, private: bool = Tr
         skeleton = copy.deepcopy(model, dict(swaps))
     except (RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
-            f"{type(model).__name__} can't be copied ({(str(error).splitlines() or [''])[0]}); a model that "
+            f"{type(model).__name__} can't be copied ({first_line(error)}); a model that "
             "copy.deepcopy takes is needed. Remove computed tensors and open handles from its attributes."
         ) from error
     return SwitchableModel(skeleton, resolutions, source_of(model))

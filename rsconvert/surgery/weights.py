@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError
+from rsconvert.surgery.building import first_line
 
 __all__ = ["classifier_keys", "count_outputs", "load_state", "load_weights", "zero_parameters"]
 
@@ -24,8 +25,8 @@ def load_weights(model: nn.Module, path: Path) -> list[str]:
         state = timm.models.load_state_dict(str(path), weights_only=True)
     except Exception as error:  # pickle, zip and safetensors errors share no base
         raise CheckpointError(
-            f"weights {path} can't be read: {(str(error).splitlines() or [''])[0]}; a safetensors file, or a torch "
-            "file of tensors alone, is needed. Save the state_dict again."
+            f"weights {path} can't be read: {first_line(error)}; a safetensors file, or a torch file of "
+            "tensors alone, is needed. Save the state_dict again."
         ) from error
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,9 +27,6 @@ def test_the_classes_differ_in_detail_alone() -> None:
     assert blurred < apart / 2
 
 
-def test_images_lie_in_class_folders(tmp_path: object) -> None:
-    from pathlib import Path
-
-    folder = Path(str(tmp_path))
-    write_images(folder, "val", 2, np.random.default_rng(0))
-    assert sorted(p.parent.name for p in folder.glob("val/*/*.png")) == sorted([*PATTERNS, *PATTERNS])
+def test_images_lie_in_class_folders(tmp_path: Path) -> None:
+    write_images(tmp_path, "val", 2, np.random.default_rng(0))
+    assert sorted(p.parent.name for p in tmp_path.glob("val/*/*.png")) == sorted([*PATTERNS, *PATTERNS])

@@ -18,7 +18,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
 def test_the_demo_leaves_its_table_figure_checkpoint_and_export(result: DemoResult) -> None:
     names = {path.name for path in result.folder.iterdir()}
     assert {"images", "run", "table.md", "accuracy.png", "switchable.safetensors", "plain-64"} <= names
-    assert Image.open(result.folder / "accuracy.png").size[0] > 600
+    with Image.open(result.folder / "accuracy.png") as figure:
+        assert figure.size[0] > 600
     lines = (result.folder / "table.md").read_text().splitlines()
     assert [line.split("|")[1].split()[0] for line in lines[2:]] == [
         "96",

@@ -1,0 +1,86 @@
+"""torchvision's names to plain models."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torchvision
+from torch import nn
+
+from rsconvert.data import Preprocessing
+from rsconvert.errors import UnsupportedModelError
+from rsconvert.surgery.building import TORCHVISION, built, classes_argument, downloaded, unknown_model
+from rsconvert.surgery.source import Source
+from rsconvert.surgery.weights import count_outputs, load_state
+
+__all__ = ["from_torchvision"]
+
+
+def from_torchvision(
+    name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, Source]:
+    """Return the model of a name ``torchvision/NAME``, and what is known of it.
+
+    Raises:
+        UnsupportedModelError: the name is unknown, or its builder fails.
+        CheckpointError: the weights can't be downloaded.
+    """
+    short = name.removeprefix(TORCHVISION)
+    if short not in torchvision.models.list_models():
+        raise UnsupportedModelError(unknown_model(name))
+    own = torchvision.models.get_model_weights(short).DEFAULT if pretrained else None
+    needed = {} if own is None else _weights_arguments(short) | kwargs
+    model, fresh = _filled(name, short, own, num_classes, kwargs)
+    source = Source(
+        architecture=name,
+        model_kwargs=needed or kwargs,
+        num_classes=count_outputs(model),
+        preprocessing=_of_transforms(own.transforms()) if own is not None else Preprocessing(),
+        weights=f"pretrained {own}" if own is not None else None,
+        new_classifier=tuple(fresh),
+    )
+    return model, source
+
+
+def _filled(
+    name: str, short: str, own: Any, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, list[str]]:
+    """Return the model and the keys of a classifier that stays new."""
+    if own is None:
+        arguments = _offline(short) | classes_argument(num_classes) | kwargs
+        return built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments)), []
+    # Its own builder first: it alone knows the old names in some of the files.
+    whole = downloaded(name, lambda: torchvision.models.get_model(short, weights=own, **kwargs))
+    if num_classes in (None, count_outputs(whole)):
+        return whole, []
+    arguments = _offline(short) | _weights_arguments(short) | classes_argument(num_classes) | kwargs
+    model = built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments))
+    return model, load_state(model, whole.state_dict(), name)
+
+
+def _weights_arguments(short: str) -> dict[str, Any]:
+    """Return what torchvision's builder sets by itself when it gets weights; the bare name needs to be told."""
+    if short in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "init_weights": False, "aux_logits": short == "inception_v3"}
+    return {"aux_loss": True} if "aux_loss" in _parameters(short) else {}
+
+
+def _offline(short: str) -> dict[str, None]:
+    """Return what keeps a builder from a download of its default backbone."""
+    return {"weights_backbone": None} if "weights_backbone" in _parameters(short) else {}
+
+
+def _parameters(short: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(torchvision.models.get_model_builder(short)).parameters
+
+
+def _of_transforms(transforms: Any) -> Preprocessing:
+    """Return what torchvision applies before a classifier; other tasks get the paper's values."""
+    if not hasattr(transforms, "crop_size"):
+        return Preprocessing()
+    return Preprocessing(
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        crop_pct=round(transforms.crop_size[0] / transforms.resize_size[0], 4),
+    )
