@@ -41,9 +41,8 @@ def main() -> None:
     views, target = batch(options.batch, device)
     kinds = [switchable_step(options.model, amp, device), plain_steps(options.model, amp, device)]
     switchable, plain = by_turns(kinds, views, target, options.rounds, device)
-    print(
-        f"{options.model}, batch {options.batch}, {options.amp}, {device}, {torch.get_num_threads()} threads, channels_last"
-    )
+    threads = torch.get_num_threads()
+    print(f"{options.model}, batch {options.batch}, {options.amp}, {device}, {threads} threads, channels_last")
     print(f"S-view step {1e3 * switchable:.1f} ms, sum of {len(RESOLUTIONS)} plain steps {1e3 * plain:.1f} ms")
     print(f"ratio {switchable / plain:.3f}")
 

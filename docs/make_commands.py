@@ -8,7 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-import click
+from click.testing import CliRunner
 
 from rsconvert import FinetuneConfig
 from rsconvert.cli import main
@@ -18,17 +18,11 @@ __all__ = ["commands_page"]
 
 def commands_page() -> str:
     """Return the page as Markdown."""
-    context = click.Context(main, info_name="rsconvert", max_content_width=100, terminal_width=100)
     parts = ["# Commands", "", "Written by `python docs/make_commands.py`; a test keeps it equal to `--help`.", ""]
-    parts += _section("rsconvert", main, context)
-    for name, command in main.commands.items():
-        parts += _section(f"rsconvert {name}", command, click.Context(command, info_name=name, parent=context))
+    for words in ([], *([name] for name in main.commands)):
+        text = CliRunner().invoke(main, [*words, "--help"], prog_name="rsconvert", terminal_width=100).output
+        parts += [f"## {' '.join(['rsconvert', *words])}", "", "```text", text.rstrip(), "```", ""]
     return "\n".join([*parts, *_settings()]) + "\n"
-
-
-def _section(title: str, command: click.Command, context: click.Context) -> list[str]:
-    context.max_content_width = context.terminal_width = 100
-    return [f"## {title}", "", "```text", command.get_help(context), "```", ""]
 
 
 def _settings() -> list[str]:

@@ -166,6 +166,7 @@ def test_settings_come_from_a_file_and_options_override(checkpoint: Path, images
     done("finetune", checkpoint, "--data", images, "--output", tmp_path / "run", *given)
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     wanted = {
+        "workers": 0,
         "epochs": 1,
         "batch_size": 4,
         "weight_decay": 0.01,
@@ -351,6 +352,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(checkpoint: Path, images: Path,
     line = finetune_refused(checkpoint, images, tmp_path, *options)
     assert "finite" in line
     assert "1e+30" in line
+
+
+@pytest.mark.parametrize("value", ["0", "abc", "", "32,32", "2"])
+def test_evaluate_refuses_resolutions(checkpoint: Path, images: Path, value: str) -> None:
+    line = refused("evaluate", checkpoint, "--data", images, "--resolutions", value)
+    assert "resolution" in line
+    assert value.split(",")[0] in line
 
 
 def test_export_refuses_options_without_effect(run_dir: Path, tmp_path: Path) -> None:

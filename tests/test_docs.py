@@ -1,6 +1,7 @@
 """The pages keep their word: the code in them runs, and their links lead somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,9 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def test_the_command_page_is_what_help_prints() -> None:
+    page = ROOT / "docs" / "commands.md"
+    make = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["commands_page"]
+    assert page.read_text(encoding="utf-8") == make(), "run python docs/make_commands.py"

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,14 @@ def save(net: SwitchableModel, path: str | Path) -> None:
     """
     tensors, aliases = _untied(net.state_dict())
     write_tensors(tensors, path, encode_metadata(net, aliases))
+
+
+@overload
+def load(path: str | Path, model: nn.Module | None = None, *, resolution: None = None) -> SwitchableModel: ...
+
+
+@overload
+def load(path: str | Path, model: nn.Module | None = None, *, resolution: int) -> nn.Module: ...
 
 
 def load(path: str | Path, model: nn.Module | None = None, *, resolution: int | None = None) -> nn.Module:

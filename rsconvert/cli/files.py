@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -83,7 +84,7 @@ def wrap(
         model, pretrained=download, weights=weights, num_classes=num_classes, model_kwargs=literals(model_kwargs)
     )
     net = make_switchable(plain, sides)
-    given = {
+    given: dict[str, Any] = {
         "mean": floats("mean", mean),
         "std": floats("std", std),
         "interpolation": interpolation,
@@ -140,7 +141,7 @@ def export(
         raise ConfigError(
             f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
         )
-    if resolutions and form != "switchable":
+    if resolutions is not None and form != "switchable":
         raise ConfigError(
             f"resolutions is {resolutions} for the plain format {form}; one --resolution is accepted. Correct it."
         )
@@ -150,7 +151,7 @@ def export(
 
     net = load_network(best_of(checkpoint), model)
     if form == "switchable":
-        save(subset(net, numbers(resolutions)) if resolutions else net, output)
+        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
     else:
         assert resolution is not None
         (export_timm if form == "timm" else export_torchvision)(net, resolution, output, force=force)

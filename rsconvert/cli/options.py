@@ -28,6 +28,7 @@ __all__ = [
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds several options in their order."""
+
     def apply(command: Any) -> Any:
         for option in reversed(options):
             command = option(command)
@@ -50,7 +51,7 @@ compute_options = options(
         type=click.Choice(["bf16", "fp16", "off"]),
         help="Mixed precision; the default is bf16 on a GPU, off on a CPU.",
     ),
-    click.option("--workers", type=int, default=2, show_default=True, help="Processes that read images."),
+    click.option("--workers", type=int, help="Processes that read images; 2."),
     click.option("--device", help="Such as cpu or cuda; the default is a GPU if there is one."),
 )
 

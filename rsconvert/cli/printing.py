@@ -21,7 +21,6 @@ def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
 def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool) -> None:
     """Print what ``wrap`` did, and wrote to ``target`` unless that is None."""
     from rsconvert.evaluation import multiply_adds
-    from rsconvert.surgery import SwitchableBN
 
     report, source, preprocessing = net.report, net.source, dict(vars(net.source.preprocessing))
     assert report is not None
@@ -29,7 +28,7 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
     facts = {
         "checkpoint": None if target is None else str(target),
         "batchnorms": len(report.batchnorms),
-        "converted": sum(isinstance(m, SwitchableBN) for _, m in net.named_modules(remove_duplicate=False)),
+        "converted": sum(1 for _ in net.switchable_bns()),
         "resolutions": {str(r): {"exact": report.exact[r], "multiply_adds": costs[r]} for r in net.resolutions},
         "parameters": report.parameters,
         "parameters_before": report.parameters_before,

@@ -65,7 +65,7 @@ def run_demo(
     seed: int = 0,
     force: bool = False,
     images_per_class: int = 200,
-    epochs: tuple[int, int] = (12, 6),
+    epochs: tuple[int, int] = (8, 4),
     log: Log | None = None,
 ) -> DemoResult:
     """Run the main job on drawn images and leave a table, a figure, the checkpoint and a plain export in ``folder``.
@@ -137,7 +137,7 @@ def _make_switchable(
     say(f"converted {count} BatchNorms to {len(_TRAINED)} resolutions, every path equal to the source")
     say(f"finetuning all resolutions together, {epochs} epochs")
     finetune(
-        net, str(images), place / "run", _settings(epochs, 0.02, seed), on_epoch=lambda row: _tell(row, epochs, say)
+        net, str(images), place / "run", _settings(epochs, 0.005, seed), on_epoch=lambda row: _tell(row, epochs, say)
     )
     return net
 

@@ -2,15 +2,12 @@
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.graph import GraphFacts
-
-if TYPE_CHECKING:
-    from rsconvert.surgery.network import SwitchableModel
 
 __all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
@@ -56,13 +53,14 @@ class ConversionReport:
 
 
 def make_report(
-    model: nn.Module, net: "SwitchableModel", facts: GraphFacts, executed: Counter[str], exact: dict[int, bool]
+    model: nn.Module, parameters: int, facts: GraphFacts, executed: Counter[str], exact: dict[int, bool]
 ) -> ConversionReport:
-    """Return the report on a conversion; a BatchNorm under two names appears under the first."""
+    """Return the report on a model converted to ``parameters``; a BatchNorm under two names appears under the first."""
     found = batchnorms(model)
     first = {id(bn): name for name, bn in reversed(found.items())}
     records = tuple(_record(name, bn, facts, executed) for name, bn in found.items() if first[id(bn)] == name)
-    return ConversionReport(records, exact, _count(model), _count(net) - net.alpha.numel(), facts.opaque)
+    before = sum(p.numel() for p in model.parameters())
+    return ConversionReport(records, exact, before, parameters, facts.opaque)
 
 
 def _record(name: str, bn: nn.Module, facts: GraphFacts, executed: Counter[str]) -> BatchNormRecord:
@@ -82,7 +80,3 @@ def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
         return "graph"
     inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
     return "leaf" if inside else "tree"
-
-
-def _count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())

@@ -55,7 +55,8 @@ def make_switchable(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
             "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
         )
-    net.report = make_report(model, net, read_graph(model), executed, exact)
+    parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
+    net.report = make_report(model, parameters, read_graph(model), executed, exact)
     return net
 
 
