@@ -25,7 +25,6 @@ _RULES: dict[str, _Rule] = {
     "epochs": _AT_LEAST_1,
     "batch_size": _AT_LEAST_1,
     "lr": _ABOVE_0,
-    "bn_lr": _ABOVE_0,
     "alpha_lr": _ABOVE_0,
     "momentum": _BELOW_1,
     "weight_decay": _FROM_0,
@@ -52,7 +51,6 @@ class FinetuneConfig:
         epochs: passes over the training images.
         batch_size: images per step; each gives S views.
         lr: peak learning rate of the weights.
-        bn_lr: peak learning rate of the private BN sets; None takes S · lr, for each set sees one view's loss alone.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -83,7 +81,6 @@ class FinetuneConfig:
     epochs: int = 10
     batch_size: int = 32
     lr: float | None = None
-    bn_lr: float | None = None
     alpha_lr: float = 0.1
     optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
     momentum: float = 0.9
@@ -123,10 +120,6 @@ class FinetuneConfig:
     def peak_lr(self, views: int) -> float:
         """Return the rate in force for a network of S views."""
         return self.lr if self.lr is not None else _BASE_LR * self.batch_size / _BASE_BATCH / views
-
-    def peak_bn_lr(self, views: int) -> float:
-        """Return the rate of the private BN sets in force for a network of S views."""
-        return self.bn_lr if self.bn_lr is not None else views * self.peak_lr(views)
 
 
 def build_config(file: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> FinetuneConfig:

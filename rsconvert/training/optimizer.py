@@ -14,21 +14,12 @@ __all__ = ["create_optimizer", "create_schedule", "parameter_groups"]
 
 
 def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """Split the trainable parameters: weights, biases, the private BN sets, alpha.
-
-    The sets and alpha have rates of their own. Only weights, the tensors of two dimensions or more, decay unless asked.
-    """
-    private = {p for _, bn in net.switchable_bns() for p in bn.parameters()}
-    shared = [p for p in net.parameters() if p not in private and p is not net.alpha]
+    """Split the trainable parameters: matrices decay, vectors (BatchNorm, biases) do not unless asked, alpha apart."""
+    others = [p for p in net.parameters() if p is not net.alpha]
     decay = config.weight_decay if config.decay_all else 0.0
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in shared if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in shared if p.ndim <= 1], "weight_decay": decay},
-        {
-            "params": [p for p in net.parameters() if p in private],
-            "weight_decay": decay,
-            "lr": config.peak_bn_lr(len(net.resolutions)),
-        },
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": decay},
         {"params": [net.alpha], "weight_decay": decay, "lr": config.alpha_lr},
     ]
     for group in groups:

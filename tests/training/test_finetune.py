@@ -86,9 +86,7 @@ def test_one_resolution_makes_an_ordinary_network(make_net: MakeNet, photos: str
 # The step
 
 
-def hand_written_step(
-    net: SwitchableModel, views: list[Tensor], target: Tensor, lr: float, bn_lr: float, alpha_lr: float
-) -> None:
+def hand_written_step(net: SwitchableModel, views: list[Tensor], target: Tensor, lr: float, alpha_lr: float) -> None:
     """Plain gradient descent on the sum of losses, in its pairwise form."""
     logits = [net.at(r).train()(view) for r, view in zip(net.resolutions, views, strict=True)]
     mixed = sum(score * z.detach() for score, z in zip(net.alpha.softmax(0), logits, strict=True))
@@ -103,24 +101,22 @@ def hand_written_step(
     loss = loss + 2 / (len(logits) + 1) * sum(pairs)
     net.zero_grad()
     loss.backward()
-    private = {p for _, bn in net.switchable_bns() for p in bn.parameters()}
     with torch.no_grad():
         for parameter in net.parameters():
             assert parameter.grad is not None
-            rate = alpha_lr if parameter is net.alpha else bn_lr if parameter in private else lr
-            parameter -= parameter.grad * rate
+            parameter -= parameter.grad * (alpha_lr if parameter is net.alpha else lr)
 
 
 def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
     net, other = make_net().double(), make_net().double()
     train, val = open_train_val(photos)
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
-    (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, bn_lr=0.2, seed=4, **options))
+    (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, seed=4, **options))
     area = FinetuneConfig().crop_area
     loader = training_loader(train, (32, 24, 16), batch_size=24, seed=4, workers=0, crop_area=(area[0], area[1]))
     ((views, target),) = loader
     inputs = [normalize(view, other.source.preprocessing, dtype=torch.float64) for view in views]
-    hand_written_step(other, inputs, target, lr=0.05, bn_lr=0.2, alpha_lr=0.3)
+    hand_written_step(other, inputs, target, lr=0.05, alpha_lr=0.3)
     assert row["lr"] == 0.05
     for name, tensor in other.state_dict().items():
         torch.testing.assert_close(net.state_dict()[name], tensor, rtol=1e-8, atol=1e-10, msg=name)
@@ -129,7 +125,7 @@ def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
 def test_clipping_bounds_the_step(net: SwitchableModel, photos: str) -> None:
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0}
-    finetune(net, photos, config=settings(batch_size=24, lr=1.0, bn_lr=1.0, alpha_lr=1.0, clip_grad=0.01, **options))
+    finetune(net, photos, config=settings(batch_size=24, lr=1.0, alpha_lr=1.0, clip_grad=0.01, **options))
     moved = torch.stack([(p.detach() - before[name]).norm() for name, p in net.named_parameters()]).norm()
     assert moved.item() == pytest.approx(0.01, rel=1e-3)
 

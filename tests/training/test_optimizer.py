@@ -21,27 +21,20 @@ def names(net: SwitchableModel, group: dict[str, Any]) -> set[str]:
     return {by_id[id(p)] for p in group["params"]}
 
 
-def test_only_matrices_decay_and_bn_sets_and_alpha_have_their_own_rates(net: SwitchableModel) -> None:
-    config = FinetuneConfig(weight_decay=0.5, alpha_lr=0.7, bn_lr=0.3, lr=0.1)
+def test_only_matrices_decay_and_alpha_has_its_own_rate(net: SwitchableModel) -> None:
+    config = FinetuneConfig(weight_decay=0.5, alpha_lr=0.7, lr=0.1)
     groups = create_optimizer(net, config).param_groups
-    decayed, biases, private, alpha = groups
+    decayed, spared, alpha = groups
     assert names(net, decayed) == MATRICES
-    assert names(net, biases) == {"conv2.bias", "fc.bias"}
     assert names(net, alpha) == {"rsconvert.alpha"}
-    assert names(net, private) == {name for name, _ in net.named_parameters() if name.startswith("bn")}
-    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.0, 0.0]
-    assert [group["lr"] for group in groups] == [0.1, 0.1, 0.3, 0.7]
-
-
-def test_a_bn_set_sees_one_view_so_its_rate_is_not_divided() -> None:
-    assert FinetuneConfig(lr=0.1).peak_bn_lr(5) == pytest.approx(0.5)
-    assert FinetuneConfig(lr=0.1, bn_lr=0.2).peak_bn_lr(5) == 0.2
-    assert FinetuneConfig().peak_bn_lr(5) == pytest.approx(FinetuneConfig().peak_lr(1))
+    assert names(net, spared) == {name for name, _ in net.named_parameters()} - MATRICES - {"rsconvert.alpha"}
+    assert [group["weight_decay"] for group in groups] == [0.5, 0.0, 0.0]
+    assert [group["lr"] for group in groups] == [0.1, 0.1, 0.7]
 
 
 def test_decay_all_decays_all(net: SwitchableModel) -> None:
     groups = parameter_groups(net, FinetuneConfig(weight_decay=0.5, decay_all=True))
-    assert [group["weight_decay"] for group in groups] == [0.5] * 4
+    assert [group["weight_decay"] for group in groups] == [0.5] * 3
     assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
 
 
