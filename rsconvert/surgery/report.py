@@ -38,6 +38,14 @@ class ConversionReport:
     parameters: int
     opaque: dict[str, str]
 
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """The BatchNorms that ran although neither the graph nor an opaque module shows them: the hooks' audit.
+
+        They are converted all the same, for the swap follows the module tree.
+        """
+        return tuple(record.name for record in self.batchnorms if record.calls and record.found == "tree")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
         return asdict(self)
@@ -46,9 +54,10 @@ class ConversionReport:
         found = Counter(record.found for record in self.batchnorms)
         ways = ", ".join(f"{n} by {way}" for way, n in found.items())
         exact = ", ".join(f"{r} {'exact' if same else 'DIFFERENT'}" for r, same in self.exact.items())
+        unseen = f"\nran unseen by the graph: {', '.join(self.unseen)}" if self.unseen else ""
         return (
             f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})\n"
-            f"paths: {exact}\nparameters: {self.parameters_before:,} -> {self.parameters:,}"
+            f"paths: {exact}\nparameters: {self.parameters_before:,} -> {self.parameters:,}{unseen}"
         )
 
 

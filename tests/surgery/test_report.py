@@ -4,7 +4,7 @@ import json
 
 import pytest
 import timm
-from torch import nn
+from torch import Tensor, nn
 
 from rsconvert.surgery import create_model, make_switchable
 
@@ -68,6 +68,25 @@ def test_each_way_to_a_batchnorm_is_told() -> None:
 def test_a_branch_that_one_resolution_takes_is_counted() -> None:
     report = make_switchable(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Branch()), (16, 8)).report
     assert [record.calls for record in report.batchnorms] == [1]
+
+
+class Flagged(nn.Module):
+    """Its branch depends on a flag that tracing never sees set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.bn(x) if type(x) is Tensor else x
+
+
+def test_the_audit_names_what_the_graph_did_not_see() -> None:
+    report = make_switchable(Flagged(), (64, 32)).report
+    assert report.unseen == ("bn",)
+    assert "ran unseen by the graph: bn" in str(report)
+    assert make_switchable(Odd(), (64, 32)).report.unseen == ()
 
 
 def test_the_report_is_plain_data() -> None:
