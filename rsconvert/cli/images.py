@@ -29,7 +29,7 @@ __all__ = ["demo", "evaluate", "finetune"]
 @click.option("--epochs", type=int, help="Passes over the training images; 10.")
 @click.option("--batch-size", type=int, help="Images per step; 32.")
 @click.option(
-    "--lr", type=float, help="Peak rate for the summed loss of S views: an ordinary rate / S; 0.01 * batch / 32 / S."
+    "--lr", type=float, help="Peak rate for the summed loss of S views: an ordinary rate / S; 0.005 * batch / 32 / S."
 )
 @click.option(
     "--distill", type=click.Choice(["full", "vanilla", "top-down", "largest", "none"]), help="Distillation; full."

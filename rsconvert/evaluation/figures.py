@@ -31,7 +31,7 @@ def plot_accuracy(curves: Mapping[str, Evaluation], path: str | Path) -> None:
             axes.plot(xs, top1, line, color=colour, label=name)
             for x, y, (_, row) in zip(xs, top1, rows, strict=True):
                 axes.plot(x, y, marker, color=colour, markerfacecolor="white" if row.interpolated else colour)
-    left.set(xlabel="resolution (pixels)", ylabel="top-1 (%)")
+    left.set(xlabel="resolution (pixels); hollow: not trained", ylabel="top-1 (%)")
     right.set(xlabel="multiply-adds (millions)")
     left.legend(frameon=False)
     for axes in (left, right):

@@ -14,7 +14,7 @@ from rsconvert.errors import ConfigError
 
 __all__ = ["FinetuneConfig", "build_config"]
 
-_BASE_LR, _BASE_BATCH = 0.01, 32
+_BASE_LR, _BASE_BATCH = 0.005, 32
 
 _Rule = tuple[Callable[[Any], bool], str]
 _AT_LEAST_1: _Rule = (lambda x: x >= 1, "at least 1")
@@ -45,7 +45,7 @@ class FinetuneConfig:
     """Settings of ``finetune``. The defaults suit a pretrained network and a few epochs.
 
     ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: a
-    rate known from ordinary finetuning is to be divided by S. None takes 0.01 · batch_size / 32 / S.
+    rate known from ordinary finetuning is to be divided by S. None takes 0.005 · batch_size / 32 / S.
 
     Attributes:
         epochs: passes over the training images.

@@ -146,9 +146,9 @@ def test_a_table_in_the_file_is_an_unknown_setting(tmp_path: Path) -> None:
 
 
 def test_the_default_rate_grows_with_the_batch_and_falls_with_the_views() -> None:
-    assert FinetuneConfig().peak_lr(1) == pytest.approx(0.01)
-    assert FinetuneConfig().peak_lr(5) == pytest.approx(0.002)
-    assert FinetuneConfig(batch_size=128).peak_lr(5) == pytest.approx(0.008)
+    assert FinetuneConfig().peak_lr(1) == pytest.approx(0.005)
+    assert FinetuneConfig().peak_lr(5) == pytest.approx(0.001)
+    assert FinetuneConfig(batch_size=128).peak_lr(5) == pytest.approx(0.004)
     assert FinetuneConfig(batch_size=128, lr=0.3).peak_lr(5) == 0.3
 
 
