@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import rsconvert
 
@@ -74,3 +75,29 @@ def test_the_command_page_is_what_help_prints() -> None:
     page = ROOT / "docs" / "commands.md"
     make = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["commands_page"]
     assert page.read_text(encoding="utf-8") == make(), "run python docs/make_commands.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_holds_a_placeholder(page: Path) -> None:
+    assert not re.search(r"^[A-Z]+(_[A-Z]+)*$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small network without weights, small images, and small sizes."""
+    (source,) = code_of(ROOT / "README.md", "python")
+    for name, size in (("0", 40), ("1", 44)):
+        for split in ("train", "val"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(16):
+                Image.new("RGB", (size, size), (i, size, 0)).save(folder / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    small = {'"resnet50", pretrained=True, num_classes=10': '"test_efficientnet", num_classes=2'}
+    small |= {"(224, 192, 160, 128, 96)": "(64, 32)", "160, 160": "64, 64", "at(128)": "at(48)"}
+    for large, little in small.items():
+        assert large in source
+        source = source.replace(large, little)
+    names: dict[str, object] = {}
+    exec(source, names)
+    assert names["logits"].shape == (1, 2)  # type: ignore[attr-defined]
+    assert names["fast"](torch.rand(1, 3, 48, 48)).shape == (1, 2)  # type: ignore[operator]

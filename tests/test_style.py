@@ -1,5 +1,6 @@
 """The tools' verdict on the whole tree: lint, format, types. Settings are in pyproject.toml."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -13,3 +14,11 @@ ROOT = Path(__file__).parents[1]
 def test_the_tree_is_clean(tool: str) -> None:
     done = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "rsconvert").rglob("*.py")), ids=lambda file: file.stem)
+def test_files_and_functions_stay_short(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions if f.end_lineno and f.end_lineno - f.lineno >= 50] == []

@@ -72,13 +72,15 @@ def wrap(
 
     MODEL is a timm name (resnet50, resnet50.a1_in1k, hf-hub:..., local-dir:...), torchvision/NAME, or FILE.py:FUNCTION.
     """
-    target = Path(output or f"{file_name(model)}.rs.safetensors")
-    if not dry_run:
-        refuse_existing(target, force)
+    target = Path(f"{file_name(model)}.rs.safetensors" if output is None else output)
+    if dry_run and (force or output is not None):
+        raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Drop one of them.")
     from rsconvert import create_model, make_switchable, save
     from rsconvert.surgery import check_resolutions, is_file_name
 
     sides = check_resolutions(numbers(resolutions))
+    if not dry_run:
+        refuse_existing(target, force)
     download = weights is None and not is_file_name(model) if pretrained is None else pretrained
     plain = create_model(
         model, pretrained=download, weights=weights, num_classes=num_classes, model_kwargs=literals(model_kwargs)
@@ -98,7 +100,7 @@ def wrap(
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 @json_option
 def inspect(checkpoint: str, as_json: bool) -> None:
     """Tell what a switchable CHECKPOINT holds, without building its network."""

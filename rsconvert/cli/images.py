@@ -16,12 +16,13 @@ from rsconvert.cli.options import (
     strings,
 )
 from rsconvert.cli.printing import log_epoch, print_result, row_line
+from rsconvert.errors import ConfigError
 
 __all__ = ["demo", "evaluate", "finetune"]
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 @data_option
 @click.option(
     "--output", required=True, type=click.Path(), metavar="RUN_DIR", help="Folder for checkpoints and summary.csv."
@@ -69,8 +70,10 @@ def finetune(
     from rsconvert.training import finetune as train
 
     given = {key: value for key, value in options.items() if value is not None}
+    if not output:
+        raise ConfigError("output is empty; a folder for the run is needed. Give one by --output.")
     resolved = build_config(config, {**strings(settings), **given})
-    net = load_network(checkpoint, model)
+    net = load_network(best_of(checkpoint), model)
     rows = train(
         net,
         data,
@@ -88,7 +91,7 @@ def finetune(
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path())
+@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 @data_option
 @click.option("--resolutions", help="Sides in pixels, trained or not; the default is the trained ones.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")

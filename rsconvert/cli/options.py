@@ -67,7 +67,9 @@ def best_of(path: str) -> str:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise a CheckpointError for a path that exists, unless told to overwrite."""
+    """Raise a CheckpointError for a path that exists, unless told to overwrite, or for one without a name."""
+    if path == Path():
+        raise CheckpointError("output is empty; the name of a file or folder is needed. Give one by --output.")
     if path.exists() and not force:
         raise CheckpointError(
             f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."
@@ -81,7 +83,14 @@ def file_name(model: str) -> str:
 
 def numbers(text: str) -> list[Any]:
     """Split a list; what is not a whole number stays text, for the library to name it."""
-    return [int(part) if part.strip().lstrip("-").isdigit() else part.strip() for part in text.split(",")]
+    return [_number(part) for part in text.split(",")]
+
+
+def _number(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
 
 
 def floats(name: str, text: str | None) -> tuple[float, ...] | None:
@@ -107,5 +116,5 @@ def literals(pairs: tuple[str, ...]) -> dict[str, Any]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)

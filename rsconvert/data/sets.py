@@ -99,7 +99,7 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
     if kind in _INDEXED and "/" in data:
         return _open_torch(data, split, root) if kind == "torch" else _open_hub(data, split, root)
     if root is not None:
-        raise ConfigError(f"root is {root}, which has no effect on the folder {data}. Leave root out.")
+        raise ConfigError(f"data_root is {root}, which has no effect on the folder {data}. Leave it out.")
     return _open_folder(Path(data), split)
 
 
@@ -180,7 +180,9 @@ def _images_below(folder: Path) -> Iterator[str]:
 
 def _open_torch(data: str, split: Split, root: str | None) -> Samples:
     if root is None:
-        raise DataError(f"{data} needs the folder in which torchvision stored it; nothing is downloaded. Give root.")
+        raise DataError(
+            f"{data} needs the folder in which torchvision stored it; nothing is downloaded. Give it by data_root."
+        )
     source = _create(data, split, root)
     if hasattr(source, "loader"):  # files on disk: take the bytes, for the faster decoder
         source.loader = _read_bytes
@@ -210,7 +212,7 @@ def _create(data: str, split: str, root: str | None) -> Any:
         return create_dataset(data, root=root, split=split)
     except Exception as error:  # whatever torchvision, datasets or the network raise
         raise DataError(
-            f"{data} can't be opened, split {split} ({_one_line(error)}). Check the name and root."
+            f"{data} can't be opened, split {split} ({_one_line(error)}). Check the name and data_root."
         ) from error
 
 

@@ -25,6 +25,8 @@ _TRAINED = (96, 80, 64, 48, 32)
 _EVALUATED = (96, 88, 80, 72, 64, 56, 48, 40, 32)
 _ARCHITECTURE, _KWARGS = "resnet10t", {"channels": (24, 32, 64, 96), "stem_width": 16}
 
+_MARK = ".rsconvert-demo"
+
 Log = Callable[[str], None]
 
 
@@ -55,7 +57,7 @@ class DemoResult:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        files = ", ".join(sorted(p.name for p in self.folder.iterdir()))
+        files = ", ".join(sorted(p.name for p in self.folder.iterdir() if p.name != _MARK))
         return f"{self.table()}\n\n{self.seconds:.0f} s; {self.folder} holds {files}"
 
 
@@ -65,7 +67,7 @@ def run_demo(
     seed: int = 0,
     force: bool = False,
     images_per_class: int = 200,
-    epochs: tuple[int, int] = (8, 4),
+    epochs: tuple[int, int] = (8, 6),
     log: Log | None = None,
 ) -> DemoResult:
     """Run the main job on drawn images and leave a table, a figure, the checkpoint and a plain export in ``folder``.
@@ -79,7 +81,22 @@ def run_demo(
     """
     say = log or (lambda _: None)
     started = time.perf_counter()
-    place = _fresh(Path(folder), force)
+    try:
+        place = _fresh(Path(folder), force)
+        before, after = _tell_story(place, images_per_class, epochs, seed, say)
+        result = DemoResult(place, before, after, time.perf_counter() - started)
+        (place / "table.md").write_text(result.table() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} can't be written ({error}); a folder with room is needed. Choose another."
+        ) from error
+    return result
+
+
+def _tell_story(
+    place: Path, images_per_class: int, epochs: tuple[int, int], seed: int, say: Log
+) -> tuple[Evaluation, Evaluation]:
+    """Return what the ordinary and the switchable network reach; leave figure, checkpoint and export in ``place``."""
     images = _draw_images(place, images_per_class, seed, say)
     ordinary = _train_ordinary(images, epochs[0], seed, say)
     switchable = _make_switchable(ordinary, images, place, epochs[1], seed, say)
@@ -88,23 +105,21 @@ def run_demo(
     save(switchable, place / "switchable.safetensors")
     export_timm(switchable, 64, place / "plain-64")
     plot_accuracy({"ordinary": before, "switchable": after}, place / "accuracy.png")
-    result = DemoResult(place, before, after, time.perf_counter() - started)
-    (place / "table.md").write_text(result.table() + "\n", encoding="utf-8")
-    return result
+    return before, after
 
 
 def _fresh(folder: Path, force: bool) -> Path:
+    """Make an empty folder, in place of an earlier demo's alone."""
     if folder.exists() and not force:
+        raise CheckpointError(f"{folder} exists; a new folder is needed. Choose another by --output, or use --force.")
+    if folder.exists() and not (folder / _MARK).is_file():
         raise CheckpointError(
-            f"{folder} exists; a new folder is needed. Choose another by --output, or overwrite with --force."
+            f"{folder} was not made by a demo and is left alone; a new folder is needed. Choose another."
         )
-    try:
-        if folder.is_dir():
-            for name in ("images", "run", "plain-64"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder} can't be written ({error}); a folder is needed. Choose another.") from error
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / _MARK).write_text("rsconvert demo --force replaces a folder that holds this file.\n", encoding="utf-8")
     return folder
 
 

@@ -62,12 +62,10 @@ def mred_loss(
     Half-precision logits are promoted to float32, float64 is kept, autocast is off inside.
 
     Args:
-        logits: S tensors of one shape, from the largest to the smallest resolution, (N, C) or dense (N, C, H, W);
-            or the same stacked, (S, N, C) or (S, N, C, H, W).
+        logits: S tensors (N, C), or dense (N, C, H, W), from the largest to the smallest resolution; or one stack.
         target: class indices (N,) or (N, H, W), or probabilities of the logits' shape.
         alpha: the scores before softmax, (S,).
-        label_smoothing: in [0, 1], as in ``torch.nn.functional.cross_entropy``; enters the cross entropies only.
-        class_weights: (C,), as ``weight`` there; enters the cross entropies only.
+        label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
         ConfigError: ``mode`` is unknown, ``label_smoothing`` is out of range, or a shape or dtype does not fit.
 

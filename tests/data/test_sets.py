@@ -200,7 +200,7 @@ def test_torchvisions_folders_are_decoded_from_bytes(folder):
 
 
 def test_a_torchvision_set_needs_root():
-    with pytest.raises(DataError, match=r"torch/mnist needs the folder .* Give root\."):
+    with pytest.raises(DataError, match=r"torch/mnist needs the folder .* Give it by data_root\."):
         open_split("torch/mnist", "train")
 
 

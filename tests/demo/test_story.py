@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import timm
@@ -54,3 +55,20 @@ def test_a_folder_that_exists_is_kept(result: DemoResult) -> None:
     with pytest.raises(rsconvert.CheckpointError, match="--force"):
         run_demo(result.folder)
     assert (result.folder / "table.md").is_file()
+
+
+def test_a_folder_of_somebody_else_survives_force(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.txt").write_text("mine")
+    with pytest.raises(rsconvert.CheckpointError, match="not made by a demo"):
+        run_demo(tmp_path, force=True)
+    assert (tmp_path / "images" / "mine.txt").read_text() == "mine"
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(rsconvert.CheckpointError, match="No space left"):
+        run_demo(tmp_path / "demo")
