@@ -153,6 +153,8 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     for name, kind in _TYPES.items():
         if type(facts.get(name, kind())) is not kind:
             raise ValueError(f"{name} is {facts[name]!r}")
+    if facts.get("num_classes", 0) < 0:
+        raise ValueError(f"num_classes is {facts['num_classes']}")
     for name in _OF_STRINGS:
         values = facts.get(name, [])
         if not all(type(value) is str for value in (values.values() if isinstance(values, dict) else values)):

@@ -137,7 +137,8 @@ def _source(facts: Mapping[str, Any], model: nn.Module | None) -> Source:
     if model is None or source.architecture is not None:
         return source
     own = source_of(model)
-    return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs)
+    outputs = own.num_classes if source.num_classes is None else source.num_classes
+    return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs, num_classes=outputs)
 
 
 def _fill_path(plain: nn.Module, facts: Mapping[str, Any], path: str | Path, resolution: int) -> None:

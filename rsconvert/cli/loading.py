@@ -12,10 +12,12 @@ def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
     """Return the network of a checkpoint; ``model`` is FILE.py:FUNCTION, or None for a library's name."""
     from rsconvert import create_model, load
     from rsconvert.checkpoint import read_metadata
+    from rsconvert.surgery import is_file_name
 
     if model is None:
         return load(checkpoint)
     facts = read_metadata(checkpoint)
-    return load(
-        checkpoint, create_model(model, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
-    )
+    kwargs = dict(facts.get("model_kwargs", {}))
+    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
+    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
+    return load(checkpoint, create_model(model, num_classes=given, model_kwargs=kwargs))

@@ -47,6 +47,11 @@ def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, fo
     name = _stock_name(net, "timm")
     _check_folder(folder, force)
     stock = _stock_model(net, resolution, name)
+    if not hasattr(stock, "num_classes"):
+        raise UnsupportedModelError(
+            f"{_call(net)} gives features, which no folder of timm describes; a network that is whole is needed. "
+            "Save net.extract(resolution).state_dict(), or wrap without features_only."
+        )
     _write_folder(net, stock, _pretrained_cfg(net, resolution, stock), folder)
     return folder
 

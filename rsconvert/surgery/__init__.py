@@ -1,13 +1,13 @@
 """Surgery: a network goes in, a switchable network comes out."""
 
 from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
+from rsconvert.surgery.classifier import classifier_keys
 from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
-from rsconvert.surgery.proof import example_input
+from rsconvert.surgery.proof import example_input, input_channels
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
 from rsconvert.surgery.rewrite import assemble, make_switchable
 from rsconvert.surgery.source import Source, set_source, source_of
-from rsconvert.surgery.weights import classifier_keys
 from rsconvert.surgery.zoo import create_model, is_file_name
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "classifier_keys",
     "create_model",
     "example_input",
+    "input_channels",
     "interpolation_weights",
     "is_batchnorm",
     "is_file_name",

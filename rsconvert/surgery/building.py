@@ -7,9 +7,17 @@ from typing import Any
 import timm
 import torchvision
 
-from rsconvert.errors import CheckpointError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 
-__all__ = ["TORCHVISION", "built", "classes_argument", "downloaded", "first_line", "unknown_model"]
+__all__ = [
+    "TORCHVISION",
+    "built",
+    "check_num_classes",
+    "classes_argument",
+    "downloaded",
+    "first_line",
+    "unknown_model",
+]
 
 TORCHVISION = "torchvision/"
 
@@ -24,7 +32,7 @@ def built(name: str, build: Callable[[], Any]) -> Any:
         return build()
     except UnsupportedModelError:
         raise
-    except Exception as error:  # a builder raises whatever it likes
+    except (Exception, SystemExit) as error:  # a builder raises whatever it likes
         raise UnsupportedModelError(_unbuilt(name, error)) from error
 
 
@@ -62,12 +70,24 @@ def classes_argument(num_classes: int | None) -> dict[str, int]:
     return {} if num_classes is None else {"num_classes": num_classes}
 
 
+def check_num_classes(num_classes: object) -> None:
+    """Accept None, and 0 for timm's network without a classifier.
+
+    Raises:
+        ConfigError: the number is negative, or no whole one.
+    """
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
+        raise ConfigError(
+            f"num_classes is {num_classes!r}; a whole number of at least 0 is accepted. Give the number of classes."
+        )
+
+
 def first_line(error: BaseException) -> str:
     """Return what fits into a message of one line."""
     return (str(error).splitlines() or [""])[0]
 
 
-def _unbuilt(name: str, error: Exception) -> str:
+def _unbuilt(name: str, error: BaseException) -> str:
     return (
         f"{name} can't be built: {type(error).__name__}: {first_line(error)}; arguments that its builder takes "
         "are needed. Check the name and model_kwargs."

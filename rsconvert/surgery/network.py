@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,23 +21,36 @@ def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
     """Return the resolutions in pixels from the largest to the smallest.
 
     Raises:
-        ResolutionError: the list is empty, or holds a repeat or something that is not a positive whole number.
+        ResolutionError: it is no list, is empty, or holds a repeat or something that is not a positive whole number.
     """
-    text = ",".join(map(str, resolutions))
-    if not resolutions:
+    if not isinstance(resolutions, Iterable):
+        raise ResolutionError(
+            f"resolutions is {resolutions!r}; a list of numbers of pixels is needed. Write [{resolutions}]."
+        )
+    given = list(resolutions)
+    text = ",".join(map(str, given))
+    if not given:
         raise ResolutionError(
             "resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
         )
-    for r in resolutions:
-        if isinstance(r, bool) or not isinstance(r, int) or r < 1:
+    for r in given:
+        if not _is_positive(r):
             raise ResolutionError(
                 f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
             )
-        if list(resolutions).count(r) > 1:
+        if given.count(r) > 1:
             raise ResolutionError(
                 f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
             )
-    return tuple(sorted(resolutions, reverse=True))
+    return tuple(sorted(map(operator.index, given), reverse=True))
+
+
+def _is_positive(number: Any) -> bool:
+    """Tell whether it is a whole number above 0, be it Python's or NumPy's."""
+    try:
+        return not isinstance(number, bool) and operator.index(number) > 0
+    except TypeError:
+        return False
 
 
 class SwitchableModel(nn.Module):

@@ -21,7 +21,7 @@ from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.network import SwitchableModel
 
-__all__ = ["example_input", "prove", "run_counted", "scrambled"]
+__all__ = ["example_input", "input_channels", "prove", "run_counted", "scrambled"]
 
 
 @torch.no_grad()
@@ -68,17 +68,26 @@ def example_input(model: nn.Module, resolution: int) -> Tensor:
     return image.to(like.device, like.dtype)
 
 
+def input_channels(model: nn.Module) -> int:
+    """Return the channels of the images that a model takes: 3 for colours, 1 for grey."""
+    return _stem(model)[0]
+
+
 def _stem(model: nn.Module) -> tuple[int, tuple[int, ...]]:
-    """Return the channels of an image, and its frames if it is a clip, by the first convolution."""
-    folded = 1
+    """Return the channels of an image, and its frames if it is a clip, by the first convolution.
+
+    The first for colours or grey counts: the order of registration need not be that of computation.
+    """
+    folded, stems = 1, []
     for module in model.modules():
         if isinstance(module, SpaceToDepth):
             folded *= module.bs**2
         elif isinstance(module, nn.PixelUnshuffle):
             folded *= module.downscale_factor**2
-        elif isinstance(module, nn.modules.conv._ConvNd):
-            return module.in_channels // folded, (16,) if isinstance(module, nn.Conv3d) else ()
-    return 3, ()
+        elif isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            stems.append((module.in_channels // folded, (16,) if isinstance(module, nn.Conv3d) else ()))
+    likely = [stem for stem in stems if stem[0] in (1, 3)]
+    return next(iter(likely or stems), (3, ()))
 
 
 def run_counted(model: nn.Module, path: nn.Module, resolution: int) -> tuple[Any, Counter[str]]:

@@ -10,13 +10,14 @@ from torch.nn.parameter import is_lazy
 
 from rsconvert.errors import ConfigError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.building import first_line
+from rsconvert.surgery.building import check_num_classes, first_line
+from rsconvert.surgery.classifier import count_outputs
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import make_report
 from rsconvert.surgery.source import Source, source_of
-from rsconvert.surgery.weights import count_outputs
+from rsconvert.surgery.zoo import is_file_name
 
 __all__ = ["assemble", "make_switchable"]
 
@@ -42,7 +43,7 @@ def make_switchable(
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
-        ConfigError: ``model_kwargs`` comes without a ``name``.
+        ConfigError: ``model_kwargs`` comes without a ``name``, or holds a malformed ``num_classes``.
     """
     resolutions = check_resolutions(resolutions)
     source = _named(model, name, model_kwargs)
@@ -88,7 +89,10 @@ def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] |
     if name is None:
         return source_of(model)
     kwargs = dict(model_kwargs or {})
-    outputs = kwargs.pop("num_classes", count_outputs(model))
+    check_num_classes(kwargs.get("num_classes"))
+    outputs = count_outputs(model)
+    if not is_file_name(name):
+        outputs = kwargs.pop("num_classes", outputs)
     return replace(source_of(model), architecture=name, model_kwargs=kwargs, num_classes=outputs)
 
 
@@ -110,7 +114,20 @@ def _check_convertible(model: nn.Module, name: str) -> None:
                 f"{key or name} ({type(module).__name__}) keeps an extra state, which paths can't share; "
                 "parameters and buffers alone are accepted. Register the state as a buffer."
             )
+    _check_names(model, name)
     if not batchnorms(model):
         raise UnsupportedModelError(
             f"{name} has no BatchNorm to convert; a network with BatchNorm layers is needed. Choose another model."
+        )
+
+
+def _check_names(model: nn.Module, name: str) -> None:
+    """Refuse the names that the conversion gives to its own tensors: one of two would be lost."""
+    taken = [f"{key}.at" if key else "at" for key, bn in batchnorms(model).items() if hasattr(bn, "at")]
+    if hasattr(model, "rsconvert"):
+        taken.append("rsconvert")
+    if taken:
+        raise UnsupportedModelError(
+            f"{name} has an attribute {taken[0]}; rsconvert at the root, and at in a BatchNorm, are names of the "
+            "switchable network. Rename it."
         )

@@ -18,8 +18,9 @@ class Source:
     """The facts that build a plain model again and feed it rightly.
 
     ``architecture`` is a timm name, ``torchvision/NAME``, ``file.py:function`` or None for a model made elsewhere;
-    ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training`` holds what a
-    finetuning run recorded.
+    ``model_kwargs`` are its arguments, with ``num_classes`` only if a file's function was given it, ``num_classes`` the
+    outputs. ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
+    holds what a finetuning run recorded.
     """
 
     architecture: str | None = None

@@ -10,8 +10,9 @@ from torch import nn
 from rsconvert.data import Preprocessing
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.building import TORCHVISION, built, classes_argument, downloaded, unknown_model
+from rsconvert.surgery.classifier import count_outputs
 from rsconvert.surgery.source import Source
-from rsconvert.surgery.weights import count_outputs, load_state
+from rsconvert.surgery.weights import load_state
 
 __all__ = ["from_torchvision"]
 
@@ -31,10 +32,12 @@ def from_torchvision(
     own = torchvision.models.get_model_weights(short).DEFAULT if pretrained else None
     needed = {} if own is None else _weights_arguments(short) | kwargs
     model, fresh = _filled(name, short, own, num_classes, kwargs)
+    outputs = count_outputs(model)
     source = Source(
         architecture=name,
         model_kwargs=needed or kwargs,
-        num_classes=count_outputs(model),
+        # Segmentation or detection gives no logits (N, C), but its builder takes the classes all the same.
+        num_classes=num_classes if outputs is None else outputs,
         preprocessing=_of_transforms(own.transforms()) if own is not None else Preprocessing(),
         weights=f"pretrained {own}" if own is not None else None,
         new_classifier=tuple(fresh),

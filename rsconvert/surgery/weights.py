@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery.building import first_line
+from rsconvert.surgery.classifier import classifier_keys
 
-__all__ = ["classifier_keys", "count_outputs", "load_state", "load_weights", "zero_parameters"]
+__all__ = ["load_state", "load_weights"]
 
 
 def load_weights(model: nn.Module, path: Path) -> list[str]:
@@ -54,30 +54,3 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> li
             )
     model.load_state_dict({**state, **{key: own[key] for key in fresh}})
     return fresh
-
-
-def classifier_keys(model: nn.Module) -> list[str]:
-    """Return the keys of the classifier's tensors: timm names its modules, elsewhere it is the last weighted layer."""
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    names = (
-        cfg.get("classifier")
-        or [name for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))][-1:]
-    )
-    names = (names,) if isinstance(names, str) else tuple(names)
-    return [key for key, _ in model.named_parameters() if key.startswith(tuple(f"{name}." for name in names))]
-
-
-def count_outputs(model: nn.Module) -> int | None:
-    """Return the classes a model tells of, or the outputs of its classifier; None without one."""
-    if isinstance(told := getattr(model, "num_classes", None), int):
-        return told
-    parameters = dict(model.named_parameters())
-    return next((int(parameters[key].shape[0]) for key in classifier_keys(model)), None)
-
-
-@torch.no_grad()
-def zero_parameters(model: nn.Module, keys: list[str]) -> None:
-    """Start a new classifier at zero: timm's draw for few classes gives large first logits that wreck the features."""
-    parameters = dict(model.named_parameters())
-    for key in keys:
-        parameters[key].zero_()

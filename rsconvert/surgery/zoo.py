@@ -3,7 +3,8 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 import timm
 from timm.models import load_model_config_from_hf, parse_model_name
-from timm.models._hub import load_model_config_from_path
+from timm.models._hub import load_model_config_from_path  # timm.models has its fellow for the hub alone
 from torch import nn
 
 from rsconvert.data import Preprocessing
@@ -19,14 +20,16 @@ from rsconvert.errors import ConfigError, UnsupportedModelError
 from rsconvert.surgery.building import (
     TORCHVISION,
     built,
+    check_num_classes,
     classes_argument,
     downloaded,
     first_line,
     unknown_model,
 )
+from rsconvert.surgery.classifier import classifier_keys, count_outputs, zero_parameters
 from rsconvert.surgery.source import Source, set_source
 from rsconvert.surgery.torchvision_models import from_torchvision
-from rsconvert.surgery.weights import classifier_keys, count_outputs, load_weights, zero_parameters
+from rsconvert.surgery.weights import load_weights
 
 __all__ = ["create_model", "is_file_name"]
 
@@ -53,15 +56,17 @@ def create_model(
         pretrained: download weights by the loader of timm or torchvision.
         weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
             another size, starts at zero.
-        num_classes: outputs of the classifier; None keeps the architecture's own.
+        num_classes: outputs of the classifier; None keeps the architecture's own, 0 is timm's network without one.
         model_kwargs: further arguments of the builder.
     Raises:
         UnsupportedModelError: the name is unknown, or its builder fails.
         CheckpointError: the weights can't be downloaded, read, or do not fit.
-        ConfigError: ``model_kwargs`` holds a reserved name; ``weights`` and ``pretrained`` are both given.
+        ConfigError: ``model_kwargs`` holds a reserved name; ``weights`` and ``pretrained`` are both given;
+            ``num_classes`` is negative or no whole number.
     """
     kwargs = dict(model_kwargs or {})
     _check_arguments(kwargs, pretrained, weights)
+    check_num_classes(num_classes)
     build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
     model, source = build(name, pretrained, num_classes, kwargs)
     if weights is not None:
@@ -102,7 +107,7 @@ def _from_timm(
         preprocessing=_of_cfg(timm.data.resolve_data_config(pretrained_cfg=cfg)) if pretrained else _neutral(cfg),
         weights=f"pretrained {name}" if pretrained else None,
         new_classifier=tuple(classifier_keys(model))
-        if pretrained and count_outputs(model) != cfg["num_classes"]
+        if pretrained and count_outputs(model) != cfg.get("num_classes")
         else (),
     )
     return model, source
@@ -159,20 +164,35 @@ def _from_file(
             f"{name} has no pretrained weights to download; only timm and torchvision names have. "
             "Give a file by --weights, or use --no-pretrained."
         )
-    function = _function_of(name)
-    takes_classes = "num_classes" in inspect.signature(function).parameters
-    model = built(name, lambda: function(**classes_argument(num_classes if takes_classes else None), **kwargs))
+    with _importable(Path(name.rpartition(":")[0]).parent):
+        function = _function_of(name)
+        takes_classes = "num_classes" in built(name, lambda: inspect.signature(function)).parameters
+        arguments = kwargs | classes_argument(num_classes if takes_classes else None)
+        model = built(name, lambda: function(**arguments))
     if not isinstance(model, nn.Module):
         raise UnsupportedModelError(
             f"{name} returned {type(model).__name__}; an nn.Module is needed. Return the model."
         )
     outputs = count_outputs(model)
+    if outputs is None and takes_classes:
+        outputs = num_classes
     if num_classes not in (None, outputs):
         raise UnsupportedModelError(
             f"{name} has {outputs} outputs and num_classes is {num_classes}; the same number is needed. "
             "Let the function take num_classes."
         )
-    return model, Source(architecture=name, model_kwargs=kwargs, num_classes=outputs)
+    return model, Source(architecture=name, model_kwargs=arguments, num_classes=outputs)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a user's file import its neighbours, as Python does for a script."""
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
 
 
 def _function_of(name: str) -> Callable[..., Any]:

@@ -216,6 +216,12 @@ def test_a_given_model_tells_its_name_and_the_file_the_rest(net: SwitchableModel
     assert (source.architecture, source.weights, source.class_names) == ("test_efficientnet", "a run", tuple("abcde"))
 
 
+def test_a_given_model_tells_its_classes_where_the_file_does_not(saved: Path) -> None:
+    rewrite(saved, architecture=None, num_classes=None)
+    model = rsconvert.create_model("test_efficientnet", num_classes=5)
+    assert rsconvert.load(saved, model).source.num_classes == 5
+
+
 @pytest.mark.parametrize("prefix", ["hf-hub:", "HF-HUB:", "hf_hub:", "local-dir:", "Local-Dir:"])
 def test_a_name_that_leads_elsewhere_is_refused(saved: Path, tmp_path: Path, prefix: str) -> None:
     rewrite(saved, architecture=f"{prefix}{tmp_path}")

@@ -294,6 +294,13 @@ def test_a_network_without_such_a_name_is_refused(net: SwitchableModel, tmp_path
         refused(lambda e=export: e(net, 48, tmp_path / "x.pth"), UnsupportedModelError, name or "without a name")
 
 
+def test_a_network_of_features_is_refused(tmp_path: Path) -> None:
+    net = switchable("test_efficientnet", features_only=True)
+    assert net.source.num_classes is None
+    refused(lambda: export_timm(net, 48, tmp_path / "out"), UnsupportedModelError, "gives features, which no folder")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_hostile_arguments_are_not_written(net: SwitchableModel, tmp_path: Path) -> None:
     net.source = replace(net.source, model_kwargs={"checkpoint_path": "trap.safetensors"})
     refused(lambda: export_timm(net, 48, tmp_path / "out"), RSConvertError, "checkpoint_path")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from rsconvert.errors import CheckpointError, UnsupportedModelError
-from rsconvert.surgery.building import built, classes_argument, downloaded, first_line, unknown_model
+from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
+from rsconvert.surgery.building import built, check_num_classes, classes_argument, downloaded, first_line, unknown_model
 
 
-def failing(error: Exception):
+def failing(error: BaseException):
     def build():
         raise error
 
@@ -17,8 +17,8 @@ def test_a_result_passes() -> None:
     assert built("name", lambda: 3) == downloaded("name", lambda: 3) == 3
 
 
-@pytest.mark.parametrize("error", [ValueError("bad\nworse"), KeyError("key"), RuntimeError()])
-def test_a_builder_that_fails(error: Exception) -> None:
+@pytest.mark.parametrize("error", [ValueError("bad\nworse"), KeyError("key"), RuntimeError(), SystemExit(2)])
+def test_a_builder_that_fails(error: BaseException) -> None:
     with pytest.raises(UnsupportedModelError, match=f"name can't be built: {type(error).__name__}: ") as raised:
         built("name", failing(error))
     assert "\n" not in str(raised.value)
@@ -40,6 +40,14 @@ def test_a_wrong_argument_is_no_matter_of_the_network() -> None:
 def test_an_error_of_ours_keeps_its_message() -> None:
     with pytest.raises(UnsupportedModelError, match=r"^ours$"):
         built("name", failing(UnsupportedModelError("ours")))
+
+
+def test_numbers_of_classes() -> None:
+    for number in (None, 0, 10):
+        check_num_classes(number)
+    for wrong in (-1, 1.0, "1", True):
+        with pytest.raises(ConfigError, match=f"num_classes is {wrong!r}; "):
+            check_num_classes(wrong)
 
 
 def test_small_parts() -> None:

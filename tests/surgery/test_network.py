@@ -214,6 +214,19 @@ def test_check_resolutions_sorts() -> None:
     assert check_resolutions([96, 224, 160]) == (224, 160, 96)
 
 
+@pytest.mark.parametrize("given", [np.array([96, 224]), [np.int64(96), np.uint8(224)], (r for r in (96, 224))])
+def test_numbers_of_numpy_become_plain(given) -> None:
+    checked = check_resolutions(given)
+    assert checked == (224, 96)
+    assert {type(r) for r in checked} == {int}
+
+
+@pytest.mark.parametrize("given", [48, np.int64(48), None])
+def test_what_is_no_list_is_refused(given) -> None:
+    with pytest.raises(ResolutionError, match=r"^resolutions is .*48|None.*; a list of numbers of pixels is needed\."):
+        check_resolutions(given)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "resolution"), [(64, 64, 64), (32, 72, 48), (47, 49, 48), (16, 64, 32), (50, 62, 56)]
 )

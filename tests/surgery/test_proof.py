@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery import assemble, example_input
+from rsconvert.surgery import assemble, example_input, input_channels
 from rsconvert.surgery.proof import prove, run_counted, scrambled
 
 RESOLUTIONS = (64, 48, 32)
@@ -150,6 +150,9 @@ def test_scrambled_tensors_differ_by_resolution_and_stay_usable(model) -> None:
     ("model", "shape"),
     [
         (nn.Conv2d(1, 4, 3), (1, 1, 8, 8)),
+        (nn.Conv2d(12, 4, 3), (1, 12, 8, 8)),
+        (nn.ModuleList([nn.Conv2d(4, 5, 1), nn.Conv2d(3, 4, 3)]), (1, 3, 8, 8)),
+        (nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(3, 4, 3)), (1, 1, 8, 8)),
         (nn.Conv3d(3, 4, 3), (1, 3, 16, 8, 8)),
         (nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3)), (1, 3, 8, 8)),
         (nn.Linear(3, 4), (1, 3, 8, 8)),
@@ -160,6 +163,7 @@ def test_the_example_fits_the_stem(model: nn.Module, shape: tuple[int, ...]) -> 
     assert x.shape == shape
     assert x.dtype == torch.float64
     assert torch.equal(x, example_input(model, 8))
+    assert input_channels(model) == shape[1]
 
 
 def test_tresnet_folds_its_image_first() -> None:

@@ -161,6 +161,7 @@ def test_resolutions_are_sorted() -> None:
 @pytest.mark.parametrize(
     ("resolutions", "message"),
     [
+        (48, "resolutions is 48; a list of numbers of pixels is needed. Write [48]."),
         ((), "resolutions is empty; at least one"),
         ((64, 48, 64), "resolutions has 64 twice: 64,48,64; each resolution needs one BN set. Remove the repeat."),
         ((64, 0), "resolutions has 0: 64,0; positive whole numbers"),
@@ -249,6 +250,25 @@ class Computed(nn.Module):
         return self.bn(x) * self.twice
 
 
+class Named(nn.Module):
+    """Bears a name of the switchable network's own tensors, at the root or in its BatchNorm."""
+
+    def __init__(self, place: str, value: object) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+        setattr(self if place == "root" else self.bn, "rsconvert" if place == "root" else "at", value)
+
+    def forward(self, x):
+        return self.bn(x)
+
+
+@pytest.mark.parametrize("value", [nn.Parameter(torch.ones(1)), nn.BatchNorm2d(3), 3])
+@pytest.mark.parametrize(("place", "key"), [("root", "rsconvert"), ("bn", "bn.at")])
+def test_names_that_would_clash_are_refused(place: str, key: str, value: object) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"^Named has an attribute {key}; .* Rename it\.$"):
+        make_switchable(Named(place, value), (64, 32))
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -296,6 +316,14 @@ def test_a_name_is_kept_with_what_builds_it() -> None:
     net = make_switchable(timm.create_model("resnet10t", **kwargs), (64,), name="resnet10t", model_kwargs=kwargs)
     assert (net.source.num_classes, net.source.model_kwargs) == (7, {"in_chans": 1})
     assert make_switchable(timm.create_model("resnet10t"), (64,)).source.architecture is None
+    with pytest.raises(ConfigError, match="num_classes is '7'"):
+        make_switchable(timm.create_model("resnet10t"), (64,), name="resnet10t", model_kwargs={"num_classes": "7"})
+
+
+def test_a_function_s_name_is_kept_with_the_classes_it_was_given(tiny) -> None:
+    for kwargs in ({}, {"num_classes": 5}):
+        source = make_switchable(tiny(), (64,), name="mine.py:build", model_kwargs=kwargs).source
+        assert (source.num_classes, source.model_kwargs) == (5, kwargs)
 
 
 def test_arguments_without_a_name_are_refused(tiny) -> None:

@@ -1,5 +1,6 @@
 """torchvision's names: no download unasked, and what its builders do with weights."""
 
+import pytest
 import torch
 import torchvision
 
@@ -55,6 +56,29 @@ def test_torchvision_weights_leave_another_classifier_at_zero(monkeypatch) -> No
     assert not model.fc.weight.any()
     assert torch.equal(model.conv1.weight, donor.conv1.weight)
     assert (source.preprocessing.interpolation, source.preprocessing.crop_pct) == ("bilinear", 0.875)
+
+
+@pytest.mark.filterwarnings("ignore:auxiliary heads in the pretrained googlenet")
+@pytest.mark.parametrize(
+    ("name", "heads"), [("googlenet", ("aux1.fc2", "aux2.fc2", "fc")), ("inception_v3", ("AuxLogits.fc", "fc"))]
+)
+def test_auxiliary_heads_start_anew_with_the_classifier(name: str, heads: tuple[str, ...], monkeypatch) -> None:
+    donor = torchvision.models.get_model(name, weights=None, init_weights=False)
+    for loader in (LOADER, "torch.hub.load_state_dict_from_url"):
+        monkeypatch.setattr(loader, lambda *args, **kwargs: donor.state_dict())
+    model = create_model(f"torchvision/{name}", pretrained=True, num_classes=4, model_kwargs={"aux_logits": True})
+    new = source_of(model).new_classifier
+    assert set(new) == {f"{head}.{tensor}" for head in heads for tensor in ("weight", "bias")}
+    state, old = model.state_dict(), donor.state_dict()
+    assert not any(state[key].any() for key in new)
+    assert all(torch.equal(value, old[key]) for key, value in state.items() if key not in new)
+
+
+def test_segmentation_is_built_again_for_its_classes() -> None:
+    model = create_model("torchvision/lraspp_mobilenet_v3_large", num_classes=4)
+    assert source_of(model).num_classes == 4
+    assert rebuilt(model).state_dict()["classifier.low_classifier.weight"].shape[0] == 4
+    assert source_of(create_model("torchvision/lraspp_mobilenet_v3_large")).num_classes is None
 
 
 def test_old_names_in_a_file_are_read(monkeypatch) -> None:

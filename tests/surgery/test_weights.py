@@ -3,14 +3,11 @@
 from pathlib import Path
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import classifier_keys
-from rsconvert.surgery.weights import count_outputs, load_state, load_weights, zero_parameters
+from rsconvert.surgery.weights import load_state, load_weights
 
 
 @pytest.fixture
@@ -136,30 +133,3 @@ def test_a_torch_file_without_a_state_is_refused(content, tiny, tmp_path: Path) 
 def test_a_missing_file_is_refused(tiny, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a file; a safetensors or torch file"):
         load_weights(tiny(), tmp_path / "none.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("model", "keys", "outputs"),
-    [
-        (lambda: timm.create_model("resnet10t"), ["fc.weight", "fc.bias"], 1000),
-        (
-            lambda: timm.create_model("mobilenetv3_small_050", num_classes=9),
-            ["classifier.weight", "classifier.bias"],
-            9,
-        ),
-        (lambda: timm.create_model("resnet10t", num_classes=0), [], 0),
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1)), ["2.weight", "2.bias"], 6),
-        (lambda: nn.BatchNorm2d(3), [], None),
-    ],
-)
-def test_classifiers_by_name_or_by_place(model, keys: list[str], outputs: int | None) -> None:
-    assert classifier_keys(model()) == keys
-    assert count_outputs(model()) == outputs
-
-
-def test_a_new_classifier_starts_at_zero(tiny) -> None:
-    model = tiny()
-    zero_parameters(model, ["fc.weight"])
-    assert not model.fc.weight.any()
-    assert model.fc.bias.any()
-    assert model.fc.weight.requires_grad

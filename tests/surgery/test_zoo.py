@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def fixed():
 def words():
     return "a model"
 
+def build_boxes(num_classes=3):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5 * num_classes, 1))
+
+def neighbour():
+    from its_neighbour import WIDTH
+    return build(width=WIDTH)
+
+def leaves():
+    raise SystemExit("usage")
+
 def fails():
     raise KeyError("no weights\\nhere")
 
@@ -51,8 +62,9 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
 
 
 def rebuilt(model: torch.nn.Module) -> torch.nn.Module:
-    source = source_of(model)
-    return create_model(source.architecture, num_classes=source.num_classes, model_kwargs=source.model_kwargs)
+    source, kwargs = source_of(model), dict(source_of(model).model_kwargs)
+    classes = kwargs.pop("num_classes", None) if is_file_name(source.architecture) else source.num_classes
+    return create_model(source.architecture, num_classes=classes, model_kwargs=kwargs)
 
 
 def test_a_timm_name() -> None:
@@ -72,16 +84,48 @@ def test_no_weights_leave_the_classifier_as_the_architecture_draws_it() -> None:
 def test_a_function_in_a_file(file: str) -> None:
     model = create_model(f"{file}:build", num_classes=5, model_kwargs={"width": 8})
     source = source_of(model)
-    assert (source.architecture, source.num_classes, source.model_kwargs) == (f"{file}:build", 5, {"width": 8})
+    assert (source.architecture, source.num_classes) == (f"{file}:build", 5)
+    assert source.model_kwargs == {"width": 8, "num_classes": 5}
     assert rebuilt(model)[4].weight.shape == (5, 8)
     net = make_switchable(model, (64, 32))
     assert pickle.loads(pickle.dumps(net)).resolutions == (64, 32)
 
 
-def test_a_function_without_classes_is_built_again_by_its_count(file: str) -> None:
-    model = create_model(f"{file}:fixed")
-    assert source_of(model).num_classes == 6
-    assert rebuilt(model)[4].weight.shape == (6, 4)
+@pytest.mark.parametrize(("name", "outputs"), [("fixed", 6), ("build", 3)])
+def test_classes_that_were_not_given_are_not_recorded_as_given(name: str, outputs: int, file: str) -> None:
+    model = create_model(f"{file}:{name}")
+    assert (source_of(model).num_classes, source_of(model).model_kwargs) == (outputs, {})
+    assert rebuilt(model)[4].weight.shape == (outputs, 4)
+    assert source_of(create_model(f"{file}:{name}", num_classes=outputs)).num_classes == outputs
+
+
+def test_a_function_without_logits_is_told_its_classes(file: str) -> None:
+    model = create_model(f"{file}:build_boxes", num_classes=2)
+    assert (source_of(model).num_classes, source_of(model).model_kwargs) == (2, {"num_classes": 2})
+    assert rebuilt(model)[2].weight.shape == (10, 4, 1, 1)
+    assert source_of(create_model(f"{file}:build_boxes")).num_classes is None
+
+
+def test_a_file_imports_its_neighbours(file: str) -> None:
+    (Path(file).parent / "its_neighbour.py").write_text("WIDTH = 6")
+    before = list(sys.path)
+    assert create_model(f"{file}:neighbour")[1].weight.shape == (6,)
+    with pytest.raises(UnsupportedModelError):
+        create_model(f"{file}:fails")
+    assert sys.path == before
+
+
+@pytest.mark.parametrize("classes", [-1, 2.0, "3", True])
+@pytest.mark.parametrize("name", ["resnet10t", "torchvision/resnet18"])
+def test_a_malformed_number_of_classes_is_refused(name: str, classes) -> None:
+    with pytest.raises(ConfigError, match=r"^num_classes is .*; a whole number of at least 0 is accepted\. Give .*$"):
+        create_model(name, num_classes=classes)
+
+
+def test_a_network_of_features_has_no_classes() -> None:
+    model = create_model("resnet10t", model_kwargs={"features_only": True})
+    assert (source_of(model).num_classes, source_of(model).new_classifier) == (None, ())
+    assert source_of(create_model("resnet10t", num_classes=0)).num_classes == 0
 
 
 @pytest.mark.parametrize(
@@ -95,6 +139,7 @@ def test_a_function_without_classes_is_built_again_by_its_count(file: str) -> No
         ("fixed", {"num_classes": 5}, "has 6 outputs and num_classes is 5; the same number is needed."),
         ("words", {}, "returned str; an nn.Module is needed."),
         ("fails", {}, "can't be built: KeyError: 'no weights\\nhere'"),
+        ("leaves", {}, "can't be built: SystemExit: usage"),
         ("missing", {}, "has no function missing; one that returns the model is needed."),
         ("constant", {}, "has no function constant"),
     ],
@@ -112,6 +157,9 @@ def test_a_missing_or_broken_file(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import no_such_package\n")
     with pytest.raises(UnsupportedModelError, match=r"broken.py:build can't be built: ModuleNotFoundError: .*no_such"):
         create_model(f"{tmp_path}/broken.py:build")
+    (tmp_path / "script.py").write_text("raise SystemExit(1)\n")
+    with pytest.raises(UnsupportedModelError, match=r"script.py:build can't be built: SystemExit: 1; "):
+        create_model(f"{tmp_path}/script.py:build")
 
 
 def test_file_names() -> None:
