@@ -2,6 +2,9 @@
 
 import importlib
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -394,7 +397,8 @@ def test_ctrl_c_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("rsconvert.training.finetune"), "evaluate", interrupted)
+    monkeypatch.setattr(importlib.import_module("rsconvert.training.finetune"), "measure", interrupted)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command would ignore further ones, here for good
     assert "interrupted" in finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
 
 
@@ -406,3 +410,18 @@ def test_debug_shows_the_traceback() -> None:
 def test_a_wrong_option_is_a_usage_error() -> None:
     assert run("wrap").exit_code == 2
     assert run("wrap", NAME, "--no-such-option").exit_code == 2
+
+
+def test_a_result_that_can_not_be_printed_is_one_line(checkpoint: Path) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "rsconvert", "inspect", str(checkpoint)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_network_of_one_channel_has_no_use_for_photos(images: Path, tmp_path: Path) -> None:
+    path = tmp_path / "grey.safetensors"
+    done("wrap", NAME, "--no-pretrained", "--model-kwargs", "in_chans=1", "--resolutions", "48", "-o", path)
+    assert "1 channels" in refused("evaluate", path, "--data", images)

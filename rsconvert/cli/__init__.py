@@ -3,6 +3,7 @@
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import signal
 from typing import Any
 
 import click
@@ -25,7 +26,14 @@ class _Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:
+            raise  # click's own: a reader that has seen enough is no error
+        except OSError as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(f"{error}; a place with room is needed. Check it, or see --debug.") from error
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
             raise click.ClickException("interrupted; what was written before is intact.") from None
 
 

@@ -1,5 +1,6 @@
 """Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
 
+from rsconvert.data.interrupts import blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
     EpochSampler,
@@ -34,6 +35,7 @@ __all__ = [
     "Split",
     "TrainingViews",
     "ViewLoader",
+    "blocked_interrupts",
     "decode",
     "evaluation_loader",
     "evaluation_views",
@@ -41,6 +43,7 @@ __all__ = [
     "normalize",
     "open_split",
     "open_train_val",
+    "postponed_interrupts",
     "training_loader",
     "training_views",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from rsconvert.data.interrupts import blocked_interrupts
 from rsconvert.data.sets import Samples
 from rsconvert.data.views import Crop, Flip, evaluation_views, training_views
 from rsconvert.errors import ConfigError, DataError
@@ -113,7 +114,7 @@ class ViewLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
+        for batch in self._started():
             if isinstance(batch, DataError):
                 # Not the object itself: this frame would hold it, it would hold this frame, and a loader freed with
                 # such a cycle waits five seconds for its workers.
@@ -121,6 +122,14 @@ class ViewLoader:
             views, targets = batch
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets
+
+    def _started(self) -> Iterator[Any]:
+        with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
+            return iter(self._batches)
+
+    def close(self) -> None:
+        """End the worker processes; another iteration starts new ones."""
+        self._batches._iterator = None
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order and the randomness of the next iteration; evaluation has neither."""
@@ -165,8 +174,9 @@ def training_loader(
     )
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (batch_size if drop_last else 1):
+        share = " per process" if world_size > 1 else ""
         raise DataError(
-            f"the training set has {len(sampler)} images per process, fewer than one batch of {batch_size}; every "
+            f"the training set has {len(sampler)} images{share}, fewer than one batch of {batch_size}; every "
             f"batch must be full. Choose a batch size of at most {len(sampler)}, or add images."
         )
     batches = _batches(dataset, sampler, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory)
@@ -200,8 +210,10 @@ def evaluation_loader(
 def _batches(
     dataset: Dataset[Any], sampler: Any, batch_size: int, workers: int, *, drop_last: bool, pin_memory: bool
 ) -> DataLoader[Any]:
-    if batch_size < 1 or workers < 0:
-        raise ConfigError(f"batch_size is {batch_size}, workers {workers}; choose at least 1 and at least 0.")
+    if not 1 <= batch_size < 2**31 or workers < 0:
+        raise ConfigError(
+            f"batch_size is {batch_size}, workers {workers}; 1 to 2**31 - 1 and at least 0 are accepted. Change them."
+        )
     return DataLoader(
         dataset,
         batch_size=batch_size,

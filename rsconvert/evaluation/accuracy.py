@@ -1,20 +1,33 @@
 """Accuracy at every resolution, and of the ensemble, with every image decoded once for all of them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Samples, ViewLoader, evaluation_loader, normalize, open_split
+from rsconvert.data import Samples, ViewLoader, evaluation_loader, normalize, open_split, postponed_interrupts
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation.cost import multiply_adds
-from rsconvert.surgery import SwitchableModel
+from rsconvert.evaluation.device import choose_device
+from rsconvert.evaluation.memory import plain_memory_errors
+from rsconvert.surgery import SwitchableModel, check_resolutions, input_channels
 
-__all__ = ["Accuracy", "Evaluation", "check_classes", "count_hits", "evaluate"]
+__all__ = [
+    "Accuracy",
+    "Evaluation",
+    "check_classes",
+    "count_hits",
+    "evaluate",
+    "measure",
+    "validation_loader",
+]
+
+_PRECISIONS = (None, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Evaluation:
 
 def evaluate(
     net: SwitchableModel,
-    data: str | Samples,
+    data: str | Path | Samples,
     resolutions: Sequence[int] | None = None,
     *,
     batch_size: int = 64,
@@ -75,34 +88,87 @@ def evaluate(
     """Measure a network on labelled images at trained and interpolated resolutions.
 
     Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
-    resolutions by softmax(alpha) (RS-Nets, Eq. 4). The network's modes are left as they are.
+    resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples.
         resolutions: in pixels, reported in this order; None takes the trained ones.
         device: where to compute, and where the network stays; None keeps it where it is.
-        amp: the precision of autocast; None computes in the network's own.
+        amp: the precision of autocast, bfloat16 or float16; None computes in the network's own.
         data_root: where a timm data-set string finds its files.
         progress: show a bar on stderr.
     Raises:
         DataError: there are no images; one can't be read; the classes of the data are not those of the network.
         ResolutionError: a resolution is malformed, or does not work in the network.
         UnsupportedModelError: the network's output is not logits (N, C).
+        ConfigError: a setting is unusable, or there is no such device here.
+        TrainingError: memory ran out.
     """
-    samples = open_split(data, "val", root=data_root) if isinstance(data, str) else data
+    if amp not in _PRECISIONS:
+        raise ConfigError(f"amp is {amp!r}; torch.bfloat16, torch.float16 or None is accepted. Change it.")
+    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     if len(samples) == 0:
         raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
     check_classes(net, samples)
     asked = net.resolutions if resolutions is None else tuple(dict.fromkeys(resolutions))
-    if device is not None:
-        net.to(device)
+    with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
+        if device is not None:
+            net.to(choose_device(str(device)))
+        with closing(validation_loader(net, samples, asked, batch_size=batch_size, workers=workers)) as loader:
+            return measure(net, loader, asked, amp=amp, progress=progress, check=check)
+
+
+def validation_loader(
+    net: SwitchableModel,
+    samples: Samples,
+    resolutions: Sequence[int] | None = None,
+    *,
+    batch_size: int,
+    workers: int,
+) -> ViewLoader:
+    """Return the images as a network sees them, cropped as its preprocessing says; None takes its resolutions.
+
+    Raises:
+        ConfigError, ResolutionError: a setting is unusable.
+    """
+    asked = net.resolutions if resolutions is None else resolutions
+    for r in asked:
+        check_resolutions([r])
+    return evaluation_loader(
+        samples,
+        asked,
+        batch_size=batch_size,
+        workers=workers,
+        crop_pct=_crop_pct(net, asked),
+        interpolation=net.source.preprocessing.interpolation,
+        pin_memory=net.alpha.device.type == "cuda",
+    )
+
+
+def measure(
+    net: SwitchableModel,
+    loader: ViewLoader,
+    resolutions: Sequence[int] | None = None,
+    *,
+    amp: torch.dtype | None = None,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Measure a network on the batches of `validation_loader`, which may be used again.
+
+    Args:
+        resolutions: those of the loader; None takes the trained ones.
+        check: is called after each batch, and may raise.
+    Raises:
+        DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
+    """
+    asked = net.resolutions if resolutions is None else resolutions
     paths = {r: net.at(r) for r in asked}
-    loader = _loader(net, samples, asked, batch_size, workers)
     costs = {r: multiply_adds(path, r) for r, path in paths.items()}
-    hits = _measure(net, paths, loader, amp, progress)
-    rates = {key: _rate(pair, len(samples)) for key, pair in hits.items()}
+    hits, count = _hits(net, paths, loader, amp, progress, check)
+    rates = {key: _rate(pair, count) for key, pair in hits.items()}
     rows = {r: replace(rates[r], multiply_adds=costs[r], interpolated=r not in net.resolutions) for r in asked}
-    return Evaluation(len(samples), rows, rates.get(None))
+    return Evaluation(count, rows, rates.get(None))
 
 
 def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
@@ -113,11 +179,16 @@ def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def check_classes(net: SwitchableModel, samples: Samples) -> None:
-    """Compare the classifier with the classes of the data.
+    """Compare what the network takes and gives with what the data holds: colours and classes.
 
     Raises:
-        DataError: their number differs, or the network was trained on classes of other names, or in another order.
+        DataError: the network does not take three colours; the number of classes differs, or the network was trained
+            on classes of other names, or in another order.
     """
+    if input_channels(net) != 3:
+        raise DataError(
+            f"the network takes {input_channels(net)} channels; images have 3. Convert a network of three channels."
+        )
     outputs, known, names = net.source.num_classes, net.source.class_names, samples.classes
     if names is None:
         return
@@ -134,31 +205,19 @@ def check_classes(net: SwitchableModel, samples: Samples) -> None:
         )
 
 
-def _loader(
-    net: SwitchableModel, samples: Samples, resolutions: Sequence[int], batch_size: int, workers: int
-) -> ViewLoader:
-    return evaluation_loader(
-        samples,
-        resolutions,
-        batch_size=batch_size,
-        workers=workers,
-        crop_pct=_crop_pct(net, resolutions),
-        interpolation=net.source.preprocessing.interpolation,
-        pin_memory=net.alpha.device.type == "cuda",
-    )
-
-
 @torch.no_grad()
-def _measure(
+def _hits(
     net: SwitchableModel,
     paths: Mapping[int, nn.Module],
     loader: ViewLoader,
     amp: torch.dtype | None,
     progress: bool,
-) -> dict[int | None, Tensor]:
-    """Count the hits of each path, and under None those of the ensemble."""
+    check: Callable[[], None],
+) -> tuple[dict[int | None, Tensor], int]:
+    """Count the hits of each path, under None those of the ensemble; and the images."""
     whole = set(net.resolutions) <= paths.keys()
     hits: dict[int | None, Tensor] = {}
+    count = 0
     with _eval_mode(paths.values()):
         for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
             logits: dict[int | None, Tensor] = {
@@ -170,7 +229,9 @@ def _measure(
                 logits[None] = _ensemble(net, logits)
             here = target.to(net.alpha.device, non_blocking=True)
             hits = {key: count_hits(value, here) + hits.get(key, 0) for key, value in logits.items()}
-    return hits
+            count += len(target)
+            check()
+    return hits, count
 
 
 def _logits(net: SwitchableModel, path: nn.Module, view: Tensor, amp: torch.dtype | None) -> Tensor:

@@ -23,7 +23,7 @@ _FROM_0: _Rule = (lambda x: 0 <= x < math.inf, "0 or more")
 _BELOW_1: _Rule = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
 _RULES: dict[str, _Rule] = {
     "epochs": _AT_LEAST_1,
-    "batch_size": _AT_LEAST_1,
+    "batch_size": (lambda x: 1 <= x < 2**31, "1 to 2**31 - 1"),
     "lr": _ABOVE_0,
     "alpha_lr": _ABOVE_0,
     "momentum": _BELOW_1,

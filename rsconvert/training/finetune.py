@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rsconvert.data import Samples, ViewLoader, normalize, open_train_val, training_loader
+from rsconvert.data import Samples, ViewLoader, normalize, open_train_val, postponed_interrupts, training_loader
 from rsconvert.errors import ConfigError, DataError, TrainingError
-from rsconvert.evaluation import Evaluation, check_classes, evaluate
+from rsconvert.evaluation import (
+    Evaluation,
+    check_classes,
+    choose_device,
+    choose_precision,
+    measure,
+    plain_memory_errors,
+    validation_loader,
+)
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.device import choose_device, choose_precision
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 from rsconvert.training.optimizer import create_optimizer, create_schedule
@@ -30,7 +37,7 @@ Row = dict[str, Any]
 
 def finetune(
     net: SwitchableModel,
-    data: str | tuple[Samples, Samples],
+    data: str | Path | tuple[Samples, Samples],
     output: str | Path | None = None,
     config: FinetuneConfig | None = None,
     *,
@@ -42,7 +49,7 @@ def finetune(
 
     The network is trained in place. Each step takes one crop of every image, resizes it to S views, runs path i on
     view i and sums the losses. The network's mode, device, memory format and ``requires_grad`` flags are left as
-    training needs them; torch's global generator is left alone.
+    training needs them; torch's global generator is left alone. Ctrl-C takes effect after the step in progress.
 
     Args:
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
@@ -56,47 +63,67 @@ def finetune(
     Raises:
         ConfigError: a setting does not fit the network or the device.
         DataError: the classes do not fit the network, or an image can't be read.
-        TrainingError: the loss or a weight is not finite.
+        TrainingError: the loss or a weight is not finite; the network fails in train mode; memory ran out.
         CheckpointError: the run folder holds a run, or can't be written.
     """
     config = config or FinetuneConfig()
-    train, val = open_train_val(data, root=config.data_root) if isinstance(data, str) else data
+    train, val = open_train_val(str(data), root=config.data_root) if isinstance(data, str | Path) else data
     _check_data(net, train, val)
     folder = None if output is None else RunFolder(output, force=force)
-    run = _Run(net, train, val, config, progress)
-    if folder is not None:
-        folder.start(config, run.facts())
+    with (
+        plain_memory_errors(config.batch_size, config.workers),
+        postponed_interrupts() as check,
+        closing(_Run(net, train, val, config, progress, check)) as run,
+        _seeded(config.seed, run.device),
+    ):
+        if folder is not None:
+            folder.start(config, run.facts())
+        return _all_epochs(run, folder, on_epoch)
+
+
+def _all_epochs(run: "_Run", folder: RunFolder | None, on_epoch: Callable[[Row], None] | None) -> list[Row]:
     rows = []
-    with _seeded(config.seed, run.device):
-        for epoch in range(config.epochs):
-            row, result = run.epoch(epoch)
-            rows.append(row)
-            if folder is not None:
-                folder.add_epoch(net, row, result.mean_top1)
-            if on_epoch is not None:
-                on_epoch(row)
+    for epoch in range(run.config.epochs):
+        row, result = run.epoch(epoch)
+        rows.append(row)
+        if folder is not None:
+            folder.add_epoch(run.net, row, result.mean_top1)
+        if on_epoch is not None:
+            on_epoch(row)
     return rows
 
 
 class _Run:
-    """What lives as long as one run: loader, optimizer, schedule, scaler."""
+    """What lives as long as one run: loaders, optimizer, schedule, scaler."""
 
     def __init__(
-        self, net: SwitchableModel, train: Samples, val: Samples, config: FinetuneConfig, progress: bool
+        self,
+        net: SwitchableModel,
+        train: Samples,
+        val: Samples,
+        config: FinetuneConfig,
+        progress: bool,
+        check: Callable[[], None],
     ) -> None:
-        self.net, self.val, self.config, self.progress = net, val, config, progress
+        self.net, self.config, self.progress, self.check = net, config, progress, check
         self.device = choose_device(config.device)
         self.amp = choose_precision(config.amp, self.device)
         self.dtype = _dtype(net)
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.loader = _loader(net, train, config, self.device)
         net.to(device=self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.val_loader = validation_loader(net, val, batch_size=max(64, config.batch_size), workers=config.workers)
         self.objective = Objective(net, config, self.amp)
         self.optimizer = create_optimizer(net, config)
         self.schedule = create_schedule(self.optimizer, config, len(self.loader))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp is torch.float16)
         self.steps = 0
         net.source = replace(net.source, class_names=train.classes)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.loader.close()
+        self.val_loader.close()
 
     def facts(self) -> dict[str, Any]:
         """Return what the settings amount to."""
@@ -113,14 +140,7 @@ class _Run:
         started = time.perf_counter()
         losses = self._train(epoch) / len(self.loader)
         speed = self._images() / (time.perf_counter() - started)
-        result = evaluate(
-            self.net,
-            self.val,
-            batch_size=max(64, self.config.batch_size),
-            workers=self.config.workers,
-            amp=self.amp,
-            progress=self.progress,
-        )
+        result = measure(self.net, self.val_loader, amp=self.amp, progress=self.progress, check=self.check)
         row = self._row(epoch, losses, result, speed)
         self.net.source = replace(self.net.source, new_classifier=(), training=_record(self.config, self.facts(), row))
         return row, result
@@ -142,6 +162,7 @@ class _Run:
                 sums += parts
                 bar.update(len(target))
                 bar.set_postfix(loss=f"{parts[0]:.3f}", refresh=False)
+                self.check()
         # A last step that ran away leaves no loss behind to tell.
         weights = torch.stack([parameter.detach().double().sum() for parameter in self.net.parameters()])
         self._check_finite("the sum of the weights", weights.sum(), epoch)

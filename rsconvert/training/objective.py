@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rsconvert.errors import ConfigError, DataError, TrainingError
+from rsconvert.errors import ConfigError, DataError, RSConvertError, TrainingError
+from rsconvert.evaluation import is_memory_error
 from rsconvert.surgery import SwitchableModel, classifier_keys
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.mred import MREDLoss, mred_loss
@@ -47,11 +48,11 @@ class Objective(nn.Module):
         """Return the loss of S normalized views, each (N, C, H, W), and targets (N,).
 
         Raises:
-            TrainingError: the network returns something other than one tensor of logits.
+            TrainingError: the network fails, or returns something other than one tensor of logits.
             DataError: a target is beyond the network's outputs.
         """
         with torch.autocast(views[0].device.type, self.amp, enabled=self.amp is not None):
-            logits = self.net(views=views)
+            logits = [self._logits(r, view) for r, view in zip(self.net.resolutions, views, strict=True)]
         _check_output(logits[0])
         _check_targets(target, logits[0].shape[1])
         config = self.config
@@ -63,6 +64,19 @@ class Objective(nn.Module):
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )
+
+    def _logits(self, resolution: int, view: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.net.at(resolution)(view)
+        except Exception as error:  # whatever the network's own code raises
+            if isinstance(error, RSConvertError) or is_memory_error(error):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrainingError(
+                f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); BatchNorm "
+                "needs more than one value per channel. Raise batch_size, or choose larger resolutions."
+            ) from error
+        return logits
 
 
 def _trained(net: SwitchableModel, part: str) -> set[nn.Parameter]:

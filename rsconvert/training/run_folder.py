@@ -60,6 +60,10 @@ class RunFolder:
         Raises:
             CheckpointError: there is no room on the disk.
         """
+        # First, so that the best of an earlier run is replaced at once and never stands beside a row of this one.
+        if top1 > self.best_top1:
+            save(net, self.best)
+            self.best_top1 = top1
         save(net, self.last)
         try:
             if self._fresh:
@@ -70,12 +74,8 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} can't be written ({error}); room on the disk is needed. Make room."
             ) from error
-        if top1 > self.best_top1:
-            save(net, self.best)
-            self.best_top1 = top1
 
     def _replace_earlier(self, row: Mapping[str, Any]) -> None:
-        self.best.unlink(missing_ok=True)
         self.config.write_text(self._settings, encoding="utf-8")
         with open(self.summary, "w", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, list(row)).writeheader()

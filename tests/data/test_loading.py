@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import multiprocessing
 import signal
 import weakref
 from collections import Counter
@@ -199,7 +200,7 @@ def test_a_loader_that_failed_leaves_no_cycle_behind(tmp_path):
 
 
 def test_fewer_images_than_a_batch_is_refused(samples):
-    with pytest.raises(DataError, match=r"has 7 images per process, .* batch of 8; .* batch size of at most 7"):
+    with pytest.raises(DataError, match=r"has 7 images, .* batch of 8; .* batch size of at most 7"):
         train(samples, batch_size=8)
     assert len(train(samples, batch_size=8, drop_last=False)) == 1
     with pytest.raises(DataError, match="has 3 images per process"):
@@ -213,10 +214,25 @@ def test_a_bad_setting_is_refused_before_any_worker_starts(samples):
         train(samples, resolutions=())
     with pytest.raises(ConfigError, match="crop_pct has 3 numbers for 2 resolutions"):
         evaluation_loader(samples, RESOLUTIONS, batch_size=2, workers=0, crop_pct=(1, 1, 1))
-    with pytest.raises(ConfigError, match="batch_size is 0, workers 0; choose"):
+    with pytest.raises(ConfigError, match="batch_size is 0, workers 0; 1 to"):
         evaluation_loader(samples, RESOLUTIONS, batch_size=0, workers=0)
+    with pytest.raises(ConfigError, match="batch_size is 2147483648"):
+        evaluation_loader(samples, RESOLUTIONS, batch_size=2**31, workers=0)
     with pytest.raises(ConfigError, match="workers -1"):
         train(samples, workers=-1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_can_be_used_again_and_after_its_end(samples, workers):
+    others = set(multiprocessing.active_children())
+    loader = evaluation_loader(samples, RESOLUTIONS, batch_size=3, workers=workers)
+    passes = [list(loader), list(loader)]
+    assert len(set(multiprocessing.active_children()) - others) == workers
+    loader.close()
+    assert set(multiprocessing.active_children()) <= others
+    passes.append(list(loader))
+    assert equal(passes[0], passes[1])
+    assert equal(passes[0], passes[2])
 
 
 class _WorkerFacts(torch.utils.data.Dataset):

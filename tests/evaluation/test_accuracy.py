@@ -1,6 +1,7 @@
 """evaluate: hits counted by hand, the ensemble against NumPy, every image read once, the network left as it was."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +15,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from rsconvert.data import Preprocessing, Samples, evaluation_loader, normalize
-from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
-from rsconvert.evaluation import Accuracy, Evaluation, check_classes, count_hits, evaluate
+from rsconvert.errors import ConfigError, DataError, ResolutionError, TrainingError, UnsupportedModelError
+from rsconvert.evaluation import (
+    Accuracy,
+    Evaluation,
+    check_classes,
+    count_hits,
+    evaluate,
+    measure,
+    validation_loader,
+)
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -220,6 +229,56 @@ def test_autocast_computes_in_the_asked_precision(net: SwitchableModel, samples:
     assert seen == [torch.bfloat16]
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"device": "banana"}, "device is 'banana'"),
+        ({"amp": "bf16"}, r"amp is 'bf16'; torch\.bfloat16"),
+        ({"amp": torch.float32}, r"amp is torch\.float32"),
+        ({"batch_size": 2**40}, "batch_size is 1099511627776"),
+    ],
+)
+def test_settings_are_refused_in_one_line(
+    net: SwitchableModel, samples: Samples, options: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        evaluate(net, samples, workers=0, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_out_of_memory_is_one_line(net: SwitchableModel, samples: Samples) -> None:
+    def full(_: nn.Module, args: tuple[Tensor]) -> None:
+        if len(args[0]) > 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried\nbacktrace")
+
+    net.at(24).conv.register_forward_pre_hook(full)
+    with pytest.raises(
+        TrainingError, match=r"^memory ran out.*can't allocate.*Lower batch_size \(it is 64\)"
+    ) as caught:
+        evaluate(net, samples, workers=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_ctrl_c_takes_effect_after_the_batch(net: SwitchableModel, samples: Samples, photos: Photos) -> None:
+    def press(_: nn.Module, args: tuple[Tensor]) -> None:
+        if len(args[0]) > 1:
+            signal.raise_signal(signal.SIGINT)
+
+    net.at(32).conv.register_forward_pre_hook(press)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(net, samples, batch_size=5, workers=0)
+    assert photos.reads == Counter(range(5))
+
+
+def test_one_loader_serves_many_measurements(net: SwitchableModel, samples: Samples) -> None:
+    loader = validation_loader(net, samples, batch_size=4, workers=1)
+    first = measure(net, loader)
+    assert first == evaluate(net, samples, workers=0)
+    net.get_parameter("conv.weight").data.neg_()
+    assert measure(net, loader) == evaluate(net, samples, workers=0) != first
+    loader.close()
+
+
 def test_fewer_than_five_classes_are_all_among_the_first_five() -> None:
     net = make_switchable(Tiny(classes=2), (16, 8))
     found = evaluate(net, Samples(Photos((0, 1, 1)), "photos", ("a", "b")), workers=0)
@@ -230,7 +289,7 @@ def test_a_folder_may_hold_its_images(net: SwitchableModel, tmp_path: Path) -> N
     for index, name in enumerate(CLASSES):
         (tmp_path / "val" / name).mkdir(parents=True)
         Image.fromarray(Photos().pixels[index]).save(tmp_path / "val" / name / "x.png")
-    assert evaluate(net, str(tmp_path), workers=0).count == 8
+    assert evaluate(net, str(tmp_path), workers=0).count == evaluate(net, tmp_path, workers=0).count == 8
     (tmp_path / "val" / "c" / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"c.x\.png"):
         evaluate(net, str(tmp_path), workers=0)

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import multiprocessing
 import random
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,6 +42,10 @@ def state(net: nn.Module) -> dict[str, Tensor]:
 
 def changed(net: SwitchableModel, before: dict[str, Tensor]) -> set[str]:
     return {name for name, tensor in net.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def children() -> set[int | None]:
+    return {process.pid for process in multiprocessing.active_children()}
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -262,7 +268,7 @@ def test_best_is_the_epoch_of_the_highest_mean(
         rows = {r: Accuracy(top1, 100.0) for r, top1 in zip(net.resolutions, next(tables), strict=True)}
         return Evaluation(12, rows, None)
 
-    monkeypatch.setattr(MODULE, "evaluate", scripted)
+    monkeypatch.setattr(MODULE, "measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
     epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}
@@ -360,6 +366,49 @@ def test_an_interrupt_leaves_the_last_full_epoch(net: SwitchableModel, photos: s
     plain.conv2._forward_pre_hooks.clear()
     kept = load(tmp_path / "last.safetensors", model=plain).state_dict()
     assert all(torch.equal(tensor, after_one[name]) for name, tensor in kept.items())
+
+
+def test_ctrl_c_takes_effect_after_the_step(net: SwitchableModel, photos: str) -> None:
+    others, steps = children(), []
+
+    def press(*_: object) -> None:
+        steps.append(len(steps))
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    net.at(16).conv2.register_forward_pre_hook(press)
+    before = net.get_parameter("conv1.weight").detach().clone()
+    with pytest.raises(KeyboardInterrupt):
+        finetune(net, photos, config=settings(epochs=2, workers=1))
+    assert steps == [0]
+    assert not torch.equal(net.get_parameter("conv1.weight"), before), "the step is done"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert children() <= others
+
+
+def test_the_workers_of_a_run_are_started_once(net: SwitchableModel, photos: str) -> None:
+    others, seen = children(), []
+    finetune(net, Path(photos), config=settings(epochs=3, workers=1), on_epoch=lambda _: seen.append(children()))
+    assert seen[0] == seen[1] == seen[2]
+    assert len(seen[0] - others) == 2, "one for training, one for evaluation"
+    assert children() <= others
+
+
+def test_maps_of_one_value_are_refused_in_train_mode(make_net: MakeNet, photos: str) -> None:
+    with pytest.raises(
+        TrainingError, match=r"resolution 7 does not train .*\(1, 3, 7, 7\).*Raise batch_size"
+    ) as caught:
+        finetune(make_net((32, 7)), photos, config=settings(batch_size=1))
+    assert "\n" not in str(caught.value)
+
+
+def test_out_of_memory_is_one_line(net: SwitchableModel, photos: str) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to")
+
+    net.at(24).conv2.register_forward_pre_hook(full)
+    with pytest.raises(TrainingError, match=r"^memory ran out.*Lower batch_size \(it is 8\) or workers \(0\)\.$"):
+        finetune(net, photos, config=settings())
 
 
 def test_splits_of_other_classes_are_refused(net: SwitchableModel, photos: str, tmp_path: Path) -> None:

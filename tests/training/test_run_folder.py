@@ -99,17 +99,21 @@ def test_a_full_disk_in_the_first_epoch_keeps_the_earlier_run(
 def test_the_best_of_an_earlier_run_never_stands_beside_a_new_one(
     tmp_path: Path, net: SwitchableModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started(tmp_path).add_epoch(net, {"epoch": 1}, 99.0)
+    started(tmp_path).add_epoch(alpha(net, 1.0), {"epoch": 1}, 99.0)
+    old, seen = contents(tmp_path), []
 
     def full(net: SwitchableModel, path: Path) -> None:
-        if path.name == "best.safetensors":
+        seen.append(contents(tmp_path))
+        if path.name == "last.safetensors":
             raise CheckpointError("no room")
         save(net, path)
 
     monkeypatch.setattr(module, "save", full)
     with pytest.raises(CheckpointError, match="no room"):
-        started(tmp_path, force=True).add_epoch(net, {"epoch": 1}, 1.0)
-    assert set(contents(tmp_path)) == FILES - {"best.safetensors"}
+        started(tmp_path, force=True).add_epoch(alpha(net, 2.0), {"epoch": 1}, 1.0)
+    assert [files["best.safetensors"] == old["best.safetensors"] for files in seen] == [True, False]
+    assert all(set(files) == FILES for files in seen), "at no moment is there no best"
+    assert contents(tmp_path) == {**old, "best.safetensors": seen[-1]["best.safetensors"]}
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rsconvert.errors import ConfigError
-from rsconvert.training.device import choose_device, choose_precision
+from rsconvert.evaluation.device import choose_device, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -24,6 +24,7 @@ def test_a_device_that_is_not_here_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=f"device is '{name}'") as caught:
         choose_device(name)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 180
 
 
 def test_the_precision_by_name() -> None:

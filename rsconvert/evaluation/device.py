@@ -1,5 +1,7 @@
 """Where to compute, and in which precision."""
 
+import textwrap
+
 import torch
 
 from rsconvert.errors import ConfigError
@@ -22,7 +24,8 @@ def choose_device(name: str | None) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError, ImportError) as error:  # torch has one of each for what it lacks
-        reason = str(error).splitlines()[0].rstrip(".")
+        sentence = str(error).splitlines()[0].split(". ")[0].rstrip(".")
+        reason = textwrap.shorten(sentence, 80, placeholder=" …")
         raise ConfigError(f"device is {name!r}, which can't be used ({reason}); try cpu or cuda.") from error
     return device
 
