@@ -28,8 +28,9 @@ def commands_page() -> str:
 def _settings() -> list[str]:
     """Return the table of everything that --config and --set reach."""
     text = inspect.getdoc(FinetuneConfig) or ""
-    meanings = dict(re.findall(r"^    (\w+): (.*)$", text, re.MULTILINE))
-    rows = [f"| `{f.name}` | `{f.default}` | {meanings[f.name]} |" for f in fields(FinetuneConfig)]
+    meanings = dict(re.findall(r"^    (\w+): (.*)$", text.replace("``", "`"), re.MULTILINE))
+    told = {"lr": "0.005 · batch_size / 32 / S", "crop_aspect": "(3/4, 4/3)"}
+    rows = [f"| `{f.name}` | `{told.get(f.name, f.default)}` | {meanings[f.name]} |" for f in fields(FinetuneConfig)]
     head = ["## Settings of finetune", "", "For `--config FILE.toml` and `--set KEY=VALUE`.", ""]
     return [*head, "| setting | default | meaning |", "|---|---|---|", *rows]
 

@@ -93,7 +93,12 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 Image.new("RGB", (size, size), (i, size, 0)).save(folder / f"{i}.png")
     monkeypatch.chdir(tmp_path)
     small = {'"resnet50", pretrained=True, num_classes=10': '"test_efficientnet", num_classes=2'}
-    small |= {"(224, 192, 160, 128, 96)": "(64, 32)", "160, 160": "64, 64", "at(128)": "at(48)"}
+    small |= {
+        "epochs=4), progress=True": "epochs=1, workers=0, batch_size=16)",
+        "(224, 192, 160, 128, 96)": "(64, 32)",
+        "160, 160": "64, 64",
+        "at(128)": "at(48)",
+    }
     for large, little in small.items():
         assert large in source
         source = source.replace(large, little)

@@ -15,7 +15,7 @@ from rsconvert.cli.options import (
     numbers,
     strings,
 )
-from rsconvert.cli.printing import log_epoch, print_result, row_line
+from rsconvert.cli.printing import best_row, log_epoch, print_result, row_line
 from rsconvert.errors import ConfigError
 
 __all__ = ["demo", "evaluate", "finetune"]
@@ -86,7 +86,8 @@ def finetune(
     print_result(
         {"output": output, "epochs": rows},
         as_json,
-        f"{output}: best.safetensors, last.safetensors, summary.csv\n{row_line(rows[-1])}",
+        f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\n"
+        f"best: epoch {best_row(rows)['epoch']}, {row_line(best_row(rows))}",
     )
 
 

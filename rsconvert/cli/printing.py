@@ -1,7 +1,7 @@
 """Results as text for people and as JSON for machines."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["log_epoch", "plain", "print_conversion", "print_result", "row_line"]
+__all__ = ["best_row", "log_epoch", "plain", "print_conversion", "print_result", "row_line"]
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
@@ -36,7 +36,7 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
         "new_classifier": list(source.new_classifier),
         **preprocessing,
     }
-    lines = [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e9:.3f} G" for r, cost in costs.items())]
+    lines = [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e6:.1f} M" for r, cost in costs.items())]
     lines += [f"{key}: {plain(value)}" for key, value in preprocessing.items()]
     if source.new_classifier:
         lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
@@ -59,6 +59,15 @@ def row_line(row: Mapping[str, Any]) -> str:
     )
 
 
+def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the row of the epoch that ``best.safetensors`` holds: the highest mean top-1 of the paths."""
+    return max(rows, key=lambda row: sum(row[key] for key in row if key.startswith("top1_") and key[5:].isdigit()))
+
+
 def plain(value: object) -> str:
     """Return a value as a person would write it."""
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -53,7 +53,8 @@ class DemoResult:
         for r, new in self.switchable.resolutions.items():
             old, name = self.ordinary.resolutions[r], f"{r}{' (interpolated)' if new.interpolated else ''}"
             cost = (new.multiply_adds or 0) / 1e6
-            lines.append(f"| {name} | {cost:.1f} | {old.top1:.1f} | {new.top1:.1f} | {new.top1 - old.top1:+.1f} |")
+            before, after = round(old.top1, 1), round(new.top1, 1)
+            lines.append(f"| {name} | {cost:.1f} | {before:.1f} | {after:.1f} | {after - before:+.1f} |")
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -134,7 +135,7 @@ def _draw_images(place: Path, per_class: int, seed: int, say: Log) -> Path:
 
 def _train_ordinary(images: Path, epochs: int, seed: int, say: Log) -> SwitchableModel:
     """Train a small CNN at the native resolution alone: a network of one resolution is an ordinary one."""
-    say(f"training an ordinary {_ARCHITECTURE} at {_TRAINED[0]} pixels, {epochs} epochs")
+    say(f"training an ordinary, narrow {_ARCHITECTURE} at {_TRAINED[0]} pixels, {epochs} epochs")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = create_model(_ARCHITECTURE, num_classes=len(PATTERNS), model_kwargs=_KWARGS)
@@ -162,6 +163,7 @@ def _settings(epochs: int, lr: float, seed: int) -> FinetuneConfig:
 
 
 def _tell(row: dict[str, Any], epochs: int, say: Log) -> None:
-    accuracy = " ".join(f"{key[5:]}: {value:.1f}" for key, value in row.items() if key.startswith("top1_"))
-    speed = row["images_per_second"]
-    say(f"  epoch {row['epoch']}/{epochs}: loss {row['loss']:.2f}, top-1 {accuracy}, {speed:.0f} images/s")
+    top1 = {key[5:]: value for key, value in row.items() if key.startswith("top1_") and key[5:].isdigit()}
+    accuracy = ", ".join(f"{value:.1f} at {r}" for r, value in top1.items())
+    loss, speed = row["classification"] / len(top1), row["images_per_second"]
+    say(f"  epoch {row['epoch']}/{epochs}: cross entropy {loss:.2f}, top-1 {accuracy}; {speed:.0f} images/s")

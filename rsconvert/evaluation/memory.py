@@ -44,8 +44,8 @@ def plain_memory_errors(batch_size: int, workers: int) -> Iterator[None]:
         if not is_memory_error(error):
             raise
         raise TrainingError(
-            f"memory ran out, or a worker process died ({_reason(error)}); a smaller load is needed. "
-            f"Lower batch_size (it is {batch_size}) or workers ({workers})."
+            f"memory ran out, or a worker process died ({_reason(error)}); a smaller load is needed. Lower batch_size "
+            f"(it is {batch_size}) or workers ({workers}); in a script call below if __name__ == '__main__':."
         ) from error
 
 

@@ -84,7 +84,7 @@ def check_num_classes(num_classes: object) -> None:
 
 def first_line(error: BaseException) -> str:
     """Return what fits into a message of one line."""
-    return (str(error).splitlines() or [""])[0]
+    return (str(error).splitlines() or [""])[0].rstrip(". ")
 
 
 def _unbuilt(name: str, error: BaseException) -> str:
