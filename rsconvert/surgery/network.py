@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rsconvert.errors import ResolutionError
+from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN
 from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.source import Source
@@ -59,7 +59,8 @@ class SwitchableModel(nn.Module):
     ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
-    Only paths run: a hook, or a switch such as ``set_grad_checkpointing``, belongs on ``net.at(r)`` of each resolution.
+    A module can't be replaced: do that before the conversion. Only paths run: a hook, or a switch such as
+    ``set_grad_checkpointing``, belongs on ``net.at(r)`` of each resolution.
     ``report`` tells what ``make_switchable`` did; None for a network out of a file.
 
     Args:
@@ -87,6 +88,14 @@ class SwitchableModel(nn.Module):
         self.__dict__["_paths"] = {r: _path(skeleton, r) for r in self.resolutions}
         # Not by train(): a source may hold some of its modules in eval mode, frozen BatchNorms for one.
         self.training = skeleton.training
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) and name in self.__dict__.get("_modules", {}):
+            raise UnsupportedModelError(
+                f"{name} is set on a switchable network, whose paths would go on with the old one; a plain model takes "
+                "new modules. Change the model before make_switchable, or net.extract(resolution)."
+            )
+        super().__setattr__(name, value)
 
     @property
     def alpha(self) -> nn.Parameter:

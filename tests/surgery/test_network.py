@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from rsconvert.errors import ResolutionError
+from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery import SwitchableBN, SwitchableModel, check_resolutions, make_switchable
 
 RESOLUTIONS = (64, 48, 32)
@@ -357,3 +357,10 @@ def test_the_skeleton_holds_the_layers_over_the_same_tensors(net, tiny) -> None:
     assert isinstance(skeleton.bn1, SwitchableBN)
     assert skeleton.bn1.native.weight is net.at(64).bn1.weight
     assert [name for name, _ in net.switchable_bns()] == ["bn1", "bn2"]
+
+
+def test_a_module_is_not_replaced_behind_the_paths_back(net) -> None:
+    name, old = next(iter(net.named_children()))
+    with pytest.raises(UnsupportedModelError, match=f"{name} is set on a switchable network"):
+        setattr(net, name, nn.Identity())
+    assert getattr(net, name) is old
