@@ -1,9 +1,6 @@
 """Networks whose sets differ from each other, and a disk that is full."""
 
 import copy
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,19 +71,3 @@ def tied_net(tied: Tied) -> SwitchableModel:
 def saved(made: SwitchableModel, tmp_path: Path) -> Path:
     rsconvert.save(made, tmp_path / "net.safetensors")
     return tmp_path / "net.safetensors"
-
-
-@pytest.fixture
-def full_disk() -> Callable[[], AbstractContextManager[None]]:
-    """Within it the system itself refuses to let a file grow beyond 2,000 bytes."""
-
-    @contextmanager
-    def limited() -> Iterator[None]:
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    return limited

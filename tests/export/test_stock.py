@@ -4,10 +4,9 @@ import copy
 import errno
 import json
 import os
-import resource
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,16 +104,6 @@ def tied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(timm.models._registry._model_entrypoints, "tied", build)
     monkeypatch.setitem(timm.models._registry._model_pretrained_cfgs, "tied", timm.models.PretrainedCfg())
     monkeypatch.setitem(torchvision.models._api.BUILTIN_MODELS, "tied", lambda weights=None, **kwargs: Tied(**kwargs))
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("resolution", [64, 32, 40, 80])
@@ -361,7 +350,12 @@ def test_a_missing_folder_or_another_suffix_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_leaves_the_old_exports(net: SwitchableModel, vision: SwitchableModel, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_exports(
+    net: SwitchableModel,
+    vision: SwitchableModel,
+    tmp_path: Path,
+    full_disk: Callable[[], AbstractContextManager[None]],
+) -> None:
     export_timm(net, 48, tmp_path / "out")
     paths = [export_torchvision(vision, 48, tmp_path / name) for name in ("out.pth", "out.safetensors")]
     before = [path.read_bytes() for path in paths]
