@@ -9,6 +9,7 @@ from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import Source, SwitchableModel, check_resolutions
+from rsconvert.surgery.sizes import BUILD, WAYS
 
 __all__ = ["FORMAT_VERSION", "describe", "encode_metadata", "read_metadata", "source_in"]
 
@@ -18,14 +19,16 @@ _TYPES = {
     "architecture": str,
     "model_kwargs": dict,
     "num_classes": int,
+    "built_with": str,
     "private": bool,
+    "private_tensors": list,
     "aliases": dict,
     "class_names": list,
     "source": str,
     "new_classifier": list,
     "training": dict,
 }
-_OF_STRINGS = ("aliases", "class_names", "new_classifier")
+_OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors")
 
 
 def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[str, str]:
@@ -40,12 +43,14 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "architecture": source.architecture,
         "model_kwargs": dict(source.model_kwargs),
         "num_classes": source.num_classes,
+        "built_with": source.built_with,
         "resolutions": net.resolutions,
         "mean": source.preprocessing.mean,
         "std": source.preprocessing.std,
         "interpolation": source.preprocessing.interpolation,
         "crop_pct": source.preprocessing.crop_pct,
         "private": any(True for _ in net.switchable_bns()),
+        "private_tensors": net.private_beside(),
         "aliases": dict(aliases),
         "source": source.weights,
         "new_classifier": source.new_classifier,
@@ -54,7 +59,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     }
     try:
         _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
-        text = json.dumps({key: value for key, value in facts.items() if value not in (None, {}, ())})
+        text = json.dumps({key: value for key, value in facts.items() if value not in (None, {}, (), [])})
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"the network can't be described in JSON ({error}); model_kwargs {source.model_kwargs} and the training "
@@ -97,6 +102,7 @@ def source_in(facts: Mapping[str, Any]) -> Source:
         architecture=facts.get("architecture"),
         model_kwargs=facts.get("model_kwargs", {}),
         num_classes=facts.get("num_classes"),
+        built_with=facts.get("built_with"),
         preprocessing=_preprocessing(facts),
         weights=facts.get("source"),
         new_classifier=tuple(facts.get("new_classifier", ())),
@@ -159,6 +165,8 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
         values = facts.get(name, [])
         if not all(type(value) is str for value in (values.values() if isinstance(values, dict) else values)):
             raise ValueError(f"{name} holds something else than strings")
+    if facts.get("built_with", BUILD) not in (BUILD, *WAYS):
+        raise ValueError(f"built_with is {facts['built_with']!r}")
     if not facts.get("architecture", "").isprintable():
         raise ValueError(f"architecture is {facts['architecture']!r}")
     resolutions = facts.get("resolutions")

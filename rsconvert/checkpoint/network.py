@@ -1,7 +1,7 @@
 """A switchable network to its file, to back from it, to a part of itself."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -23,8 +23,12 @@ from rsconvert.surgery import (
     set_source,
     source_of,
 )
+from rsconvert.surgery.sizes import build_like, rebuilt
+from rsconvert.surgery.unfilled import unfilled
 
 __all__ = ["load", "save", "subset"]
+
+Build = Callable[[int], nn.Module]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
@@ -38,14 +42,24 @@ def save(net: SwitchableModel, path: str | Path) -> None:
 
 
 @overload
-def load(path: str | Path, model: nn.Module | None = None, *, resolution: None = None) -> SwitchableModel: ...
+def load(
+    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
+) -> SwitchableModel: ...
 
 
 @overload
-def load(path: str | Path, model: nn.Module | None = None, *, resolution: int) -> nn.Module: ...
+def load(
+    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
+) -> nn.Module: ...
 
 
-def load(path: str | Path, model: nn.Module | None = None, *, resolution: int | None = None) -> nn.Module:
+def load(
+    path: str | Path,
+    model: nn.Module | None = None,
+    *,
+    build: Build | None = None,
+    resolution: int | None = None,
+) -> nn.Module:
     """Return the network in a file as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 
     Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
@@ -53,6 +67,7 @@ def load(path: str | Path, model: nn.Module | None = None, *, resolution: int | 
 
     Args:
         model: a plain model of the saved class, left unchanged; needed for a network without a name.
+        build: a function of the resolution that makes the model for it; needed if the saved network was made with one.
         resolution: a trained one, whose set alone is read.
     Raises:
         CheckpointError: the file is broken, truncated, foreign or from a later version, has no such resolution, or
@@ -64,17 +79,28 @@ def load(path: str | Path, model: nn.Module | None = None, *, resolution: int | 
             f"{path} has no set for {resolution}; it holds {facts['resolutions']}. "
             f"Choose one of them, or load the network and extract({resolution})."
         )
-    plain = _built(facts, path) if model is None else copy.deepcopy(model)
+    plain = _built(facts, path) if model is None else model
     source = _source(facts, model)
+    try:
+        again = rebuilt(source, build)
+        sides = facts["resolutions"] if resolution is None else [resolution]
+        built = {r: build_like(again, plain, r) for r in sides} if again else {}
+    except RSConvertError as error:
+        raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
     if resolution is not None:
-        _fill_path(plain, facts, path, resolution)
-        set_source(plain, source)
-        return plain
-    net = assemble(plain, facts["resolutions"], private=facts.get("private", True))
+        return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution)
+    net = assemble(
+        plain,
+        facts["resolutions"],
+        private=facts.get("private", True),
+        build=again,
+        built=built,
+        beside=_beside(facts, plain),
+    )
     net.source = source
     tensors = read_tensors(path)
-    again = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
-    fill(net, tensors | again, str(path))
+    aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
+    fill(net, tensors | aliases, str(path))
     return net
 
 
@@ -91,7 +117,11 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
             f"resolution {unknown[0]} has no set in the network; it holds {net.resolutions}. Choose among them."
         )
     places = [net.resolutions.index(r) for r in kept]
-    small = assemble(net.extract(kept[0]), kept, private=any(True for _ in net.switchable_bns()))
+    built = {r: net.extract(r) for r in kept} if net.build else None
+    private = any(True for _ in net.switchable_bns())
+    small = assemble(
+        net.extract(kept[0]), kept, private=private, build=net.build, built=built, beside=net.private_beside()
+    )
     small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
     with torch.no_grad():
         for resolution in kept:
@@ -126,7 +156,8 @@ def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
             "built from a file alone. Give the model: load(path, model=…), or --model file.py:function."
         )
     try:
-        return create_model(name, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
+        with unfilled():
+            return create_model(name, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
     except RSConvertError as error:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
 
@@ -141,18 +172,30 @@ def _source(facts: Mapping[str, Any], model: nn.Module | None) -> Source:
     return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs, num_classes=outputs)
 
 
-def _fill_path(plain: nn.Module, facts: Mapping[str, Any], path: str | Path, resolution: int) -> None:
-    """Fill a plain model with the shared tensors and one set."""
+def _beside(facts: Mapping[str, Any], plain: nn.Module) -> list[str]:
+    """Return the private tensors of the file that no BatchNorm owns, as far as the model has them."""
+    own = dict((*plain.named_parameters(), *plain.named_buffers()))
+    return [name for name in facts.get("private_tensors", ()) if name in own]
+
+
+def _load_path(
+    plain: nn.Module, source: Source, facts: Mapping[str, Any], path: str | Path, resolution: int
+) -> nn.Module:
+    """Return a plain model with the shared tensors and one set."""
     keys = {key: key for key in plain.state_dict()}
-    if resolution != facts["resolutions"][0] and facts.get("private", True):
-        for bn in batchnorms(plain):
-            prefix = f"{bn}." if bn else ""
-            own = [key for key in keys if key.startswith(prefix)]
-            keys |= {key: f"{prefix}at.{resolution}.{key.removeprefix(prefix)}" for key in own}
+    if resolution != facts["resolutions"][0]:
+        private = batchnorms(plain) if facts.get("private", True) else {}
+        owners = [(key, bn) for bn in private for key in keys if key.startswith(f"{bn}." if bn else "")]
+        owners += [(key, key.rpartition(".")[0]) for key in _beside(facts, plain) if key in keys]
+        for key, owner in owners:
+            prefix = f"{owner}." if owner else ""
+            keys[key] = f"{prefix}at.{resolution}.{key.removeprefix(prefix)}"
     aliases = facts.get("aliases", {})
-    stored = {own: aliases.get(key, key) for own, key in keys.items()}
+    stored = {key: aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
-    fill(plain, {own: tensors[name] for own, name in stored.items() if name in tensors}, str(path))
+    fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
+    set_source(plain, source)
+    return plain
 
 
 def _preprocessing(source: Source, places: Sequence[int]) -> Preprocessing:

@@ -11,12 +11,13 @@ from typing import Any, cast
 import torch
 from timm.models._hub import save_config_for_hf  # timm.models has save_for_hf alone, which fails on tied tensors
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
-from rsconvert.errors import CheckpointError, UnsupportedModelError
-from rsconvert.surgery import SwitchableModel, create_model, example_input
-from rsconvert.surgery.proof import run_counted
+from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
+from rsconvert.surgery import SwitchableModel, create_model, example_arguments, example_input
+from rsconvert.surgery.proof import equal_outputs
+from rsconvert.surgery.sizes import kwargs_at
+from rsconvert.surgery.trial import run_trial
 
 __all__ = ["export_timm", "export_torchvision"]
 
@@ -47,12 +48,12 @@ def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, fo
     name = _stock_name(net, "timm")
     _check_folder(folder, force)
     stock = _stock_model(net, resolution, name)
-    if not hasattr(stock, "num_classes"):
+    if net.source.num_classes is None:
         raise UnsupportedModelError(
             f"{_call(net)} gives features, which no folder of timm describes; a network that is whole is needed. "
             "Save net.extract(resolution).state_dict(), or wrap without features_only."
         )
-    _write_folder(net, stock, _pretrained_cfg(net, resolution, stock), folder)
+    _write_folder(net, stock, _pretrained_cfg(net, resolution, stock), kwargs_at(net.source, resolution), folder)
     return folder
 
 
@@ -124,14 +125,20 @@ def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
         UnsupportedModelError: it has other tensors than the path, or computes something else.
     """
     path = net.extract(resolution).cpu().to(memory_format=torch.contiguous_format).eval()
-    stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs).eval()
+    kwargs = kwargs_at(net.source, resolution)
+    stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=kwargs).eval()
     try:
         fill(stock, path.state_dict(), name)
     except CheckpointError as error:
         raise UnsupportedModelError(f"{_call(net)} builds another network: {error}") from error
     with torch.no_grad():
-        wanted, got = (tree_leaves(run_counted(model, model, resolution)[0]) for model in (path, stock))
-    if len(wanted) != len(got) or not all(_same(a, b) for a, b in zip(wanted, got, strict=True)):
+        wanted, got = (run_trial(model, example_arguments(model, resolution)) for model in (path, stock))
+    if wanted.failure is not None:
+        raise ResolutionError(
+            f"resolution {resolution} does not work in {_call(net)}: {wanted.failure}; one that does is needed. "
+            "Choose another one, as a rule a larger one or a multiple of 32."
+        )
+    if not equal_outputs(wanted.output, got.output):
         raise UnsupportedModelError(
             f"{_call(net)} computes something else than the network; the name and arguments that it was built with are "
             "needed. Give them to make_switchable as name and model_kwargs."
@@ -141,12 +148,6 @@ def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
 
 def _call(net: SwitchableModel) -> str:
     return f"{net.source.architecture} with model_kwargs {dict(net.source.model_kwargs)}"
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one.nan_to_num(), other.nan_to_num())
-    return bool(one == other)
 
 
 def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> dict[str, Any]:
@@ -175,7 +176,7 @@ def _crop_pct(net: SwitchableModel, resolution: int) -> float:
     return crop_pct[net.resolutions.index(nearest)]
 
 
-def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], folder: Path) -> None:
+def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], kwargs: dict[str, Any], folder: Path) -> None:
     """Write beside the folder, then take its place."""
     target = Path(os.path.realpath(folder))
     part = target.parent / f".{target.name}.{os.getpid()}.part"
@@ -185,7 +186,7 @@ def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], folder:
         part.mkdir()
         write_tensors(stock.state_dict(), part / "model.safetensors", {"format": "pt"})
         labels = {} if names is None else {"label_names": list(names)}
-        save_config_for_hf(stock, part / "config.json", labels, dict(net.source.model_kwargs))
+        save_config_for_hf(stock, part / "config.json", labels, kwargs)
         sync(part / "config.json")
         _swap(part, target)
     except (OSError, TypeError, ValueError) as error:

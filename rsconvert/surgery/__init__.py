@@ -3,10 +3,10 @@
 from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
 from rsconvert.surgery.classifier import classifier_keys
 from rsconvert.surgery.dataflow import SetWeights, to_graph
+from rsconvert.surgery.example import example_arguments, example_input, input_channels
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
-from rsconvert.surgery.proof import example_input, input_channels
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
-from rsconvert.surgery.rewrite import assemble, make_switchable
+from rsconvert.surgery.rewrite import assemble, examine, make_switchable
 from rsconvert.surgery.source import Source, set_source, source_of
 from rsconvert.surgery.zoo import create_model, is_file_name
 
@@ -22,6 +22,8 @@ __all__ = [
     "check_resolutions",
     "classifier_keys",
     "create_model",
+    "examine",
+    "example_arguments",
     "example_input",
     "input_channels",
     "interpolation_weights",

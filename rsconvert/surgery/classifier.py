@@ -6,7 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from rsconvert.surgery.proof import example_input
+from rsconvert.surgery.example import example_input
 
 __all__ = ["classifier_keys", "count_outputs", "zero_parameters"]
 
@@ -25,7 +25,8 @@ def classifier_keys(model: nn.Module) -> list[str]:
 def count_outputs(model: nn.Module) -> int | None:
     """Return the classes that a model of timm tells, elsewhere the width C of the logits (N, C); None without them."""
     told = getattr(model, "num_classes", None)
-    if hasattr(model, "pretrained_cfg") and isinstance(told, int):
+    # timm drops the number from the cfg of a model for features, which may keep the attribute all the same.
+    if "num_classes" in (getattr(model, "pretrained_cfg", None) or {}) and isinstance(told, int):
         return told
     return _run(model)[0]
 

@@ -1,17 +1,18 @@
 """Torch.fx facts about any model: where its BatchNorms are called, what feeds them, what can't be traced."""
 
-import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.models import get_notrace_functions
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
 from rsconvert.surgery.building import first_line
+from rsconvert.surgery.paths import on_meta
 
 __all__ = ["GraphFacts", "read_graph", "trace"]
 
@@ -30,28 +31,32 @@ class GraphFacts:
     opaque: dict[str, str]
 
 
-def read_graph(model: nn.Module) -> GraphFacts:
-    """Trace a throw-away copy of the model without data and collect its BatchNorm call sites."""
-    memo: dict[int, Any] = {id(t): _on_meta(t) for t in (*model.parameters(), *model.buffers())}
-    graph, opaque = trace(copy.deepcopy(model, memo).eval())
+def read_graph(model: nn.Module, functional: Collection[str] = ()) -> GraphFacts:
+    """Trace a throw-away copy of the model without data and collect its BatchNorm call sites.
+
+    Args:
+        functional: names of tensors that modules hand to F.batch_norm themselves; their modules are entered too.
+    """
+    graph, opaque = trace(on_meta(model).eval(), {name.rpartition(".")[0] for name in functional})
     modules = dict(model.named_modules())
-    nodes = [n for n in graph.nodes if n.op == "call_module" and is_batchnorm(modules[n.target])] if graph else []
-    calls = Counter(str(n.target) for n in nodes)
-    feeders = {name: {_producer(n, modules) for n in nodes if n.target == name} for name in calls}
+    sites = [(name, n) for n in (graph.nodes if graph else ()) if (name := _called(n, modules, functional)) is not None]
+    calls = Counter(name for name, _ in sites)
+    feeders = {name: {_producer(n, modules) for own, n in sites if own == name} for name in calls}
     return GraphFacts(
         calls, {name: found.pop() if len(found) == 1 else None for name, found in feeders.items()}, opaque
     )
 
 
-def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
+def trace(model: nn.Module, entered: Collection[str] = ()) -> tuple[fx.Graph | None, dict[str, str]]:
     """Return the graph of a model down to its BatchNorms, and the modules that stay opaque with the reason.
 
-    Modules without a BatchNorm are leaves. One that fx fails in becomes a leaf too, and the trace is tried again.
+    Modules without a BatchNorm are leaves, but for those named in ``entered``. One that fx fails in becomes a leaf too,
+    and the trace is tried again.
     Tracing may leave proxies in the model's caches: pass a copy. None for the graph: the root itself is opaque.
     """
     opaque: dict[str, str] = {}
     while True:
-        tracer = _Tracer(frozenset(opaque))
+        tracer = _Tracer(frozenset(opaque), {model.get_submodule(name) for name in entered})
         try:
             return tracer.trace(model), opaque
         except Exception as error:  # fx raises whatever the model's own code raises on a proxy
@@ -64,15 +69,17 @@ def trace(model: nn.Module) -> tuple[fx.Graph | None, dict[str, str]]:
 class _Tracer(fx.Tracer):
     """Enters every module that holds a BatchNorm; remembers which it stands in, for the failure's sake."""
 
-    def __init__(self, opaque: frozenset[str]) -> None:
+    def __init__(self, opaque: frozenset[str], entered: Collection[nn.Module]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
         self.opaque = opaque
+        self.entered = entered
         self.inside: list[str] = []
         self.holders: dict[nn.Module, bool] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m not in self.holders:
-            self.holders[m] = not _is_norm(m) and any(_is_norm(child) for child in m.modules())
+            inner = () if _is_norm(m) else m.modules()
+            self.holders[m] = any(_is_norm(child) or child in self.entered for child in inner)
         return module_qualified_name in self.opaque or not self.holders[m]
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -98,13 +105,18 @@ class _Tracer(fx.Tracer):
         return argument.node.args[0]
 
 
+def _called(node: fx.Node, modules: dict[str, nn.Module], functional: Collection[str]) -> str | None:
+    """Return the BatchNorm that a node calls: a module, or a function by the name of its running mean."""
+    if node.op == "call_module" and is_batchnorm(modules[str(node.target)]):
+        return str(node.target)
+    if node.op != "call_function" or node.target not in (F.batch_norm, torch.batch_norm):
+        return None
+    tensors = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+    return next((name for name in tensors if name in functional), None)
+
+
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, SwitchableBN) or is_batchnorm(module)
-
-
-def _on_meta(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _producer(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:

@@ -3,7 +3,7 @@
 import copy
 import math
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.example import example_arguments
+from rsconvert.surgery.paths import copy_structure, fresh, make_path, relink, snapshot
+from rsconvert.surgery.private import private_names, private_owners
 from rsconvert.surgery.report import ConversionReport
+from rsconvert.surgery.services import service
+from rsconvert.surgery.sizes import build_like
 from rsconvert.surgery.source import Source
+from rsconvert.surgery.trial import run_trial
 
-__all__ = ["SwitchableModel", "check_resolutions"]
+__all__ = ["SwitchableModel", "check_resolutions", "side_of"]
 
 
 def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -67,13 +73,23 @@ class SwitchableModel(nn.Module):
         skeleton: a model of the source's class, a SwitchableBN in each BatchNorm's place. The network takes it over.
         resolutions: from the largest to the smallest.
         source: what the model was made from.
+        build: a function of the resolution that makes the source again for it; None if one model takes all sizes.
+        built: resolution → what ``build`` gives; needed with it.
     """
 
     report: ConversionReport | None = None
     _skeleton: nn.Module
     _paths: dict[int, nn.Module]
+    build: Callable[[int], nn.Module] | None
 
-    def __init__(self, skeleton: nn.Module, resolutions: Sequence[int], source: Source | None = None) -> None:
+    def __init__(
+        self,
+        skeleton: nn.Module,
+        resolutions: Sequence[int],
+        source: Source | None = None,
+        build: Callable[[int], nn.Module] | None = None,
+        built: Mapping[int, nn.Module] | None = None,
+    ) -> None:
         super().__init__()
         self.resolutions = check_resolutions(resolutions)
         self.source = source or Source()
@@ -85,9 +101,26 @@ class SwitchableModel(nn.Module):
         self._modules = {**skeleton._modules, "rsconvert": scores}
         # Outside the registry, for their tensors are registered already.
         self.__dict__["_skeleton"] = skeleton
-        self.__dict__["_paths"] = {r: _path(skeleton, r) for r in self.resolutions}
+        self.__dict__["build"] = build
+        trees = built or dict.fromkeys(self.resolutions, skeleton)
+        self.__dict__["_paths"] = {r: make_path(skeleton, trees[r], r, self.resolutions) for r in self.resolutions}
         # Not by train(): a source may hold some of its modules in eval mode, frozen BatchNorms for one.
         self.training = skeleton.training
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableModel":
+        new = memo[id(self)] = self.__class__.__new__(self.__class__)
+        for path in self._paths.values():
+            memo |= fresh(path)
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return new
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the source offers under a name, where that makes sense for a network; see services.py."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            paths = self.__dict__.get("_paths", {})
+            return service(name, paths, lambda args, kwargs: self._path_for(side_of(args, kwargs)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module) and name in self.__dict__.get("_modules", {}):
@@ -127,9 +160,7 @@ class SwitchableModel(nn.Module):
         if path is not None:
             return path
         check_resolutions([resolution])
-        snapshot = _path(self._skeleton, resolution).eval()
-        snapshot.register_forward_pre_hook(_refuse_training)
-        return snapshot
+        return snapshot(self._skeleton, self._built(resolution), resolution, self.resolutions)
 
     def extract(self, resolution: int) -> nn.Module:
         """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
@@ -139,7 +170,9 @@ class SwitchableModel(nn.Module):
         """
         check_resolutions([resolution])
         live = self._paths.get(resolution)
-        plain = copy.deepcopy(live if live is not None else _path(self._skeleton, resolution).eval())
+        if live is None:
+            live = make_path(self._skeleton, self._built(resolution), resolution, self.resolutions).eval()
+        plain = copy.deepcopy(live, fresh(live))
         # A snapshot is frozen; what is taken out can be trained as the source could.
         for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):
             parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
@@ -147,11 +180,17 @@ class SwitchableModel(nn.Module):
 
     def skeleton(self) -> nn.Module:
         """Return a model of the source's class over the network's tensors, a SwitchableBN in each BatchNorm's place."""
-        return copy.deepcopy(self._skeleton, _shared(self._skeleton))
+        return copy_structure(self._skeleton)
 
-    def switchable_bns(self) -> Iterator[tuple[str, SwitchableBN]]:
-        """Yield each SwitchableBN once, with its name."""
-        yield from ((name, m) for name, m in self._skeleton.named_modules() if isinstance(m, SwitchableBN))
+    def switchable_bns(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableBN]]:
+        """Yield each SwitchableBN with its name; once, or under every name that it has."""
+        modules = self._skeleton.named_modules(remove_duplicate=not every_name)
+        yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
+
+    def private_beside(self) -> list[str]:
+        """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
+        found = private_owners(self._skeleton).items()
+        return [f"{name}.{key}".lstrip(".") for name, owner in found for key in private_names(owner)]
 
     def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
         """Run the path that fits the input; or, given ``views``, path i on view i, for training.
@@ -164,13 +203,41 @@ class SwitchableModel(nn.Module):
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
         if views is None:
-            return self._path_for(_side(args, kwargs))(*args, **kwargs)
+            return self._path_for(side_of(args, kwargs))(*args, **kwargs)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
                 f"one view for each of {self.resolutions}. Pass one view per resolution."
             )
         return [path(view) for path, view in zip(self._paths.values(), views, strict=True)]
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "SwitchableModel":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
+        self._relink()
+        return self
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load as any module does; with ``assign``, every path sees the new tensors."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        self._relink()
+        return result
+
+    def _relink(self) -> None:
+        for resolution, path in self._paths.items():
+            relink(self._skeleton, path, resolution, self.resolutions)
+
+    def _built(self, resolution: int) -> nn.Module:
+        """Return the source as built for a resolution: the skeleton itself if one model takes all sizes."""
+        if self.build is None:
+            return self._skeleton
+        built = build_like(self.build, self._paths[self.native], resolution)
+        failure = run_trial(built.eval(), example_arguments(built, resolution)).failure
+        if failure is not None:
+            raise ResolutionError(
+                f"resolution {resolution} does not work: {failure}; a size that every layer can take is needed. "
+                f"Choose another one; trained are {self.resolutions}."
+            )
+        return built
 
     def _path_for(self, resolution: int) -> nn.Module:
         if resolution not in self._paths and self.training:
@@ -181,8 +248,12 @@ class SwitchableModel(nn.Module):
         return self.at(resolution)
 
 
-def _side(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return round(√(H·W)) of the first tensor that can be an image."""
+def side_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return round(√(H·W)) of the first tensor that can be an image.
+
+    Raises:
+        ResolutionError: there is none.
+    """
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor) and value.ndim >= 3:
             height, width = value.shape[-2:]
@@ -191,33 +262,6 @@ def _side(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         "the input holds no tensor (…, H, W) that tells the resolution; an image tensor is needed. "
         "Choose the path yourself: net.at(resolution)(…)."
     )
-
-
-def _shared(model: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy's modules are new and its tensors are the model's.
-
-    The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        memo |= {id(registry): registry for registry in (module._parameters, module._buffers)}
-        memo |= {id(t): t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None}
-    return memo
-
-
-def _path(skeleton: nn.Module, resolution: int) -> nn.Module:
-    """Copy the skeleton's modules around its tensors, with one BN set at each SwitchableBN's place."""
-    switchable = [m for m in skeleton.modules() if isinstance(m, SwitchableBN)]
-    sets = {id(bn): bn.bn_set(resolution) for bn in switchable}
-    return copy.deepcopy(skeleton, {**_shared(skeleton), **sets})
-
-
-def _refuse_training(path: nn.Module, args: Any) -> None:
-    if path.training:
-        raise ResolutionError(
-            "an interpolated path is in train mode; it is a snapshot for evaluation. "
-            "Call eval(), train at a trained resolution, or take net.extract(resolution)."
-        )
 
 
 def _device(model: nn.Module) -> torch.device:

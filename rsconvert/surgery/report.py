@@ -1,6 +1,7 @@
-"""ConversionReport: what make_switchable found in a model, and what it proved."""
+"""ConversionReport: what was found in a model, at which resolutions it works, and what was proved."""
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.graph import GraphFacts
+from rsconvert.surgery.survey import Survey
 
 __all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
@@ -17,7 +19,8 @@ class BatchNormRecord:
     """One BatchNorm: how the graph reaches it, what feeds it, and how often a forward in eval mode runs it.
 
     ``found`` is ``graph`` for a call site, ``leaf`` inside a module that fx can't enter, ``tree`` when only the
-    module tree shows it, as with heads that run in train mode alone.
+    module tree shows it, as with heads that run in train mode alone. One that a module computes by F.batch_norm bears
+    the name of its running mean, and ``F.batch_norm`` as its kind.
     """
 
     name: str
@@ -30,13 +33,25 @@ class BatchNormRecord:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What ``make_switchable`` did; ``exact`` says for each resolution whether the path equals the source."""
+    """What an examination found, or a conversion did.
+
+    ``refused`` tells for a resolution that does not work the first operation that fails, with its module and source
+    line; ``exact`` for each proved path whether it equals the source. ``built_with`` is the builder's argument, or
+    ``build``, by which the source is built again for each resolution, None if one model takes them all; ``tables`` are
+    the position tables that are private then. ``parameters`` counts those of the network, alpha apart. ``seconds``
+    tells what the conversion took (facts, swap, sharing), and apart from it the forwards of the trials and the proof.
+    """
 
     batchnorms: tuple[BatchNormRecord, ...]
+    refused: dict[int, str]
     exact: dict[int, bool]
+    built_with: str | None
+    tables: tuple[str, ...]
+    warnings: tuple[str, ...]
     parameters_before: int
     parameters: int
     opaque: dict[str, str]
+    seconds: dict[str, float]
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -46,42 +61,84 @@ class ConversionReport:
         """
         return tuple(record.name for record in self.batchnorms if record.calls and record.found == "tree")
 
+    @property
+    def ways(self) -> dict[str, int]:
+        """How many BatchNorms were found by graph, leaf and tree."""
+        return dict(Counter(record.found for record in self.batchnorms))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
         return asdict(self)
 
-    def __str__(self) -> str:
-        found = Counter(record.found for record in self.batchnorms)
-        ways = ", ".join(f"{n} by {way}" for way, n in found.items())
-        exact = ", ".join(f"{r} {'exact' if same else 'DIFFERENT'}" for r, same in self.exact.items())
-        unseen = f"\nran unseen by the graph: {', '.join(self.unseen)}" if self.unseen else ""
-        return (
-            f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})\n"
-            f"paths: {exact}\nparameters: {self.parameters_before:,} -> {self.parameters:,}{unseen}"
+    def details(self) -> str:
+        """Return a line for each BatchNorm: its name, class, channels, how it was found, and what feeds it."""
+        rows = [("BatchNorm", "class", "channels", "found by", "producer")]
+        rows += [(r.name, r.kind, str(r.channels), r.found, r.producer or "-") for r in self.batchnorms]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         )
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        ways = ", ".join(f"{n} by {way}" for way, n in self.ways.items())
+        yield f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})"
+        if self.exact:
+            yield "paths: " + ", ".join(f"{r} {'exact' if same else 'DIFFERENT'}" for r, same in self.exact.items())
+        yield from (f"refused: {resolution}: {reason}" for resolution, reason in self.refused.items())
+        if self.built_with:
+            private = f", {len(self.tables)} position tables private" if self.tables else ""
+            yield f"built again for each resolution: {self.built_with}{private}"
+        yield f"parameters: {self.parameters_before:,} -> {self.parameters:,}"
+        if self.unseen:
+            yield f"ran unseen by the graph: {', '.join(self.unseen)}"
+        yield from (f"warning: {warning}" for warning in self.warnings)
 
 
 def make_report(
-    model: nn.Module, parameters: int, facts: GraphFacts, executed: Counter[str], exact: dict[int, bool]
+    model: nn.Module,
+    found: Survey,
+    facts: GraphFacts,
+    parameters: int,
+    exact: dict[int, bool],
+    seconds: dict[str, float],
 ) -> ConversionReport:
     """Return the report on a model converted to ``parameters``; a BatchNorm under two names appears under the first."""
-    found = batchnorms(model)
-    first = {id(bn): name for name, bn in reversed(found.items())}
-    records = tuple(_record(name, bn, facts, executed) for name, bn in found.items() if first[id(bn)] == name)
-    before = sum(p.numel() for p in model.parameters())
-    return ConversionReport(records, exact, before, parameters, facts.opaque)
-
-
-def _record(name: str, bn: nn.Module, facts: GraphFacts, executed: Counter[str]) -> BatchNormRecord:
-    sizes = [int(tensor.numel()) for tensor in (*bn.parameters(), *bn.buffers())]
-    return BatchNormRecord(
-        name=name,
-        kind=type(bn).__name__,
-        channels=sizes[0] if sizes else int(getattr(bn, "num_features", 0)),
-        found=_way(name, facts),
-        producer=facts.producers.get(name),
-        calls=executed[name],
+    executed: Counter[str] = Counter()
+    for trial in found.trials.values():
+        executed |= trial.calls
+    return ConversionReport(
+        batchnorms=tuple(_records(model, found.functional, facts, executed)),
+        refused=found.refused,
+        exact=exact,
+        built_with=found.way,
+        tables=found.tables,
+        warnings=tuple(_warnings(found)),
+        parameters_before=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
+        opaque=facts.opaque,
+        seconds=seconds,
     )
+
+
+def _records(
+    model: nn.Module, functional: Mapping[str, str], facts: GraphFacts, executed: Counter[str]
+) -> Iterator[BatchNormRecord]:
+    modules = batchnorms(model)
+    first = {id(bn): name for name, bn in reversed(modules.items())}
+    buffers = dict(model.named_buffers())
+    found = [(n, type(bn).__name__, _channels(bn)) for n, bn in modules.items() if first[id(bn)] == n]
+    found += [(n, "F.batch_norm", buffers[n].numel()) for n, part in functional.items() if part == "running_mean"]
+    for name, kind, channels in found:
+        way = _way(name, facts)
+        yield BatchNormRecord(name, kind, channels, way, facts.producers.get(name), executed[name])
+
+
+def _channels(bn: nn.Module) -> int:
+    sizes = [int(tensor.numel()) for tensor in (*bn.parameters(), *bn.buffers())]
+    return sizes[0] if sizes else int(getattr(bn, "num_features", 0))
 
 
 def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
@@ -89,3 +146,11 @@ def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
         return "graph"
     inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
     return "leaf" if inside else "tree"
+
+
+def _warnings(found: Survey) -> Iterator[str]:
+    for resolution, trial in found.trials.items():
+        if trial.single:
+            names = sorted(trial.single)
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            yield f"at {resolution} {', '.join(names[:3])}{more}: BatchNorm on 1×1 maps, a batch of one can't train"

@@ -1,25 +1,30 @@
 """make_switchable: the facts of a model, the swap of its BatchNorms, the proof that nothing else changed."""
 
-import copy
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.building import check_num_classes, first_line
+from rsconvert.surgery.building import check_num_classes
 from rsconvert.surgery.classifier import count_outputs
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.network import SwitchableModel, check_resolutions
+from rsconvert.surgery.paths import copy_model
+from rsconvert.surgery.private import add_private_sets, size_dependent
 from rsconvert.surgery.proof import prove
-from rsconvert.surgery.report import make_report
+from rsconvert.surgery.report import ConversionReport, make_report
 from rsconvert.surgery.source import Source, source_of
+from rsconvert.surgery.survey import Example, Survey, survey, working_resolutions
 from rsconvert.surgery.zoo import is_file_name
 
-__all__ = ["assemble", "make_switchable"]
+__all__ = ["assemble", "examine", "make_switchable"]
+
+Build = Callable[[int], nn.Module]
 
 
 def make_switchable(
@@ -29,17 +34,24 @@ def make_switchable(
     name: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     private: bool = True,
+    build: Build | None = None,
+    example: Example | None = None,
 ) -> SwitchableModel:
     """Return a network with one private BN set per resolution, all equal to the model's; ``net.report`` tells all.
 
     The model stays unchanged and shares no tensor with the network. Each path is proved equal to the model,
-    bit for bit in eval mode, on scrambled BatchNorm tensors.
+    bit for bit in eval mode, on scrambled BatchNorm tensors. A model that does not take every size is built again for
+    each of them around the same tensors; its position tables are private then, resampled by timm's own functions.
 
     Args:
         resolutions: in pixels, in any order.
         name: what ``rsconvert.load`` builds the model from; known already for a model from ``create_model``.
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
+        build: a function of the resolution that makes the model for it; needed if the model does not take every size,
+            unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``.
+        example: a function of the resolution that returns the arguments of ``forward`` for the proof; needed if they
+            are something else than images.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
@@ -47,36 +59,122 @@ def make_switchable(
     """
     resolutions = check_resolutions(resolutions)
     source = _named(model, name, model_kwargs)
-    _check_convertible(model, source.architecture or type(model).__name__)
-    net = assemble(model, resolutions, private=private)
-    net.source = source
-    exact, executed = prove(model, net)
+    start = time.perf_counter()
+    found = _surveyed(model, source, resolutions, private, build, example)
+    if found.refused:
+        raise ResolutionError(_refusal(model, source, found))
+    beside = found.functional if private else ()
+    net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
+    net.source = replace(source, built_with=found.way)
+    proving = time.perf_counter()
+    exact = prove(found, net)
+    forwards = found.seconds + time.perf_counter() - proving
     if different := [r for r, same in exact.items() if not same]:
         raise UnsupportedModelError(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
             "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
         )
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
-    net.report = make_report(model, parameters, read_graph(model), executed, exact)
+    facts = read_graph(model, _functional_means(found))
+    seconds = {"convert": time.perf_counter() - start - forwards, "forwards": forwards}
+    net.report = make_report(model, found, facts, parameters, exact, seconds)
     return net
 
 
-def assemble(model: nn.Module, resolutions: Sequence[int], *, private: bool = True) -> SwitchableModel:
+def examine(
+    model: nn.Module,
+    resolutions: Sequence[int] = (224, 192, 160, 128, 96),
+    *,
+    build: Build | None = None,
+    example: Example | None = None,
+) -> ConversionReport:
+    """Tell what ``make_switchable`` would meet, without a conversion: every BatchNorm, and which resolutions work.
+
+    Raises:
+        ResolutionError: a resolution is malformed or repeated.
+        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
+    """
+    resolutions = check_resolutions(resolutions)
+    start = time.perf_counter()
+    found = _surveyed(model, source_of(model), resolutions, True, build, example)
+    facts = read_graph(model, _functional_means(found))
+    seconds = {"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds}
+    return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
+
+
+def assemble(
+    model: nn.Module,
+    resolutions: Sequence[int],
+    *,
+    private: bool = True,
+    build: Build | None = None,
+    built: Mapping[int, nn.Module] | None = None,
+    beside: Collection[str] = (),
+) -> SwitchableModel:
     """Swap and share without a proof; ``rsconvert.load`` fills such a network.
 
+    Args:
+        build: makes the source again for a resolution; None if one model takes all sizes.
+        built: resolution → what ``build`` gives, around the tensors of ``model``.
+        beside: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
     Raises:
         UnsupportedModelError: the model can't be copied.
     """
-    swaps = {id(bn): SwitchableBN(bn, resolutions) for bn in batchnorms(model).values()} if private else {}
-    try:
-        # deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
-        skeleton = copy.deepcopy(model, dict(swaps))
-    except (RuntimeError, TypeError) as error:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} can't be copied ({first_line(error)}); a model that "
-            "copy.deepcopy takes is needed. Remove computed tensors and open handles from its attributes."
-        ) from error
-    return SwitchableModel(skeleton, resolutions, source_of(model))
+    trees = built or dict.fromkeys(resolutions, model)
+    base = trees[resolutions[0]]
+    swaps = {id(bn): SwitchableBN(bn, resolutions) for bn in batchnorms(base).values()} if private else {}
+    # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
+    skeleton = copy_model(base, swaps)
+    owners = size_dependent(built) if built else {}
+    for owner, names in _by_owner(model, beside).items():
+        owners[owner] = sorted({*owners.get(owner, []), *names})
+    add_private_sets(skeleton, owners, trees, resolutions[0])
+    return SwitchableModel(skeleton, resolutions, source_of(model), build, built)
+
+
+def _surveyed(
+    model: nn.Module,
+    source: Source,
+    resolutions: Sequence[int],
+    private: bool,
+    build: Build | None,
+    example: Example | None,
+) -> Survey:
+    name = source.architecture or type(model).__name__
+    _check_convertible(model, name)
+    found = survey(model, source, resolutions, private=private, build=build, example=example)
+    if not batchnorms(model) and not found.functional and not found.refused:
+        raise _nothing_to_convert(name)
+    return found
+
+
+def _by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:
+    """Return owner → the names of those of its parameters that are among the tensors."""
+    found: dict[str, list[str]] = {}
+    for name in tensors:
+        owner, _, key = name.rpartition(".")
+        names = found.setdefault(owner, [])
+        names += [key] if key in model.get_submodule(owner)._parameters else []
+    return found
+
+
+def _functional_means(found: Survey) -> list[str]:
+    return [name for name, part in found.functional.items() if part == "running_mean"]
+
+
+def _refusal(model: nn.Module, source: Source, found: Survey) -> str:
+    """Name what fails and why, and what works: of the resolutions, of the model's own sizes, and of multiples of 32."""
+    own = getattr(model, "pretrained_cfg", None) or {}
+    sizes = {own[key][-1] for key in ("input_size", "test_input_size") if own.get(key)}
+    others = working_resolutions(found, model, ({*sizes, *range(32, 513, 32)} - found.trials.keys()))
+    works = sorted({*others, *(found.trials.keys() - found.refused.keys())}, reverse=True)
+    resolution, reason = next(iter(found.refused.items()))
+    refused, working = (", ".join(map(str, sides)) for sides in (found.refused, works))
+    return (
+        f"{source.architecture or type(model).__name__} does not work at {refused}: at {resolution} "
+        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. "
+        + ("Choose among these." if works else "Give it images that it takes by example=, or build=.")
+    )
 
 
 def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] | None) -> Source:
@@ -114,11 +212,22 @@ def _check_convertible(model: nn.Module, name: str) -> None:
                 f"{key or name} ({type(module).__name__}) keeps an extra state, which paths can't share; "
                 "parameters and buffers alone are accepted. Register the state as a buffer."
             )
+    for key, bn in batchnorms(model).items():
+        if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
+            raise UnsupportedModelError(
+                f"{key or name} carries a hook, which may hold the whole model; a BatchNorm without hooks is needed. "
+                "Remove it, or set it on net.at(resolution) afterwards."
+            )
     _check_names(model, name)
-    if not batchnorms(model):
-        raise UnsupportedModelError(
-            f"{name} has no BatchNorm to convert; a network with BatchNorm layers is needed. Choose another model."
-        )
+    # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
+    if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
+        raise _nothing_to_convert(name)
+
+
+def _nothing_to_convert(name: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name} has no BatchNorm to convert; a network with BatchNorm layers is needed. Choose another model."
+    )
 
 
 def _check_names(model: nn.Module, name: str) -> None:

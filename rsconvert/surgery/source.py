@@ -19,13 +19,16 @@ class Source:
 
     ``architecture`` is a timm name, ``torchvision/NAME``, ``file.py:function`` or None for a model made elsewhere;
     ``model_kwargs`` are its arguments, with ``num_classes`` only if a file's function was given it, ``num_classes`` the
-    outputs. ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
+    outputs. ``built_with`` is the builder's argument that fits the model to a resolution, ``img_size`` or
+    ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
+    ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
     holds what a finetuning run recorded.
     """
 
     architecture: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
+    built_with: str | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     weights: str | None = None
     new_classifier: tuple[str, ...] = ()
@@ -35,7 +38,7 @@ class Source:
 
 def source_of(model: nn.Module) -> Source:
     """Return what ``create_model`` noted on a model; an empty Source for a model made elsewhere."""
-    source = getattr(model, _ATTRIBUTE, None)
+    source = vars(model).get(_ATTRIBUTE)
     return source if isinstance(source, Source) else Source()
 
 

@@ -62,7 +62,7 @@ def create_model(
         UnsupportedModelError: the name is unknown, or its builder fails.
         CheckpointError: the weights can't be downloaded, read, or do not fit.
         ConfigError: ``model_kwargs`` holds a reserved name; ``weights`` and ``pretrained`` are both given;
-            ``num_classes`` is negative or no whole number.
+            ``num_classes`` is negative, no whole number, or given to a model of timm without a classifier.
     """
     kwargs = dict(model_kwargs or {})
     _check_arguments(kwargs, pretrained, weights)
@@ -99,16 +99,19 @@ def _from_timm(
     model = construct(
         name, lambda: timm.create_model(name, pretrained=pretrained, **classes_argument(num_classes), **kwargs)
     )
-    cfg = model.pretrained_cfg
+    cfg, outputs = model.pretrained_cfg, count_outputs(model)
+    if num_classes and outputs is None:
+        raise ConfigError(
+            f"num_classes is {num_classes} and {name} with model_kwargs {kwargs} has no classifier; a number is "
+            "accepted for a model that gives logits. Leave it out."
+        )
     source = Source(
         architecture=architecture,
         model_kwargs={**own, **kwargs},
-        num_classes=count_outputs(model),
+        num_classes=outputs,
         preprocessing=_of_cfg(timm.data.resolve_data_config(pretrained_cfg=cfg)) if pretrained else _neutral(cfg),
         weights=f"pretrained {name}" if pretrained else None,
-        new_classifier=tuple(classifier_keys(model))
-        if pretrained and count_outputs(model) != cfg.get("num_classes")
-        else (),
+        new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
     )
     return model, source
 

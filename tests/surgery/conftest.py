@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.proof import scrambled
+from rsconvert.surgery.scramble import scrambled
+from rsconvert.surgery.scramble import write as write_values
 
 RESOLUTIONS = (64, 48, 32)
 
@@ -48,10 +49,7 @@ def write() -> Callable[[nn.Module, int], nn.Module]:
     """Write the values that belong to one resolution into the BatchNorms of a plain model or a live path."""
 
     def writer(model: nn.Module, resolution: int) -> nn.Module:
-        state = model.state_dict(keep_vars=True)
-        with torch.no_grad():
-            for (bn, tensor), value in scrambled(model, resolution).items():
-                state[".".join(filter(None, (bn, tensor)))].copy_(value)
+        write_values(model, scrambled(model, resolution))
         return model
 
     return writer

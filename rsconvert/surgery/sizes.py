@@ -1,0 +1,142 @@
+"""Models built again for another image size, with the values of the one that is there."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsconvert.errors import ResolutionError, RSConvertError, UnsupportedModelError
+from rsconvert.surgery.building import first_line
+from rsconvert.surgery.source import Source
+from rsconvert.surgery.tables import resample_table
+from rsconvert.surgery.unfilled import unfilled
+from rsconvert.surgery.zoo import create_model, is_file_name
+
+__all__ = ["BUILD", "WAYS", "build_like", "builders", "fit_to", "kwargs_at", "rebuilt"]
+
+BUILD = "build"
+WAYS = ("img_size", "dynamic_img_size")
+
+
+def kwargs_at(source: Source, resolution: int) -> dict[str, Any]:
+    """Return the arguments with which the source's builder makes the model for a resolution."""
+    return {**source.model_kwargs, **_size_argument(source.built_with, resolution)}
+
+
+def builders(
+    source: Source, build: Callable[[int], nn.Module] | None
+) -> Iterator[tuple[str, Callable[[int], nn.Module]]]:
+    """Yield the ways to make a source again for a resolution: the caller's alone, or those of its named builder."""
+    if build is not None:
+        yield BUILD, build
+    elif source.architecture is not None:
+        for way in WAYS:
+            yield way, partial(_create, source, way)
+
+
+def rebuilt(source: Source, build: Callable[[int], nn.Module] | None) -> Callable[[int], nn.Module] | None:
+    """Return the function that makes a source again for a resolution in the way that it notes; None if it needs none.
+
+    Raises:
+        UnsupportedModelError: it was made by a function of the caller's, which is not given.
+    """
+    ways = dict(builders(source, build))
+    if source.built_with is None:
+        return None
+    if BUILD not in ways and source.built_with not in ways:
+        raise UnsupportedModelError(
+            f"the network was built for each resolution by {source.built_with}, which is not at hand; a function of "
+            "the resolution that returns the plain model is needed. Pass build=."
+        )
+    return ways.get(BUILD) or ways[source.built_with]
+
+
+def build_like(build: Callable[[int], nn.Module], model: nn.Module, resolution: int) -> nn.Module:
+    """Return the model that ``build`` makes for a resolution, around the tensors of ``model``.
+
+    Raises:
+        ResolutionError: it can't be built for the resolution.
+        UnsupportedModelError: it is another model.
+    """
+    try:
+        built = build(resolution)
+    except RSConvertError:
+        raise
+    except Exception as error:  # whatever the caller's own code raises
+        raise ResolutionError(
+            f"resolution {resolution} can't be built ({type(error).__name__}: {first_line(error)}); a function that "
+            "takes every resolution is needed. Choose another resolution, or correct build."
+        ) from error
+    fit_to(built, model)
+    return built
+
+
+def fit_to(built: nn.Module, model: nn.Module) -> None:
+    """Put the tensors of ``model`` in the place of those of ``built``; position tables are resampled to their shape.
+
+    Index maps, which are buffers that no file holds, stay those of ``built``, as do buffers of another shape.
+
+    Raises:
+        UnsupportedModelError: the modules or tensors differ in more than position tables.
+    """
+    theirs, own = dict(model.named_modules()), dict(built.named_modules())
+    if different := sorted(theirs.keys() ^ own.keys()) or [n for n in own if type(own[n]) is not type(theirs[n])]:
+        raise _misfit(model, different[0], "another module")
+    for name, module in own.items():
+        source = theirs[name]
+        module.training = source.training
+        if module._parameters.keys() != source._parameters.keys() or module._buffers.keys() != source._buffers.keys():
+            raise _misfit(model, name, "other tensors")
+        for key, value in source._parameters.items():
+            module._parameters[key] = _fitted(model, module, name, key, value)
+        module._buffers.update({key: _buffer(module, key, value) for key, value in source._buffers.items()})
+
+
+def _fitted(
+    model: nn.Module, module: nn.Module, name: str, key: str, value: nn.Parameter | None
+) -> nn.Parameter | None:
+    wanted = module._parameters[key]
+    if value is None or wanted is None or value.shape == wanted.shape:
+        return value
+    try:
+        table = resample_table(value.detach(), key, module)
+    except Exception:  # a table of this name, but of another kind
+        table = None
+    if table is None:
+        raise _misfit(model, f"{name}.{key}".lstrip("."), f"the shape {tuple(wanted.shape)}")
+    return nn.Parameter(table, value.requires_grad)
+
+
+def _buffer(module: nn.Module, key: str, value: torch.Tensor | None) -> torch.Tensor | None:
+    wanted = module._buffers[key]
+    if value is None or wanted is None:
+        return wanted
+    if key not in module._non_persistent_buffers_set and value.shape == wanted.shape:
+        return value
+    return wanted.to(value)
+
+
+def _create(source: Source, way: str, resolution: int) -> nn.Module:
+    assert source.architecture is not None
+    kwargs = {**source.model_kwargs, **_size_argument(way, resolution)}
+    # A file's function notes num_classes among its arguments, if it was given it.
+    noted = kwargs.pop("num_classes", None) if is_file_name(source.architecture) else source.num_classes
+    with unfilled():
+        return create_model(source.architecture, num_classes=noted, model_kwargs=kwargs)
+
+
+def _size_argument(way: str | None, resolution: int) -> Mapping[str, Any]:
+    known: dict[str | None, dict[str, Any]] = {
+        "img_size": {"img_size": resolution},
+        "dynamic_img_size": {"dynamic_img_size": True},
+    }
+    return known.get(way, {})
+
+
+def _misfit(model: nn.Module, name: str, what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(model).__name__} built for another resolution has {what} at {name or 'its root'}; the same model is "
+        "needed, position tables apart. Pass build=, a function of the resolution that returns your model."
+    )

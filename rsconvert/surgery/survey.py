@@ -1,0 +1,181 @@
+"""The survey: at which resolutions a model runs, as it is or built again for each of them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from rsconvert.errors import RSConvertError, UnsupportedModelError
+from rsconvert.surgery.example import example_arguments, resizes_inside
+from rsconvert.surgery.paths import copy_model, on_meta
+from rsconvert.surgery.private import size_dependent
+from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.surgery.sizes import build_like, builders
+from rsconvert.surgery.source import Source
+from rsconvert.surgery.trial import Trial, run_trial
+
+__all__ = ["Example", "Survey", "fitted_inside", "survey", "working_resolutions"]
+
+Example = Callable[[int], tuple[Any, ...]]
+
+
+@dataclass
+class Survey:
+    """A trial of the source at each resolution, on scrambled tensors.
+
+    ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
+    the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
+    unless ``private``; ``seconds`` what the trials took.
+    """
+
+    example: Example
+    way: str | None = None
+    build: Callable[[int], nn.Module] | None = None
+    built: dict[int, nn.Module] = field(default_factory=dict)
+    trials: dict[int, Trial] = field(default_factory=dict)
+    values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    functional: dict[str, str] = field(default_factory=dict)
+    private: bool = True
+    seconds: float = 0.0
+
+    @property
+    def refused(self) -> dict[int, str]:
+        """The resolutions that do not work, each with the reason."""
+        return {r: trial.failure for r, trial in self.trials.items() if trial.failure is not None}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The position tables that change shape with the resolution."""
+        found = size_dependent(self.built) if self.built else {}
+        return tuple(f"{owner}.{name}".lstrip(".") for owner, names in found.items() for name in names)
+
+
+def survey(
+    model: nn.Module,
+    source: Source,
+    resolutions: Sequence[int],
+    *,
+    private: bool = True,
+    build: Callable[[int], nn.Module] | None = None,
+    example: Example | None = None,
+) -> Survey:
+    """Try a model at each resolution; where it fails, try it built again for each of them.
+
+    Args:
+        private: whether the network to come has a BN set for each resolution.
+        build: makes the source again for a resolution; by default the builder of the source's name does.
+        example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
+    Raises:
+        UnsupportedModelError: running statistics are used that are no tensors of the model.
+    """
+    given = example or _Arguments(model)
+    best = _try_as_it_is(model, resolutions, Survey(given, private=private))
+    if not best.refused:
+        return best
+    for way, function in builders(source, build):
+        other = _try_built(model, resolutions, Survey(given, way, function, private=private))
+        if _rank(other) < _rank(best):
+            best = other
+        if not other.refused and not other.tables:
+            break
+    return best
+
+
+def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[int]) -> list[int]:
+    """Return the candidates that a model takes in the way that its survey chose, from the largest.
+
+    Only shapes are computed: these are proposals, which a survey or a conversion tries in earnest.
+    """
+    works = []
+    for resolution in sorted(set(candidates), reverse=True):
+        with suppress(RSConvertError), torch.no_grad():
+            plain = model if found.build is None else build_like(found.build, model, resolution)
+            reference = on_meta(plain).eval()
+            arguments = tree_map(
+                lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, found.example(resolution)
+            )
+            with fitted_inside(reference, resolution):
+                works += [resolution] if run_trial(reference, arguments).failure is None else []
+    return works
+
+
+def _to_meta(leaf: Any) -> Any:
+    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
+
+
+@contextmanager
+def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
+    """Let a model that resizes inside do so to a resolution meanwhile, where it would compute far more by default."""
+    if not resizes_inside(model):
+        yield
+        return
+    transform: Any = model.transform
+    usual = transform.min_size, transform.max_size
+    transform.min_size, transform.max_size = (resolution,), resolution
+    try:
+        yield
+    finally:
+        transform.min_size, transform.max_size = usual
+
+
+def _try_as_it_is(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
+    reference = copy_model(model).eval()
+    for resolution in resolutions:
+        _try(found, model, reference, resolution)
+    return found
+
+
+def _try_built(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
+    assert found.build is not None
+    for resolution in resolutions:
+        try:
+            found.built[resolution] = build_like(found.build, model, resolution)
+        except UnsupportedModelError as error:  # by this way no resolution can be had
+            found.trials = {r: Trial(failure=str(error)) for r in resolutions}
+            return found
+        except RSConvertError as error:
+            found.trials[resolution] = Trial(failure=str(error))
+        else:
+            _try(found, found.built[resolution], copy_model(found.built[resolution]).eval(), resolution)
+    return found
+
+
+@torch.no_grad()
+def _try(found: Survey, model: nn.Module, reference: nn.Module, resolution: int) -> None:
+    """Run a copy of a model with the values of a resolution; again if that shows further tensors to scramble."""
+    with _timed(found), fitted_inside(reference, resolution):
+        while True:
+            key = resolution if found.private else 0
+            found.values[resolution] = {**fill_zeros(model), **scrambled(model, key, found.functional)}
+            write(reference, found.values[resolution])
+            trial = found.trials[resolution] = run_trial(reference, found.example(resolution))
+            if trial.functional.keys() <= found.functional.keys():
+                return
+            found.functional |= trial.functional
+
+
+@contextmanager
+def _timed(found: Survey) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    found.seconds += time.perf_counter() - start
+
+
+class _Arguments:
+    """Calls example_arguments for one model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, resolution: int) -> tuple[Any, ...]:
+        return example_arguments(self.model, resolution)
+
+
+def _rank(found: Survey) -> tuple[int, int]:
+    """Order surveys: fewer refusals first, then fewer tables."""
+    return len(found.refused), len(found.tables)

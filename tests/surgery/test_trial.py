@@ -1,0 +1,103 @@
+"""One watched forward: what ran, what failed where, and who normalizes by a function."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.layers import StdConv2d
+from torch import nn
+
+from rsconvert.errors import UnsupportedModelError
+from rsconvert.surgery.trial import run_trial
+
+IMAGE = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Functional(nn.Module):
+    """A BatchNorm by hand: F.batch_norm, or torch.batch_norm, on tensors of its own."""
+
+    def __init__(self, low: bool = False) -> None:
+        super().__init__()
+        self.low = low
+        self.scale, self.shift = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+
+    def forward(self, x):
+        if self.low:
+            return torch.batch_norm(x, self.scale, self.shift, self.mean, self.var, self.training, 0.1, 1e-5, False)
+        return F.batch_norm(x, self.mean, self.var, weight=self.scale, bias=self.shift, training=self.training)
+
+
+def test_every_run_of_a_batchnorm_is_counted_with_what_it_gave() -> None:
+    bn = nn.BatchNorm2d(3).eval()
+    trial = run_trial(nn.Sequential(bn, bn, nn.ReLU()), (IMAGE,))
+    assert trial.calls == {"0": 2, "1": 2}  # one module under two names counts under both
+    assert trial.failure is None
+    wanted = float(bn(IMAGE).detach().sum(dtype=torch.float64))
+    assert dict(trial.sums[:1]) == {"0": pytest.approx(wanted, abs=1e-12)}
+
+
+def test_a_failure_names_the_innermost_module_and_the_line_and_leaves_no_hook() -> None:
+    model = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 5)))
+    trial = run_trial(model, (IMAGE,))
+    assert trial.failure is not None
+    assert trial.failure.startswith("0.2 fails at ")
+    assert "Kernel size" in trial.failure
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_the_line_is_the_model_s_own() -> None:
+    class Strict(nn.Module):
+        def forward(self, x):
+            return x.view(7, -1)
+
+    failure = run_trial(nn.Sequential(Strict()), (IMAGE,)).failure
+    assert failure is not None
+    assert failure.startswith("0 fails at test_trial.py:")
+    assert "(return x.view(7, -1))" in failure
+
+
+def test_a_failure_of_the_root_names_its_class() -> None:
+    class Square(nn.Module):
+        def forward(self, x):
+            raise ValueError("\n")
+
+    assert (run_trial(Square(), (IMAGE,)).failure or "").startswith("Square fails at test_trial.py:")
+
+
+@pytest.mark.parametrize("low", [False, True])
+def test_a_functional_batchnorm_tells_its_tensors(low: bool) -> None:
+    trial = run_trial(nn.Sequential(Functional(low)).eval(), (IMAGE,))
+    assert trial.calls == {"0.mean": 1}
+    assert trial.functional == {
+        "0.mean": "running_mean",
+        "0.var": "running_var",
+        "0.scale": "weight",
+        "0.shift": "bias",
+    }
+
+
+def test_weight_standardization_is_no_batchnorm() -> None:
+    trial = run_trial(nn.Sequential(StdConv2d(3, 4, 3), nn.InstanceNorm2d(4)), (IMAGE,))
+    assert trial.calls == {}
+    assert trial.functional == {}
+
+
+def test_statistics_that_nobody_registered_are_refused() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.var = [torch.zeros(3)], [torch.ones(3)]
+
+        def forward(self, x):
+            return F.batch_norm(x, self.mean[0], self.var[0])
+
+    with pytest.raises(UnsupportedModelError, match=r"0 calls F\.batch_norm with a running_mean that is no tensor of"):
+        run_trial(nn.Sequential(Hidden()), (IMAGE,))
+
+
+def test_maps_of_one_value_are_told() -> None:
+    model = nn.Sequential(
+        nn.BatchNorm2d(3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(3), nn.Flatten(), nn.BatchNorm1d(3)
+    )
+    assert run_trial(model.eval(), (IMAGE,)).single == {"2", "4"}
