@@ -1,12 +1,11 @@
 """A switchable network to its file, to back from it, to a part of itself."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
@@ -23,12 +22,11 @@ from rsconvert.surgery import (
     set_source,
     source_of,
 )
-from rsconvert.surgery.sizes import build_like, rebuilt
+from rsconvert.surgery.network import regroup
+from rsconvert.surgery.sizes import Build, build_like, rebuilt
 from rsconvert.surgery.unfilled import unfilled
 
 __all__ = ["load", "save", "subset"]
-
-Build = Callable[[int], nn.Module]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
@@ -117,16 +115,9 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
             f"resolution {unknown[0]} has no set in the network; it holds {net.resolutions}. Choose among them."
         )
     places = [net.resolutions.index(r) for r in kept]
-    built = {r: net.extract(r) for r in kept} if net.build else None
-    private = any(True for _ in net.switchable_bns())
-    small = assemble(
-        net.extract(kept[0]), kept, private=private, build=net.build, built=built, beside=net.private_beside()
-    )
+    small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
     small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
-    with torch.no_grad():
-        for resolution in kept:
-            small.at(resolution).load_state_dict(net.at(resolution).state_dict())
-        small.alpha.data = net.alpha[places].clone()
+    small.alpha.data = net.alpha.detach()[places].clone()
     return small
 
 

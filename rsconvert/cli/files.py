@@ -18,8 +18,8 @@ from rsconvert.cli.options import (
     numbers,
     refuse_existing,
 )
-from rsconvert.cli.printing import plain, print_conversion, print_result
-from rsconvert.errors import ConfigError
+from rsconvert.cli.printing import plain, print_conversion, print_refusal, print_result
+from rsconvert.errors import ConfigError, ResolutionError
 
 __all__ = ["export", "inspect", "wrap"]
 
@@ -49,7 +49,7 @@ _FIVE = "224,192,160,128,96"
 @click.option("--interpolation", help="How images are resized: bilinear or bicubic.")
 @click.option("--crop-pct", type=float, help="Side of the evaluation crop divided by the resized image's short side.")
 @click.option("-o", "--output", type=click.Path(), help="The file to write; the default is NAME.rs.safetensors.")
-@click.option("--dry-run", is_flag=True, help="Convert and prove, but write nothing.")
+@click.option("--dry-run", is_flag=True, help="Convert and prove, print the whole report, write nothing.")
 @force_option
 @json_option
 def wrap(
@@ -76,7 +76,7 @@ def wrap(
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Drop one of them.")
     from rsconvert import create_model, make_switchable, save
-    from rsconvert.surgery import check_resolutions, is_file_name
+    from rsconvert.surgery import check_resolutions, examine, is_file_name
 
     sides = check_resolutions(numbers(resolutions))
     if not dry_run:
@@ -85,7 +85,12 @@ def wrap(
     plain = create_model(
         model, pretrained=download, weights=weights, num_classes=num_classes, model_kwargs=literals(model_kwargs)
     )
-    net = make_switchable(plain, sides)
+    try:
+        net = make_switchable(plain, sides)
+    except ResolutionError:
+        if dry_run:
+            print_refusal(examine(plain, sides), as_json)
+        raise
     given: dict[str, Any] = {
         "mean": floats("mean", mean),
         "std": floats("std", std),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rsconvert.surgery import SwitchableModel
+    from rsconvert.surgery import ConversionReport, SwitchableModel
 
-__all__ = ["best_row", "log_epoch", "plain", "print_conversion", "print_result", "row_line"]
+__all__ = ["best_row", "log_epoch", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
@@ -19,7 +19,7 @@ def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
 
 
 def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool) -> None:
-    """Print what ``wrap`` did, and wrote to ``target`` unless that is None."""
+    """Print what ``wrap`` did, and wrote to ``target``; if that is None, a line for each BatchNorm too."""
     from rsconvert.evaluation import multiply_adds
 
     report, source, preprocessing = net.report, net.source, dict(vars(net.source.preprocessing))
@@ -35,13 +35,29 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
         "refused": [r for r, same in report.exact.items() if not same],
         "new_classifier": list(source.new_classifier),
         **preprocessing,
+        **({"report": report.to_dict()} if target is None else {}),
     }
-    lines = [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e6:.1f} M" for r, cost in costs.items())]
+    lines = [report.details(), ""] if target is None else []
+    lines += [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e6:.1f} M" for r, cost in costs.items())]
     lines += [f"{key}: {plain(value)}" for key, value in preprocessing.items()]
     if source.new_classifier:
         lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
     lines.append("nothing written (dry run)" if target is None else f"wrote {target}")
     print_result(facts, as_json, "\n".join(lines))
+
+
+def print_refusal(report: "ConversionReport", as_json: bool) -> None:
+    """Print what a model holds whose resolutions don't all work; the error itself follows."""
+    sides = [*report.works, *report.refused]
+    facts = {
+        "checkpoint": None,
+        "batchnorms": len(report.batchnorms),
+        "converted": 0,
+        "resolutions": {str(r): {"works": r in report.works} for r in sorted(sides, reverse=True)},
+        "refused": list(report.refused),
+        "report": report.to_dict(),
+    }
+    print_result(facts, as_json, f"{report.details()}\n\n{report}")
 
 
 def log_epoch(row: Mapping[str, Any], epochs: int) -> None:

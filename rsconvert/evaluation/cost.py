@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsconvert.errors import ResolutionError
-from rsconvert.surgery import example_input
+from rsconvert.surgery import example_arguments
+from rsconvert.surgery.survey import fitted_inside
 
 __all__ = ["multiply_adds"]
 
@@ -26,10 +27,10 @@ def multiply_adds(model: nn.Module, resolution: int) -> int:
         ResolutionError: the model does not run at the resolution.
     """
     plain = copy.deepcopy(model).eval()
-    image = example_input(plain, resolution)
+    arguments = example_arguments(plain, resolution)
     try:
-        with FlopCounterMode(display=False) as counter:
-            plain(image)
+        with FlopCounterMode(display=False) as counter, fitted_inside(plain, resolution):
+            plain(*arguments)
     except Exception as error:  # whatever the model's own code raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResolutionError(

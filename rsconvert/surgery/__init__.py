@@ -4,9 +4,10 @@ from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights
 from rsconvert.surgery.classifier import classifier_keys
 from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.example import example_arguments, example_input, input_channels
-from rsconvert.surgery.network import SwitchableModel, check_resolutions
+from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
-from rsconvert.surgery.rewrite import assemble, examine, make_switchable
+from rsconvert.surgery.resolutions import check_resolutions
+from rsconvert.surgery.rewrite import examine, make_switchable
 from rsconvert.surgery.source import Source, set_source, source_of
 from rsconvert.surgery.zoo import create_model, is_file_name
 

@@ -14,6 +14,9 @@ from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
 from rsconvert.surgery.building import first_line
 from rsconvert.surgery.paths import on_meta
 
+# What hands the same numbers on: a BatchNorm behind a linear layer takes its tokens flattened.
+_VIEWS = {"contiguous", "flatten", "permute", "reshape", "transpose", "view", torch.flatten}
+
 __all__ = ["GraphFacts", "read_graph", "trace"]
 
 
@@ -121,6 +124,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 def _producer(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
     previous = node.args[0] if node.args else None
+    while isinstance(previous, fx.Node) and previous.target in _VIEWS:
+        previous = previous.args[0]
     if not isinstance(previous, fx.Node) or previous.op != "call_module":
         return None
     weighted = (nn.modules.conv._ConvNd, nn.Linear)

@@ -1,62 +1,27 @@
 """SwitchableModel: one network, S paths over the same tensors."""
 
 import copy
-import math
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.bn import SwitchableBN, batchnorms
+from rsconvert.surgery.classifier import classifier_keys, zero_parameters
 from rsconvert.surgery.example import example_arguments
-from rsconvert.surgery.paths import copy_structure, fresh, make_path, relink, snapshot
-from rsconvert.surgery.private import private_names, private_owners
+from rsconvert.surgery.paths import copy_model, copy_structure, fresh, make_path, relink, snapshot
+from rsconvert.surgery.private import add_private_sets, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
+from rsconvert.surgery.resolutions import check_resolutions, side_of
 from rsconvert.surgery.services import service
-from rsconvert.surgery.sizes import build_like
-from rsconvert.surgery.source import Source
+from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
+from rsconvert.surgery.source import Source, source_of
 from rsconvert.surgery.trial import run_trial
 
-__all__ = ["SwitchableModel", "check_resolutions", "side_of"]
-
-
-def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
-    """Return the resolutions in pixels from the largest to the smallest.
-
-    Raises:
-        ResolutionError: it is no list, is empty, or holds a repeat or something that is not a positive whole number.
-    """
-    if not isinstance(resolutions, Iterable):
-        raise ResolutionError(
-            f"resolutions is {resolutions!r}; a list of numbers of pixels is needed. Write [{resolutions}]."
-        )
-    given = list(resolutions)
-    text = ",".join(map(str, given))
-    if not given:
-        raise ResolutionError(
-            "resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
-        )
-    for r in given:
-        if not _is_positive(r):
-            raise ResolutionError(
-                f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
-            )
-        if given.count(r) > 1:
-            raise ResolutionError(
-                f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
-            )
-    return tuple(sorted(map(operator.index, given), reverse=True))
-
-
-def _is_positive(number: Any) -> bool:
-    """Tell whether it is a whole number above 0, be it Python's or NumPy's."""
-    try:
-        return not isinstance(number, bool) and operator.index(number) > 0
-    except TypeError:
-        return False
+__all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
 class SwitchableModel(nn.Module):
@@ -65,8 +30,9 @@ class SwitchableModel(nn.Module):
     ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
-    A module can't be replaced: do that before the conversion. Only paths run: a hook, or a switch such as
-    ``set_grad_checkpointing``, belongs on ``net.at(r)`` of each resolution.
+    A module can't be replaced, but for the classifier: do that before the conversion. Only paths run: a hook belongs
+    on ``net.at(r)`` of each resolution. What else the source offers, such as ``forward_features``, the network offers
+    where it can choose the path, or where all paths agree.
     ``report`` tells what ``make_switchable`` did; None for a network out of a file.
 
     Args:
@@ -80,14 +46,14 @@ class SwitchableModel(nn.Module):
     report: ConversionReport | None = None
     _skeleton: nn.Module
     _paths: dict[int, nn.Module]
-    build: Callable[[int], nn.Module] | None
+    build: Build | None
 
     def __init__(
         self,
         skeleton: nn.Module,
         resolutions: Sequence[int],
         source: Source | None = None,
-        build: Callable[[int], nn.Module] | None = None,
+        build: Build | None = None,
         built: Mapping[int, nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -187,6 +153,25 @@ class SwitchableModel(nn.Module):
         modules = self._skeleton.named_modules(remove_duplicate=not every_name)
         yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
 
+    def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
+        """Give all paths one new classifier by the source's own method; it starts at zero.
+
+        Every tensor of the network is another one afterwards: take paths and make optimizers after it.
+
+        Raises:
+            AttributeError: the source has no such method.
+        """
+        paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
+        for plain in paths.values():
+            cast(Any, plain).reset_classifier(num_classes, *args, **kwargs)
+            zero_parameters(plain, classifier_keys(plain))
+        new, keys = regroup(self, paths), classifier_keys(paths[self.native])
+        new.alpha.data.copy_(self.alpha)
+        new.source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys))
+        self.__dict__.update(new.__dict__)
+        if self.source.built_with not in (None, BUILD):
+            self.build = rebuilt(self.source, None)
+
     def private_beside(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
         found = private_owners(self._skeleton).items()
@@ -248,20 +233,56 @@ class SwitchableModel(nn.Module):
         return self.at(resolution)
 
 
-def side_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return round(√(H·W)) of the first tensor that can be an image.
+def assemble(
+    model: nn.Module,
+    resolutions: Sequence[int],
+    *,
+    private: bool = True,
+    build: Build | None = None,
+    built: Mapping[int, nn.Module] | None = None,
+    beside: Collection[str] = (),
+) -> SwitchableModel:
+    """Swap and share without a proof; ``rsconvert.load`` fills such a network.
 
+    Args:
+        build: makes the source again for a resolution; None if one model takes all sizes.
+        built: resolution → what ``build`` gives, around the tensors of ``model``.
+        beside: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
     Raises:
-        ResolutionError: there is none.
+        UnsupportedModelError: the model can't be copied.
     """
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim >= 3:
-            height, width = value.shape[-2:]
-            return int(height) if height == width else round(math.sqrt(height * width))
-    raise ResolutionError(
-        "the input holds no tensor (…, H, W) that tells the resolution; an image tensor is needed. "
-        "Choose the path yourself: net.at(resolution)(…)."
-    )
+    trees = built or dict.fromkeys(resolutions, model)
+    base = trees[resolutions[0]]
+    swaps = {id(bn): SwitchableBN(bn, resolutions) for bn in batchnorms(base).values()} if private else {}
+    # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
+    skeleton = copy_model(base, swaps)
+    owners = size_dependent(built) if built else {}
+    for owner, names in _by_owner(model, beside).items():
+        owners[owner] = sorted({*owners.get(owner, []), *names})
+    add_private_sets(skeleton, owners, trees, resolutions[0])
+    return SwitchableModel(skeleton, resolutions, source_of(model), build, built)
+
+
+def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
+    """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
+    private = any(True for _ in net.switchable_bns())
+    built = paths if net.build else None
+    beside = net.private_beside()
+    first = next(iter(paths.values()))
+    new = assemble(first, tuple(paths), private=private, build=net.build, built=built, beside=beside)
+    for resolution, plain in paths.items():
+        new.at(resolution).load_state_dict(plain.state_dict())
+    return new
+
+
+def _by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:
+    """Return owner → the names of those of its parameters that are among the tensors."""
+    found: dict[str, list[str]] = {}
+    for name in tensors:
+        owner, _, key = name.rpartition(".")
+        names = found.setdefault(owner, [])
+        names += [key] if key in model.get_submodule(owner)._parameters else []
+    return found
 
 
 def _device(model: nn.Module) -> torch.device:

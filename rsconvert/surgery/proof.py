@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.network import SwitchableModel, side_of
+from rsconvert.surgery.network import SwitchableModel
 from rsconvert.surgery.paths import clear_caches
+from rsconvert.surgery.resolutions import side_of
 from rsconvert.surgery.scramble import tensors
 from rsconvert.surgery.survey import Survey, fitted_inside
 from rsconvert.surgery.trial import Trial, run_trial

@@ -35,14 +35,16 @@ class BatchNormRecord:
 class ConversionReport:
     """What an examination found, or a conversion did.
 
-    ``refused`` tells for a resolution that does not work the first operation that fails, with its module and source
-    line; ``exact`` for each proved path whether it equals the source. ``built_with`` is the builder's argument, or
-    ``build``, by which the source is built again for each resolution, None if one model takes them all; ``tables`` are
-    the position tables that are private then. ``parameters`` counts those of the network, alpha apart. ``seconds``
-    tells what the conversion took (facts, swap, sharing), and apart from it the forwards of the trials and the proof.
+    ``works`` lists the resolutions at which the model runs; ``refused`` tells for any other the first operation that
+    fails, with its module and source line; ``exact`` for each proved path whether it equals the source. ``built_with``
+    is the builder's argument, or ``build``, by which the source is built again for each resolution, None if one model
+    takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those of the
+    network, alpha apart. ``seconds`` tells what the conversion took (facts, swap, sharing), and apart from it the
+    forwards of the trials and the proof.
     """
 
     batchnorms: tuple[BatchNormRecord, ...]
+    works: tuple[int, ...]
     refused: dict[int, str]
     exact: dict[int, bool]
     built_with: str | None
@@ -84,9 +86,12 @@ class ConversionReport:
 
     def _lines(self) -> Iterator[str]:
         ways = ", ".join(f"{n} by {way}" for way, n in self.ways.items())
-        yield f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})"
         if self.exact:
+            yield f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})"
             yield "paths: " + ", ".join(f"{r} {'exact' if same else 'DIFFERENT'}" for r, same in self.exact.items())
+        else:
+            yield f"{len(self.batchnorms)} BatchNorms ({ways})"
+            yield f"works at: {', '.join(map(str, self.works)) or 'none'}"
         yield from (f"refused: {resolution}: {reason}" for resolution, reason in self.refused.items())
         if self.built_with:
             private = f", {len(self.tables)} position tables private" if self.tables else ""
@@ -111,6 +116,7 @@ def make_report(
         executed |= trial.calls
     return ConversionReport(
         batchnorms=tuple(_records(model, found.functional, facts, executed)),
+        works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
         exact=exact,
         built_with=found.way,

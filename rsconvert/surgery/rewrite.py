@@ -1,7 +1,7 @@
 """make_switchable: the facts of a model, the swap of its BatchNorms, the proof that nothing else changed."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,18 +13,16 @@ from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.building import check_num_classes
 from rsconvert.surgery.classifier import count_outputs
 from rsconvert.surgery.graph import read_graph
-from rsconvert.surgery.network import SwitchableModel, check_resolutions
-from rsconvert.surgery.paths import copy_model
-from rsconvert.surgery.private import add_private_sets, size_dependent
+from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import ConversionReport, make_report
+from rsconvert.surgery.resolutions import check_resolutions
+from rsconvert.surgery.sizes import Build
 from rsconvert.surgery.source import Source, source_of
 from rsconvert.surgery.survey import Example, Survey, survey, working_resolutions
 from rsconvert.surgery.zoo import is_file_name
 
-__all__ = ["assemble", "examine", "make_switchable"]
-
-Build = Callable[[int], nn.Module]
+__all__ = ["examine", "make_switchable"]
 
 
 def make_switchable(
@@ -102,36 +100,6 @@ def examine(
     return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
 
 
-def assemble(
-    model: nn.Module,
-    resolutions: Sequence[int],
-    *,
-    private: bool = True,
-    build: Build | None = None,
-    built: Mapping[int, nn.Module] | None = None,
-    beside: Collection[str] = (),
-) -> SwitchableModel:
-    """Swap and share without a proof; ``rsconvert.load`` fills such a network.
-
-    Args:
-        build: makes the source again for a resolution; None if one model takes all sizes.
-        built: resolution → what ``build`` gives, around the tensors of ``model``.
-        beside: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
-    Raises:
-        UnsupportedModelError: the model can't be copied.
-    """
-    trees = built or dict.fromkeys(resolutions, model)
-    base = trees[resolutions[0]]
-    swaps = {id(bn): SwitchableBN(bn, resolutions) for bn in batchnorms(base).values()} if private else {}
-    # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
-    skeleton = copy_model(base, swaps)
-    owners = size_dependent(built) if built else {}
-    for owner, names in _by_owner(model, beside).items():
-        owners[owner] = sorted({*owners.get(owner, []), *names})
-    add_private_sets(skeleton, owners, trees, resolutions[0])
-    return SwitchableModel(skeleton, resolutions, source_of(model), build, built)
-
-
 def _surveyed(
     model: nn.Module,
     source: Source,
@@ -145,16 +113,6 @@ def _surveyed(
     found = survey(model, source, resolutions, private=private, build=build, example=example)
     if not batchnorms(model) and not found.functional and not found.refused:
         raise _nothing_to_convert(name)
-    return found
-
-
-def _by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:
-    """Return owner → the names of those of its parameters that are among the tensors."""
-    found: dict[str, list[str]] = {}
-    for name in tensors:
-        owner, _, key = name.rpartition(".")
-        names = found.setdefault(owner, [])
-        names += [key] if key in model.get_submodule(owner)._parameters else []
     return found
 
 

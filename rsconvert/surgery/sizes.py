@@ -14,8 +14,9 @@ from rsconvert.surgery.tables import resample_table
 from rsconvert.surgery.unfilled import unfilled
 from rsconvert.surgery.zoo import create_model, is_file_name
 
-__all__ = ["BUILD", "WAYS", "build_like", "builders", "fit_to", "kwargs_at", "rebuilt"]
+__all__ = ["BUILD", "WAYS", "Build", "build_like", "builders", "fit_to", "kwargs_at", "rebuilt"]
 
+Build = Callable[[int], nn.Module]
 BUILD = "build"
 WAYS = ("img_size", "dynamic_img_size")
 
@@ -25,9 +26,7 @@ def kwargs_at(source: Source, resolution: int) -> dict[str, Any]:
     return {**source.model_kwargs, **_size_argument(source.built_with, resolution)}
 
 
-def builders(
-    source: Source, build: Callable[[int], nn.Module] | None
-) -> Iterator[tuple[str, Callable[[int], nn.Module]]]:
+def builders(source: Source, build: Build | None) -> Iterator[tuple[str, Build]]:
     """Yield the ways to make a source again for a resolution: the caller's alone, or those of its named builder."""
     if build is not None:
         yield BUILD, build
@@ -36,7 +35,7 @@ def builders(
             yield way, partial(_create, source, way)
 
 
-def rebuilt(source: Source, build: Callable[[int], nn.Module] | None) -> Callable[[int], nn.Module] | None:
+def rebuilt(source: Source, build: Build | None) -> Build | None:
     """Return the function that makes a source again for a resolution in the way that it notes; None if it needs none.
 
     Raises:
@@ -53,7 +52,7 @@ def rebuilt(source: Source, build: Callable[[int], nn.Module] | None) -> Callabl
     return ways.get(BUILD) or ways[source.built_with]
 
 
-def build_like(build: Callable[[int], nn.Module], model: nn.Module, resolution: int) -> nn.Module:
+def build_like(build: Build, model: nn.Module, resolution: int) -> nn.Module:
     """Return the model that ``build`` makes for a resolution, around the tensors of ``model``.
 
     Raises:
@@ -98,7 +97,11 @@ def _fitted(
     model: nn.Module, module: nn.Module, name: str, key: str, value: nn.Parameter | None
 ) -> nn.Parameter | None:
     wanted = module._parameters[key]
-    if value is None or wanted is None or value.shape == wanted.shape:
+    if value is None or wanted is None:
+        if value is not wanted:
+            raise _misfit(model, name, "other tensors")
+        return None
+    if value.shape == wanted.shape:
         return value
     try:
         table = resample_table(value.detach(), key, module)

@@ -15,7 +15,7 @@ from rsconvert.surgery.example import example_arguments, resizes_inside
 from rsconvert.surgery.paths import copy_model, on_meta
 from rsconvert.surgery.private import size_dependent
 from rsconvert.surgery.scramble import fill_zeros, scrambled, write
-from rsconvert.surgery.sizes import build_like, builders
+from rsconvert.surgery.sizes import Build, build_like, builders
 from rsconvert.surgery.source import Source
 from rsconvert.surgery.trial import Trial, run_trial
 
@@ -35,7 +35,7 @@ class Survey:
 
     example: Example
     way: str | None = None
-    build: Callable[[int], nn.Module] | None = None
+    build: Build | None = None
     built: dict[int, nn.Module] = field(default_factory=dict)
     trials: dict[int, Trial] = field(default_factory=dict)
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def survey(
     resolutions: Sequence[int],
     *,
     private: bool = True,
-    build: Callable[[int], nn.Module] | None = None,
+    build: Build | None = None,
     example: Example | None = None,
 ) -> Survey:
     """Try a model at each resolution; where it fails, try it built again for each of them.

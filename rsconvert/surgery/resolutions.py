@@ -1,0 +1,64 @@
+"""Resolutions: a list of them as it is meant, and the one that an input has."""
+
+import math
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from rsconvert.errors import ResolutionError
+
+__all__ = ["check_resolutions", "side_of"]
+
+
+def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
+    """Return the resolutions in pixels from the largest to the smallest.
+
+    Raises:
+        ResolutionError: it is no list, is empty, or holds a repeat or something that is not a positive whole number.
+    """
+    if not isinstance(resolutions, Iterable):
+        raise ResolutionError(
+            f"resolutions is {resolutions!r}; a list of numbers of pixels is needed. Write [{resolutions}]."
+        )
+    given = list(resolutions)
+    text = ",".join(map(str, given))
+    if not given:
+        raise ResolutionError(
+            "resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
+        )
+    for r in given:
+        if not _is_positive(r):
+            raise ResolutionError(
+                f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
+            )
+        if given.count(r) > 1:
+            raise ResolutionError(
+                f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
+            )
+    return tuple(sorted(map(operator.index, given), reverse=True))
+
+
+def _is_positive(number: Any) -> bool:
+    """Tell whether it is a whole number above 0, be it Python's or NumPy's."""
+    try:
+        return not isinstance(number, bool) and operator.index(number) > 0
+    except TypeError:
+        return False
+
+
+def side_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Return round(√(H·W)) of the first tensor that can be an image.
+
+    Raises:
+        ResolutionError: there is none.
+    """
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.ndim >= 3:
+            height, width = value.shape[-2:]
+            return int(height) if height == width else round(math.sqrt(height * width))
+    raise ResolutionError(
+        "the input holds no tensor (…, H, W) that tells the resolution; an image tensor is needed. "
+        "Choose the path yourself: net.at(resolution)(…)."
+    )
