@@ -1,6 +1,6 @@
 """The proof: on scrambled tensors, every path computes what the source computes with the same tensors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
     """Write the values of all trials at once, so that a swapped set shows; restore values and modes at the end."""
     paths = [net.at(resolution) for resolution in net.resolutions]
     modes = {module: module.training for model in (net, *paths) for module in model.modules()}
-    places = {r: {name: _registered(net, r)[name] for name in values} for r, values in found.values.items()}
+    places = {r: _registered(net, r, values) for r, values in found.values.items()}
     before = {r: {name: tensor.clone() for name, tensor in own.items()} for r, own in places.items()}
     try:
         net.eval()
@@ -53,15 +53,15 @@ def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
             module.training = mode
 
 
-def _registered(net: SwitchableModel, resolution: int) -> dict[str, Tensor]:
-    """Return the tensors of a resolution by the source's names, out of the registry: a path may hold wrong ones."""
+def _registered(net: SwitchableModel, resolution: int, names: Iterable[str]) -> dict[str, Tensor]:
+    """Return tensors of a resolution by the source's names, out of the registry: a path may hold wrong ones."""
     found = tensors(net)
     for name in net.private_beside() if resolution != net.native else ():
         owner, _, key = name.rpartition(".")
         found[name] = found[f"{owner}.at.{resolution}.{key}".lstrip(".")]
     for name, bn in net.switchable_bns(every_name=True):
         found |= {f"{name}.{key}".lstrip("."): tensor for key, tensor in tensors(bn.bn_set(resolution)).items()}
-    return found
+    return {name: found[name] for name in names}
 
 
 def _copy(values: Mapping[int, Mapping[str, Tensor]], places: Mapping[int, Mapping[str, Tensor]]) -> None:
