@@ -44,6 +44,20 @@ def test_the_file_is_read_without_rsconvert(net: rsconvert.SwitchableModel, tmp_
     assert not torch.equal(model(x), net.at(RESOLUTIONS[RESOLUTIONS.index(resolution) - 1])(x))
 
 
+def test_a_file_with_position_tables_is_read_without_rsconvert(tmp_path: Path) -> None:
+    net = rsconvert.make_switchable(rsconvert.create_model("levit_128s", num_classes=3), (96, 64)).eval()
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.add_(0.01 * torch.rand_like(tensor))
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    names: dict[str, object] = {}
+    exec(code_of(ROOT / "docs" / "checkpoint_format.md", "python")[0], names)
+    for resolution in net.resolutions:
+        x = torch.rand(2, 3, resolution, resolution)
+        model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
+        assert torch.equal(model(x), net.at(resolution)(x))
+
+
 def test_stock_timm_reads_the_native_network(net: rsconvert.SwitchableModel, tmp_path: Path) -> None:
     rsconvert.save(net, tmp_path / "net.safetensors")
     model = timm.create_model("test_efficientnet", num_classes=5).eval()

@@ -115,12 +115,13 @@ def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
         yield
         return
     transform: Any = model.transform
-    usual = transform.min_size, transform.max_size
+    usual = {name: getattr(transform, name) for name in ("min_size", "max_size", "fixed_size")}
     transform.min_size, transform.max_size = (resolution,), resolution
+    transform.fixed_size = usual["fixed_size"] and (resolution, resolution)
     try:
         yield
     finally:
-        transform.min_size, transform.max_size = usual
+        vars(transform).update(usual)
 
 
 def _try_as_it_is(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
