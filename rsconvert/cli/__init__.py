@@ -11,6 +11,7 @@ import click
 from rsconvert import __version__
 from rsconvert.cli.files import export, inspect, wrap
 from rsconvert.cli.images import demo, evaluate, finetune
+from rsconvert.cli.models import models
 from rsconvert.errors import RSConvertError
 
 __all__ = ["main"]
@@ -44,5 +45,5 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-for _command in (wrap, finetune, evaluate, export, inspect, demo):
+for _command in (wrap, finetune, evaluate, export, inspect, models, demo):
     main.add_command(_command)

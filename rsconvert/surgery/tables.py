@@ -53,7 +53,8 @@ def resample_table(table: Tensor, name: str, owner: nn.Module) -> Tensor | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch, about how timm lays out and indexes its grid
         resampled: Tensor = resample(table.detach().float().cpu(), wanted, owner)
-    return resampled.reshape(wanted).to(table)
+    # A view of a transposed table would run otherwise than a table that was built or loaded.
+    return resampled.reshape(wanted).to(table).contiguous()
 
 
 # Each takes the table, the shape wanted and the owner. Any: timm's functions and attributes have no types.

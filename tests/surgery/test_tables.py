@@ -265,3 +265,12 @@ def test_an_owner_that_tells_nothing_has_a_square_grid_behind_its_prefix() -> No
     assert torch.equal(got[:, 0], table[:, 0])
     wanted = resample_abs_pos_embed_nhwc(table[:, 1:].reshape(1, 7, 7, 4), (3, 3))
     assert torch.equal(got[:, 1:], wanted.reshape(1, 9, 4))
+
+
+def test_a_table_lies_in_memory_as_one_that_was_built() -> None:
+    """A transposed view would round otherwise than the same table out of a file."""
+    owner = nn.Module()
+    owner.height_rel = nn.Parameter(torch.zeros(9, 4))
+    table = resample_table(torch.randn(13, 4), "height_rel", owner)
+    assert table is not None
+    assert table.is_contiguous()

@@ -1,0 +1,66 @@
+"""One small member of each of many families: every path is exact on batches, a step of it is a step of the source.
+
+The sweep over all architectures, ``benchmarks/sweep.py``, runs the same checks on the rest.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from rsconvert import create_model, make_switchable
+from rsconvert.models.exactness import exact_in_batches
+from rsconvert.models.training import check_training
+from rsconvert.surgery.scramble import fill_zeros, write
+
+SMALL = (96, 64, 32)
+FAMILIES = {
+    "botnet26t_256": (256,),
+    "cspresnet50": SMALL,
+    "densenet121": SMALL,
+    "dla46_c": SMALL,
+    "efficientvit_b0": SMALL,
+    "fasternet_t0": SMALL,
+    "fastvit_t8": SMALL,
+    "ghostnet_050": SMALL,
+    "hardcorenas_a": SMALL,
+    "hgnetv2_b0": SMALL,
+    "hrnet_w18_small": SMALL,
+    "lcnet_035": SMALL,
+    "mobilenetv3_small_050": SMALL,
+    "mobileone_s0": SMALL,
+    "mobilevit_xxs": SMALL,
+    "regnety_002": SMALL,
+    "repghostnet_050": SMALL,
+    "repvgg_a0": SMALL,
+    "resnest14d": SMALL,
+    "resnet10t": SMALL,
+    "rexnetr_100": SMALL,
+    "starnet_s1": SMALL,
+    "test_efficientnet": SMALL,
+    "torchvision/lraspp_mobilenet_v3_large": SMALL,
+    "torchvision/mnasnet0_5": SMALL,
+    "torchvision/shufflenet_v2_x0_5": SMALL,
+    "vovnet39a": SMALL,
+    "xcit_nano_12_p16_224": SMALL,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries' own builders
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_exact_and_trains_as_its_source(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name)
+    write(model, fill_zeros(model))
+    net = make_switchable(model, FAMILIES[name])
+    assert net.report is not None
+    assert net.report.unseen == ()
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == dict.fromkeys(FAMILIES[name], True)
+    check = check_training(model, net, net.resolutions[-1])
+    assert check.same, check.words
+
+
+def test_the_families_are_distinct() -> None:
+    from rsconvert.models.names import family_of
+
+    assert len({family_of(name) for name in FAMILIES}) >= 25
