@@ -10,12 +10,17 @@ copy for the trials are about seven of its structures, three of them without ten
 import argparse
 import copy
 import statistics
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import torch
 
-from rsconvert.surgery import create_model, make_switchable
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rsconvert.surgery import make_switchable
+from rsconvert.zoo import create_model
 
 MODELS = "resnet50,efficientnet_b0,densenet201,hrnet_w18"
 ROW = "{:24s} {:>9} {:>9} {:>9} {:>9} {:>7}"
@@ -29,7 +34,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
-    print(f"torch {torch.__version__.partition('+')[0]}, {options.threads} threads, medians of {options.repeats}, seconds")
+    print(
+        f"torch {torch.__version__.partition('+')[0]}, {options.threads} threads, medians of {options.repeats}, seconds"
+    )
     print(ROW.format("model", "create", "convert", "forwards", "deepcopy", "ratio"))
     for name in options.models.split(","):
         print(ROW.format(name, *measured(name, options.repeats)), flush=True)

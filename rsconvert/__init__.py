@@ -6,7 +6,9 @@ A map of the package, in the order in which it is used:
     load → SwitchableModel → at(r): a plain nn.Module → evaluate | export
 
     data/        one crop of an image → S views
+    zoo/         names → plain models
     surgery/     a network goes in, a switchable network comes out
+    models/      what the conversion does to each model of the libraries
     checkpoint   the one switchable file
     evaluation/  accuracy and cost at each resolution
     training/    the loss and the loop
@@ -33,8 +35,9 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_timm, export_torchvision
-    from rsconvert.surgery import SwitchableBN, SwitchableModel, create_model, make_switchable, to_graph
+    from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, finetune, mred_loss
+    from rsconvert.zoo import create_model
 
 __all__ = [
     "CheckpointError",
@@ -65,8 +68,9 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_timm", "export_torchvision"),
-    "surgery": ("SwitchableBN", "SwitchableModel", "create_model", "make_switchable", "to_graph"),
+    "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "finetune", "mred_loss"),
+    "zoo": ("create_model",),
 }
 
 

@@ -10,7 +10,21 @@ PACKAGE = "rsconvert"
 TREE = Path(__file__).parents[1] / PACKAGE
 
 # A file imports from its own layer and from those to the left of it. The package's __init__ stands left of demo.
-LAYERS = ("errors", "data", "surgery", "models", "checkpoint", "evaluation", "training", "export", "", "demo", "cli", "__main__")
+LAYERS = (
+    "errors",
+    "data",
+    "zoo",
+    "surgery",
+    "models",
+    "checkpoint",
+    "evaluation",
+    "training",
+    "export",
+    "",
+    "demo",
+    "cli",
+    "__main__",
+)
 
 
 def module_of(file: Path, tree: Path) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import Source, SwitchableModel, check_resolutions
+from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.surgery.sizes import BUILD, WAYS
+from rsconvert.zoo import Source
 
 __all__ = ["FORMAT_VERSION", "describe", "encode_metadata", "read_metadata", "source_in"]
 

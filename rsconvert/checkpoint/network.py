@@ -12,19 +12,11 @@ from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, RSConvertError
-from rsconvert.surgery import (
-    Source,
-    SwitchableModel,
-    assemble,
-    batchnorms,
-    check_resolutions,
-    create_model,
-    set_source,
-    source_of,
-)
+from rsconvert.surgery import SwitchableModel, assemble, batchnorms, check_resolutions
 from rsconvert.surgery.network import regroup
 from rsconvert.surgery.sizes import Build, build_like, rebuilt
-from rsconvert.surgery.unfilled import unfilled
+from rsconvert.zoo import Source, create_model, set_source, source_of
+from rsconvert.zoo.unfilled import unfilled
 
 __all__ = ["load", "save", "subset"]
 

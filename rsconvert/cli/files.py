@@ -76,7 +76,8 @@ def wrap(
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Drop one of them.")
     from rsconvert import create_model, make_switchable, save
-    from rsconvert.surgery import check_resolutions, examine, is_file_name
+    from rsconvert.surgery import check_resolutions, examine
+    from rsconvert.zoo import is_file_name
 
     sides = check_resolutions(numbers(resolutions))
     if not dry_run:

@@ -12,7 +12,7 @@ def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
     """Return the network of a checkpoint; ``model`` is FILE.py:FUNCTION, or None for a library's name."""
     from rsconvert import create_model, load
     from rsconvert.checkpoint import read_metadata
-    from rsconvert.surgery import is_file_name
+    from rsconvert.zoo import is_file_name
 
     if model is None:
         return load(checkpoint)

@@ -16,8 +16,9 @@ from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation, evaluate
 from rsconvert.evaluation.figures import plot_accuracy
 from rsconvert.export import export_timm
-from rsconvert.surgery import SwitchableModel, create_model, make_switchable
+from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import FinetuneConfig, finetune
+from rsconvert.zoo import create_model
 
 __all__ = ["DemoResult", "run_demo"]
 

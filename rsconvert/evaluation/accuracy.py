@@ -15,7 +15,8 @@ from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.device import choose_device
 from rsconvert.evaluation.memory import plain_memory_errors
-from rsconvert.surgery import SwitchableModel, check_resolutions, input_channels
+from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.zoo import input_channels
 
 __all__ = [
     "Accuracy",

@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsconvert.errors import ResolutionError
-from rsconvert.surgery import example_arguments
 from rsconvert.surgery.survey import fitted_inside
+from rsconvert.zoo import example_arguments
 
 __all__ = ["multiply_adds"]
 

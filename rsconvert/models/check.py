@@ -15,16 +15,9 @@ from rsconvert.models.exactness import exact_in_batches
 from rsconvert.models.names import family_of
 from rsconvert.models.table import FIVE, Row
 from rsconvert.models.training import check_training
-from rsconvert.surgery import (
-    ConversionReport,
-    SwitchableModel,
-    batchnorms,
-    create_model,
-    examine,
-    is_file_name,
-    make_switchable,
-)
+from rsconvert.surgery import ConversionReport, SwitchableModel, batchnorms, examine, make_switchable
 from rsconvert.surgery.scramble import fill_zeros, write
+from rsconvert.zoo import create_model, is_file_name
 
 __all__ = ["count", "measure"]
 

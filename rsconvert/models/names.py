@@ -3,7 +3,7 @@
 import timm
 import torchvision
 
-from rsconvert.surgery.building import TORCHVISION
+from rsconvert.zoo.building import TORCHVISION
 
 __all__ = ["all_names", "family_of"]
 

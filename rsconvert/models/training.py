@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.models.exactness import scramble
-from rsconvert.surgery import SwitchableModel, example_arguments
-from rsconvert.surgery.building import first_line
+from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.proof import equal_outputs
 from rsconvert.surgery.survey import fitted_inside
+from rsconvert.zoo import example_arguments
+from rsconvert.zoo.building import first_line
 
 __all__ = ["TrainingCheck", "check_training", "training_arguments"]
 

@@ -11,8 +11,8 @@ from timm.models import get_notrace_functions
 from torch import fx, nn
 
 from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
-from rsconvert.surgery.building import first_line
 from rsconvert.surgery.paths import on_meta
+from rsconvert.zoo.building import first_line
 
 # What hands the same numbers on: a BatchNorm behind a linear layer takes its tokens flattened.
 _VIEWS = {"contiguous", "flatten", "permute", "reshape", "transpose", "view", torch.flatten}

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.classifier import classifier_keys, zero_parameters
-from rsconvert.surgery.example import example_arguments
 from rsconvert.surgery.paths import copy_model, copy_structure, fresh, make_path, relink, snapshot
 from rsconvert.surgery.private import add_private_sets, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, side_of
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
-from rsconvert.surgery.source import Source, source_of
 from rsconvert.surgery.trial import run_trial
+from rsconvert.zoo.classifier import classifier_keys, zero_parameters
+from rsconvert.zoo.example import example_arguments
+from rsconvert.zoo.source import Source, source_of
 
 __all__ = ["SwitchableModel", "assemble", "regroup"]
 

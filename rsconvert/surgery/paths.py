@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN
-from rsconvert.surgery.building import first_line
 from rsconvert.surgery.private import private_owners, tensors_at
+from rsconvert.zoo.building import first_line
 
 __all__ = ["clear_caches", "copy_model", "copy_structure", "fresh", "make_path", "on_meta", "relink", "snapshot"]
 

@@ -10,17 +10,17 @@ from torch.nn.parameter import is_lazy
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.building import check_num_classes
-from rsconvert.surgery.classifier import count_outputs
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import ConversionReport, make_report
 from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.sizes import Build
-from rsconvert.surgery.source import Source, source_of
 from rsconvert.surgery.survey import Example, Survey, survey, working_resolutions
-from rsconvert.surgery.zoo import is_file_name
+from rsconvert.zoo.building import check_num_classes
+from rsconvert.zoo.classifier import count_outputs
+from rsconvert.zoo.create import is_file_name
+from rsconvert.zoo.source import Source, source_of
 
 __all__ = ["examine", "make_switchable"]
 

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.surgery.building import first_line
-from rsconvert.surgery.source import Source
 from rsconvert.surgery.tables import resample_table
-from rsconvert.surgery.unfilled import unfilled
-from rsconvert.surgery.zoo import create_model, is_file_name
+from rsconvert.zoo.building import first_line
+from rsconvert.zoo.create import create_model, is_file_name
+from rsconvert.zoo.source import Source
+from rsconvert.zoo.unfilled import unfilled
 
 __all__ = ["BUILD", "WAYS", "Build", "build_like", "builders", "fit_to", "kwargs_at", "rebuilt"]
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from rsconvert.errors import RSConvertError, UnsupportedModelError
-from rsconvert.surgery.example import example_arguments, resizes_inside
 from rsconvert.surgery.paths import copy_model, on_meta
 from rsconvert.surgery.private import size_dependent
 from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 from rsconvert.surgery.sizes import Build, build_like, builders
-from rsconvert.surgery.source import Source
 from rsconvert.surgery.trial import Trial, run_trial
+from rsconvert.zoo.example import example_arguments, resizes_inside
+from rsconvert.zoo.source import Source
 
 __all__ = ["Example", "Survey", "fitted_inside", "survey", "working_resolutions"]
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.bn import batchnorms
-from rsconvert.surgery.building import first_line
+from rsconvert.zoo.building import first_line
 
 __all__ = ["Trial", "run_trial"]
 

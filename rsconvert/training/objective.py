@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, DataError, RSConvertError, TrainingError
 from rsconvert.evaluation import is_memory_error
-from rsconvert.surgery import SwitchableModel, classifier_keys
+from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.mred import MREDLoss, mred_loss
+from rsconvert.zoo import classifier_keys
 
 __all__ = ["Objective"]
 

@@ -20,7 +20,8 @@ from rsconvert.checkpoint import read_metadata, subset
 from rsconvert.checkpoint import tensors as tensors_module
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ResolutionError
-from rsconvert.surgery import Source, SwitchableModel, batchnorms, source_of
+from rsconvert.surgery import SwitchableModel, batchnorms
+from rsconvert.zoo import Source, source_of
 
 SIDES = (70, 64, 56, 48, 40, 32, 24)  # trained, between, and beyond both ends
 

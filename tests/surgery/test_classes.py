@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import rsconvert
-from rsconvert.surgery import classifier_keys, create_model, make_switchable
+from rsconvert.surgery import make_switchable
+from rsconvert.zoo import classifier_keys, create_model
 
 RESOLUTIONS = (96, 64)
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery import Source, SwitchableModel, assemble
+from rsconvert.surgery import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.survey import survey
+from rsconvert.zoo import Source
 
 RESOLUTIONS = (64, 48, 32)
 EXACT = dict.fromkeys(RESOLUTIONS, True)

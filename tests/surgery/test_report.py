@@ -6,7 +6,8 @@ import pytest
 import timm
 from torch import Tensor, nn
 
-from rsconvert.surgery import create_model, make_switchable
+from rsconvert.surgery import make_switchable
+from rsconvert.zoo import create_model
 
 
 def test_resnet50_counts_what_the_paper_counts() -> None:

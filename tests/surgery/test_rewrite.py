@@ -12,7 +12,8 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
-from rsconvert.surgery import SwitchableBN, assemble, create_model, make_switchable
+from rsconvert.surgery import SwitchableBN, assemble, make_switchable
+from rsconvert.zoo import create_model
 
 RESOLUTIONS = (64, 48, 32)
 

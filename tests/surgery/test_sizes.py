@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery import Source, create_model, make_switchable
+from rsconvert.surgery import make_switchable
 from rsconvert.surgery.sizes import build_like, builders, fit_to, kwargs_at, rebuilt
-from rsconvert.surgery.source import source_of
+from rsconvert.zoo import Source, create_model
+from rsconvert.zoo.source import source_of
 
 LEVIT = "levit_128s"
 

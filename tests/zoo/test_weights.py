@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery.weights import load_state, load_weights
+from rsconvert.zoo.weights import load_state, load_weights
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
-from rsconvert.surgery.building import built, check_num_classes, classes_argument, downloaded, first_line, unknown_model
+from rsconvert.zoo.building import built, check_num_classes, classes_argument, downloaded, first_line, unknown_model
 
 
 def failing(error: BaseException):

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
-from rsconvert.surgery import create_model, is_file_name, make_switchable, source_of, zoo
+from rsconvert.surgery import make_switchable
+from rsconvert.zoo import create, create_model, is_file_name, source_of
 
 FILE = """
 from __future__ import annotations
@@ -224,7 +225,7 @@ def test_weights_from_a_file_start_a_new_classifier_at_zero(tmp_path: Path) -> N
     [
         ("resnet10t.c3_in1k", "timm.create_model"),
         ("torchvision/resnet18", "torchvision.models._api.load_state_dict_from_url"),
-        ("hf-hub:timm/resnet10t.c3_in1k", "rsconvert.surgery.zoo.load_model_config_from_hf"),
+        ("hf-hub:timm/resnet10t.c3_in1k", "rsconvert.zoo.create.load_model_config_from_hf"),
     ],
 )
 def test_without_a_network_pretrained_says_so(name: str, place: str, monkeypatch) -> None:
@@ -289,4 +290,4 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_zoo_is_left_behind() -> None:
-    assert zoo.__all__ == ["create_model", "is_file_name"]
+    assert create.__all__ == ["create_model", "is_file_name"]

@@ -17,7 +17,7 @@ from torch import nn
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, UnsupportedModelError
-from rsconvert.surgery.building import (
+from rsconvert.zoo.building import (
     TORCHVISION,
     built,
     check_num_classes,
@@ -26,10 +26,10 @@ from rsconvert.surgery.building import (
     first_line,
     unknown_model,
 )
-from rsconvert.surgery.classifier import classifier_keys, count_outputs, zero_parameters
-from rsconvert.surgery.source import Source, set_source
-from rsconvert.surgery.torchvision_models import from_torchvision
-from rsconvert.surgery.weights import load_weights
+from rsconvert.zoo.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.zoo.source import Source, set_source
+from rsconvert.zoo.torchvision_models import from_torchvision
+from rsconvert.zoo.weights import load_weights
 
 __all__ = ["create_model", "is_file_name"]
 

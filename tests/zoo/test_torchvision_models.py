@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from rsconvert.data import Preprocessing
-from rsconvert.surgery import create_model, source_of
+from rsconvert.zoo import create_model, source_of
 
 LOADER = "torchvision.models._api.load_state_dict_from_url"
 

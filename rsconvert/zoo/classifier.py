@@ -6,7 +6,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor, nn
 
-from rsconvert.surgery.example import example_input
+from rsconvert.zoo.example import example_input
 
 __all__ = ["classifier_keys", "count_outputs", "zero_parameters"]
 

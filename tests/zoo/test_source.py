@@ -7,7 +7,8 @@ import pytest
 from torch import nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.surgery import Source, make_switchable, set_source, source_of
+from rsconvert.surgery import make_switchable
+from rsconvert.zoo import Source, set_source, source_of
 
 
 def test_a_model_made_elsewhere_has_an_empty_source() -> None:

@@ -7,8 +7,8 @@ import timm
 from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery.building import first_line
-from rsconvert.surgery.classifier import classifier_keys
+from rsconvert.zoo.building import first_line
+from rsconvert.zoo.classifier import classifier_keys
 
 __all__ = ["load_state", "load_weights"]
 

@@ -9,10 +9,10 @@ from torch import nn
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery.building import TORCHVISION, built, classes_argument, downloaded, unknown_model
-from rsconvert.surgery.classifier import count_outputs
-from rsconvert.surgery.source import Source
-from rsconvert.surgery.weights import load_state
+from rsconvert.zoo.building import TORCHVISION, built, classes_argument, downloaded, unknown_model
+from rsconvert.zoo.classifier import count_outputs
+from rsconvert.zoo.source import Source
+from rsconvert.zoo.weights import load_state
 
 __all__ = ["from_torchvision"]
 

@@ -6,8 +6,8 @@ import torch
 import torchvision
 from torch import nn
 
-from rsconvert.surgery import example_arguments, example_input, input_channels
-from rsconvert.surgery.example import resizes_inside
+from rsconvert.zoo import example_arguments, example_input, input_channels
+from rsconvert.zoo.example import resizes_inside
 
 
 @pytest.mark.parametrize(

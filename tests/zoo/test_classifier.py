@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from rsconvert.surgery.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.zoo.classifier import classifier_keys, count_outputs, zero_parameters
 
 
 class Odd(nn.Module):

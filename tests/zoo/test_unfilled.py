@@ -4,7 +4,7 @@ import timm
 import torch
 from torch import nn
 
-from rsconvert.surgery.unfilled import unfilled
+from rsconvert.zoo.unfilled import unfilled
 
 
 def test_parameters_are_not_drawn_and_buffers_are_computed() -> None:
