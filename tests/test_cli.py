@@ -104,6 +104,46 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert files(tmp_path) == {}
 
 
+def test_a_dry_run_prints_a_line_for_each_batchnorm(tmp_path: Path) -> None:
+    arguments = ("wrap", NAME, "--no-pretrained", "--resolutions", "48,32", "--dry-run")
+    report = done(*arguments)["report"]
+    assert {record["found"] for record in report["batchnorms"]} == {"graph"}
+    lines = run(*arguments).stdout.splitlines()
+    assert lines[0].split() == ["BatchNorm", "class", "channels", "found", "by", "producer"]
+    assert lines[1].split() == ["bn1", "BatchNormAct2d", "24", "graph", "conv_stem"]
+    assert "paths: 48 exact, 32 exact" in lines
+
+
+def test_a_dry_run_of_what_is_refused_prints_the_report_first() -> None:
+    arguments = ("wrap", "efficientformer_l1", "--no-pretrained", "--resolutions", "224,64", "--dry-run")
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "works at: 224" in result.stdout
+    assert "refused: 64: stages.3.blocks.4.token_mixer fails at timm/models/efficientformer.py:" in result.stdout
+    assert result.stderr.splitlines()[-1].startswith("Error: efficientformer_l1 does not work at 64: ")
+    facts = json.loads(run(*arguments, "--json").stdout)
+    assert facts["resolutions"] == {"224": {"works": True}, "64": {"works": False}}
+    assert facts["refused"] == [64]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("convnext_atto", "convnext_atto has no BatchNorm to convert"),
+        ("halonet26t", "of the sizes tried it works at 512, 256. Choose among these."),
+        ("efficientformer_l1", "of the sizes tried it works at 224. Choose among these."),
+    ],
+)
+def test_what_cannot_switch_is_refused_before_its_weights_are_fetched(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetched(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fetched)
+    assert words in refused("wrap", name, "--resolutions", "160,96")
+
+
 def test_wrap_loads_a_backbone_and_starts_its_classifier_at_zero(tmp_path: Path) -> None:
     torch.manual_seed(1)
     backbone = {k: v for k, v in timm.create_model(NAME).state_dict().items() if not k.startswith("classifier")}

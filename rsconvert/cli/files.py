@@ -1,8 +1,11 @@
 """Commands about files: wrap, inspect, export."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +23,9 @@ from rsconvert.cli.options import (
 )
 from rsconvert.cli.printing import plain, print_conversion, print_refusal, print_result
 from rsconvert.errors import ConfigError, ResolutionError
+
+if TYPE_CHECKING:
+    from rsconvert.surgery import ConversionReport, SwitchableModel
 
 __all__ = ["export", "inspect", "wrap"]
 
@@ -75,23 +81,17 @@ def wrap(
     target = Path(f"{file_name(model)}.rs.safetensors" if output is None else output)
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Drop one of them.")
-    from rsconvert import create_model, make_switchable, save
-    from rsconvert.surgery import check_resolutions, examine
+    from rsconvert import save
+    from rsconvert.surgery import check_resolutions
     from rsconvert.zoo import is_file_name
 
     sides = check_resolutions(numbers(resolutions))
     if not dry_run:
         refuse_existing(target, force)
     download = weights is None and not is_file_name(model) if pretrained is None else pretrained
-    plain = create_model(
-        model, pretrained=download, weights=weights, num_classes=num_classes, model_kwargs=literals(model_kwargs)
-    )
-    try:
-        net = make_switchable(plain, sides)
-    except ResolutionError:
-        if dry_run:
-            print_refusal(examine(plain, sides), as_json)
-        raise
+    arguments = {"num_classes": num_classes, "model_kwargs": literals(model_kwargs)}
+    refusal = partial(print_refusal, as_json=as_json) if dry_run else None
+    net = _converted(model, sides, {"pretrained": download, "weights": weights}, arguments, refusal)
     given: dict[str, Any] = {
         "mean": floats("mean", mean),
         "std": floats("std", std),
@@ -103,6 +103,31 @@ def wrap(
     if not dry_run:
         save(net, target)
     print_conversion(net, None if dry_run else target, as_json)
+
+
+def _converted(
+    model: str,
+    resolutions: tuple[int, ...],
+    values: dict[str, Any],
+    arguments: dict[str, Any],
+    refusal: Callable[["ConversionReport"], None] | None,
+) -> "SwitchableModel":
+    """Return the network; hand the report on a refused model to ``refusal``. Weights are fetched for no such model."""
+    from rsconvert import create_model, make_switchable
+    from rsconvert.surgery import check_switchable, examine
+    from rsconvert.zoo.unfilled import unfilled
+
+    with unfilled() if values["pretrained"] else nullcontext():
+        plain = create_model(model, **arguments, weights=values["weights"])
+    try:
+        if values["pretrained"]:
+            check_switchable(plain, resolutions)
+            plain = create_model(model, **arguments, **values)
+        return make_switchable(plain, resolutions)
+    except ResolutionError:
+        if refusal is not None:
+            refusal(examine(plain, resolutions))
+        raise
 
 
 @click.command()

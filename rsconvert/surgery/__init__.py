@@ -5,7 +5,7 @@ from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions
-from rsconvert.surgery.rewrite import examine, make_switchable
+from rsconvert.surgery.rewrite import check_switchable, examine, make_switchable
 
 __all__ = [
     "BatchNormRecord",
@@ -16,6 +16,7 @@ __all__ = [
     "assemble",
     "batchnorms",
     "check_resolutions",
+    "check_switchable",
     "examine",
     "interpolation_weights",
     "is_batchnorm",

@@ -16,13 +16,13 @@ from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import ConversionReport, make_report
 from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.sizes import Build
-from rsconvert.surgery.survey import Example, Survey, survey, working_resolutions
+from rsconvert.surgery.survey import Example, Survey, arguments_of, survey, working_resolutions
 from rsconvert.zoo.building import check_num_classes
 from rsconvert.zoo.classifier import count_outputs
 from rsconvert.zoo.create import is_file_name
 from rsconvert.zoo.source import Source, source_of
 
-__all__ = ["examine", "make_switchable"]
+__all__ = ["check_switchable", "examine", "make_switchable"]
 
 
 def make_switchable(
@@ -98,6 +98,22 @@ def examine(
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds}
     return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
+
+
+def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
+    """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download for one.
+
+    Raises:
+        ResolutionError: a resolution is malformed, repeated, or does not work in the model.
+        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
+    """
+    resolutions, source = check_resolutions(resolutions), source_of(model)
+    _check_convertible(model, source.architecture or type(model).__name__)
+    if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) == len(resolutions):
+        return
+    found = _surveyed(model, source, resolutions, True, None, None)
+    if found.refused:
+        raise ResolutionError(_refusal(model, source, found))
 
 
 def _surveyed(

@@ -19,7 +19,7 @@ from rsconvert.surgery.trial import Trial, run_trial
 from rsconvert.zoo.example import example_arguments, resizes_inside
 from rsconvert.zoo.source import Source
 
-__all__ = ["Example", "Survey", "fitted_inside", "survey", "working_resolutions"]
+__all__ = ["Example", "Survey", "arguments_of", "fitted_inside", "survey", "working_resolutions"]
 
 Example = Callable[[int], tuple[Any, ...]]
 
@@ -73,7 +73,7 @@ def survey(
     Raises:
         UnsupportedModelError: running statistics are used that are no tensors of the model.
     """
-    given = example or _Arguments(model)
+    given = example or arguments_of(model)
     best = _try_as_it_is(model, resolutions, Survey(given, private=private))
     if not best.refused:
         return best
@@ -84,6 +84,11 @@ def survey(
         if not other.refused and not other.tables:
             break
     return best
+
+
+def arguments_of(model: nn.Module) -> Example:
+    """Return the function that reads the arguments of ``forward`` from a model."""
+    return lambda resolution: example_arguments(model, resolution)
 
 
 def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[int]) -> list[int]:
@@ -165,16 +170,6 @@ def _timed(found: Survey) -> Iterator[None]:
     start = time.perf_counter()
     yield
     found.seconds += time.perf_counter() - start
-
-
-class _Arguments:
-    """Calls example_arguments for one model."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __call__(self, resolution: int) -> tuple[Any, ...]:
-        return example_arguments(self.model, resolution)
 
 
 def _rank(found: Survey) -> tuple[int, int]:

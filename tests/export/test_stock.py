@@ -148,6 +148,16 @@ def test_the_builders_arguments_travel(tmp_path: Path) -> None:
     assert not equal(guessed, net, 48)
 
 
+def test_a_network_with_position_tables_is_opened_at_each_resolution(tmp_path: Path) -> None:
+    net = rsconvert.make_switchable(rsconvert.create_model("levit_128s", num_classes=3), (96, 64)).eval()
+    for resolution in (96, 80, 64):  # one of them untrained
+        folder = rsconvert.export_timm(net, resolution, tmp_path / str(resolution))
+        stock = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        x = torch.rand(2, 3, resolution, resolution)
+        assert torch.equal(stock(x), net(x))
+        assert stock.pretrained_cfg["input_size"] == (3, resolution, resolution)
+
+
 def test_a_name_with_a_tag_says_nothing_of_its_weights(tmp_path: Path) -> None:
     net = switchable("resnet10t.c3_in1k")
     export_timm(net, 64, tmp_path / "out")
