@@ -44,8 +44,15 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
     with ``net(x)`` up to rounding at every size: exporters stand on it.
 
     Raises:
-        UnsupportedModelError: fx can't trace a module that holds a BatchNorm.
+        UnsupportedModelError: fx can't trace a module that holds a BatchNorm, the network is built again for each
+            resolution, or it has private tensors beside its BatchNorm modules.
     """
+    if net.build is not None or net.private_beside():
+        reason = "is built again for each resolution" if net.build else f"has private {net.private_beside()[0]}"
+        raise UnsupportedModelError(
+            f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of BatchNorm "
+            "modules. Use one path instead: net.at(resolution)."
+        )
     root = net.skeleton().eval()
     graph, opaque = trace(root)
     if graph is None or opaque:

@@ -8,6 +8,7 @@ from torch import nn
 
 from rsconvert.errors import TrainingError, UnsupportedModelError
 from rsconvert.surgery import SetWeights, interpolation_weights, make_switchable, to_graph
+from rsconvert.zoo import create_model
 
 RESOLUTIONS = (64, 48, 32)
 
@@ -110,3 +111,19 @@ def test_keyword_calls_optional_arguments_and_dictionaries(image) -> None:
 def test_one_shared_set_needs_no_weights(tiny, image) -> None:
     net = make_switchable(tiny(), RESOLUTIONS, private=False).eval()
     assert torch.equal(to_graph(net)(image(48)), net(image(48)))
+
+
+def test_what_differs_by_more_than_batchnorm_modules_is_refused() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(3))
+            self.register_buffer("var", torch.ones(3))
+
+        def forward(self, x):
+            return nn.functional.batch_norm(x, self.mean, self.var)
+
+    with pytest.raises(UnsupportedModelError, match=r"the network has private 0\.mean; .* net\.at\(resolution\)"):
+        to_graph(make_switchable(nn.Sequential(Functional()), (64, 32)))
+    with pytest.raises(UnsupportedModelError, match="the network is built again for each resolution"):
+        to_graph(make_switchable(create_model("levit_128s"), (96, 64)))

@@ -285,9 +285,13 @@ def test_a_model_that_depends_on_more_than_its_input_is_refused() -> None:
         make_switchable(model, (64, 32))
 
 
-def test_weight_standardization_is_no_stray_batchnorm() -> None:
-    model = nn.Sequential(StdConv2d(3, 4, 3), ScaledStdConv2d(4, 4, 3), nn.BatchNorm2d(4))
-    assert all(make_switchable(model, (64, 32)).report.exact.values())
+def test_weight_standardization_and_instance_norm_are_left_alone() -> None:
+    instance = nn.InstanceNorm2d(4, affine=True, track_running_stats=True)
+    model = nn.Sequential(StdConv2d(3, 4, 3), instance, ScaledStdConv2d(4, 4, 3), nn.BatchNorm2d(4))
+    net = make_switchable(model, (64, 32))
+    assert all(net.report.exact.values())
+    assert [record.name for record in net.report.batchnorms] == ["3"]
+    assert {key for key in net.state_dict() if ".at." in key} == {f"3.at.32.{key}" for key in model[3].state_dict()}
 
 
 def test_plain_tensors_stay_with_each_path(tiny, image) -> None:
