@@ -50,8 +50,8 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
     if net.build is not None or net.private_beside():
         reason = "is built again for each resolution" if net.build else f"has private {net.private_beside()[0]}"
         raise UnsupportedModelError(
-            f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of BatchNorm "
-            "modules. Use one path instead: net.at(resolution)."
+            f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of "
+            "BatchNorm modules. Use one path instead: net.at(resolution)."
         )
     root = net.skeleton().eval()
     graph, opaque = trace(root)
