@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_map
 from rsconvert.errors import RSConvertError, UnsupportedModelError
 from rsconvert.surgery.paths import copy_model, on_meta
 from rsconvert.surgery.private import size_dependent
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
 from rsconvert.surgery.sizes import Build, build_like, builders
 from rsconvert.surgery.trial import Trial, run_trial
 from rsconvert.zoo.example import example_arguments, resizes_inside
@@ -48,9 +49,9 @@ class Survey:
         """The resolutions that do not work, each with the reason."""
         return {r: trial.failure for r, trial in self.trials.items() if trial.failure is not None}
 
-    @property
+    @cached_property
     def tables(self) -> tuple[str, ...]:
-        """The position tables that change shape with the resolution."""
+        """The position tables that change shape with the resolution, once all trials are over."""
         found = size_dependent(self.built) if self.built else {}
         return tuple(f"{owner}.{name}".lstrip(".") for owner, names in found.items() for name in names)
 
@@ -130,9 +131,8 @@ def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
 
 
 def _try_as_it_is(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
-    reference = copy_model(model).eval()
     for resolution in resolutions:
-        _try(found, model, reference, resolution)
+        _try(found, model, resolution)
     return found
 
 
@@ -147,29 +147,32 @@ def _try_built(model: nn.Module, resolutions: Sequence[int], found: Survey) -> S
         except RSConvertError as error:
             found.trials[resolution] = Trial(failure=str(error))
         else:
-            _try(found, found.built[resolution], copy_model(found.built[resolution]).eval(), resolution)
+            _try(found, found.built[resolution], resolution)
     return found
 
 
 @torch.no_grad()
-def _try(found: Survey, model: nn.Module, reference: nn.Module, resolution: int) -> None:
+def _try(found: Survey, model: nn.Module, resolution: int) -> None:
     """Run a copy of a model with the values of a resolution; again if that shows further tensors to scramble."""
-    with _timed(found), fitted_inside(reference, resolution):
-        while True:
-            key = resolution if found.private else 0
-            found.values[resolution] = {**fill_zeros(model), **scrambled(model, key, found.functional)}
-            write(reference, found.values[resolution])
-            trial = found.trials[resolution] = run_trial(reference, found.example(resolution))
-            if trial.functional.keys() <= found.functional.keys():
-                return
-            found.functional |= trial.functional
-
-
-@contextmanager
-def _timed(found: Survey) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
+    start, known = time.perf_counter(), -1
+    while known < len(found.functional):
+        known = len(found.functional)
+        key = resolution if found.private else 0
+        values = {**fill_zeros(model), **scrambled(model, key, found.functional)}
+        reference = _copy_to_write(model, values)
+        write(reference, values)
+        with fitted_inside(reference, resolution):
+            trial = run_trial(reference, found.example(resolution))
+        found.values[resolution], found.trials[resolution] = values, trial
+        found.functional |= trial.functional
     found.seconds += time.perf_counter() - start
+
+
+def _copy_to_write(model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Return a copy in eval mode in which tensors can be written; it shares every other parameter with the model."""
+    own = tensors(model)
+    written = {id(own[name]) for name in names}
+    return copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()
 
 
 def _rank(found: Survey) -> tuple[int, int]:
