@@ -50,7 +50,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "std": source.preprocessing.std,
         "interpolation": source.preprocessing.interpolation,
         "crop_pct": source.preprocessing.crop_pct,
-        "private": any(True for _ in net.switchable_bns()),
+        "private": net.private,
         "private_tensors": net.private_beside(),
         "aliases": dict(aliases),
         "source": source.weights,

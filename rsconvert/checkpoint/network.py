@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
-from rsconvert.errors import CheckpointError, RSConvertError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery import SwitchableModel, assemble, batchnorms, check_resolutions
 from rsconvert.surgery.network import regroup
 from rsconvert.surgery.sizes import Build, build_like, rebuilt
@@ -72,26 +72,28 @@ def load(
     plain = _built(facts, path) if model is None else model
     source = _source(facts, model)
     try:
-        again = rebuilt(source, build)
+        again = rebuilt(_trusted(source, model), build)
         sides = facts["resolutions"] if resolution is None else [resolution]
         built = {r: build_like(again, plain, r) for r in sides} if again else {}
-    except RSConvertError as error:
+        if resolution is not None:
+            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution)
+        private, beside = facts.get("private", True), _beside(facts, plain)
+        net = assemble(plain, sides, private=private, build=again, built=built, beside=beside)
+    except (UnsupportedModelError, ResolutionError, ConfigError) as error:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
-    if resolution is not None:
-        return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution)
-    net = assemble(
-        plain,
-        facts["resolutions"],
-        private=facts.get("private", True),
-        build=again,
-        built=built,
-        beside=_beside(facts, plain),
-    )
     net.source = source
     tensors = read_tensors(path)
     aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
     fill(net, tensors | aliases, str(path))
     return net
+
+
+def _trusted(source: Source, model: nn.Module | None) -> Source:
+    """Return what may build the model again: a library's name in the file, else what the caller's own model notes."""
+    if source.architecture is not None and ":" not in source.architecture:
+        return source
+    own = Source() if model is None else source_of(model)
+    return replace(own, built_with=source.built_with)
 
 
 def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
@@ -158,7 +160,8 @@ def _source(facts: Mapping[str, Any], model: nn.Module | None) -> Source:
 def _beside(facts: Mapping[str, Any], plain: nn.Module) -> list[str]:
     """Return the private tensors of the file that no BatchNorm owns, as far as the model has them."""
     own = dict((*plain.named_parameters(), *plain.named_buffers()))
-    return [name for name in facts.get("private_tensors", ()) if name in own]
+    inside = tuple(f"{bn}.".lstrip(".") for bn in batchnorms(plain))
+    return [name for name in facts.get("private_tensors", ()) if name in own and not name.startswith(inside)]
 
 
 def _load_path(
@@ -174,6 +177,10 @@ def _load_path(
             prefix = f"{owner}." if owner else ""
             keys[key] = f"{prefix}at.{resolution}.{key.removeprefix(prefix)}"
     aliases = facts.get("aliases", {})
+    for key in keys:  # a module under a second name: the file lists its private tensors as aliases alone
+        owner, _, tensor = key.rpartition(".")
+        second = f"{owner}.at.{resolution}.{tensor}".lstrip(".")
+        keys[key] = second if second in aliases else keys[key]
     stored = {key: aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
     fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))

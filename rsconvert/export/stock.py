@@ -15,9 +15,8 @@ from torch import nn
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.proof import equal_outputs
 from rsconvert.surgery.sizes import kwargs_at
-from rsconvert.surgery.trial import run_trial
+from rsconvert.surgery.trial import equal_outputs, run_trial
 from rsconvert.zoo import create_model, example_arguments, example_input
 
 __all__ = ["export_timm", "export_torchvision"]

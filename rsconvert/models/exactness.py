@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from rsconvert.surgery import SwitchableModel, batchnorms
-from rsconvert.surgery.proof import equal_outputs
 from rsconvert.surgery.scramble import scrambled, write
 from rsconvert.surgery.survey import fitted_inside
-from rsconvert.surgery.trial import run_trial
+from rsconvert.surgery.trial import equal_outputs, run_trial
 from rsconvert.zoo import example_arguments
 
 __all__ = ["exact_in_batches", "scramble"]

@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from rsconvert.models.exactness import scramble
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.proof import equal_outputs
 from rsconvert.surgery.survey import fitted_inside
+from rsconvert.surgery.trial import equal_outputs
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
 

@@ -115,7 +115,9 @@ def _called(node: fx.Node, modules: dict[str, nn.Module], functional: Collection
     if node.op != "call_function" or node.target not in (F.batch_norm, torch.batch_norm):
         return None
     tensors = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
-    return next((name for name in tensors if name in functional), None)
+    owners = [name.rpartition(".")[0] for name in tensors]
+    used = [owner for owner in owners if owner in modules and is_batchnorm(modules[owner])]
+    return next((name for name in (*used, *tensors) if name in functional or name in used), None)
 
 
 def _is_norm(module: nn.Module) -> bool:

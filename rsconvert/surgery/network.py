@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,14 +12,13 @@ from torch import Tensor, nn
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.paths import copy_model, copy_structure, fresh, make_path, relink, snapshot
-from rsconvert.surgery.private import add_private_sets, private_names, private_owners, size_dependent
+from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, side_of
 from rsconvert.surgery.services import service
-from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
-from rsconvert.surgery.trial import run_trial
-from rsconvert.zoo.classifier import classifier_keys, zero_parameters
-from rsconvert.zoo.example import example_arguments
+from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
+from rsconvert.zoo.building import first_line
+from rsconvert.zoo.classifier import replace_classifier
 from rsconvert.zoo.source import Source, source_of
 
 __all__ = ["SwitchableModel", "assemble", "regroup"]
@@ -41,6 +41,7 @@ class SwitchableModel(nn.Module):
         source: what the model was made from.
         build: a function of the resolution that makes the source again for it; None if one model takes all sizes.
         built: resolution → what ``build`` gives; needed with it.
+        private: whether each resolution has a BN set of its own.
     """
 
     report: ConversionReport | None = None
@@ -55,8 +56,10 @@ class SwitchableModel(nn.Module):
         source: Source | None = None,
         build: Build | None = None,
         built: Mapping[int, nn.Module] | None = None,
+        private: bool = True,
     ) -> None:
         super().__init__()
+        self.private = private
         self.resolutions = check_resolutions(resolutions)
         self.source = source or Source()
         # The root stands in for the skeleton's root, over the same dictionaries: keys stay those of the source.
@@ -94,6 +97,12 @@ class SwitchableModel(nn.Module):
                 f"{name} is set on a switchable network, whose paths would go on with the old one; a plain model takes "
                 "new modules. Change the model before make_switchable, or net.extract(resolution)."
             )
+        own = name in self.__dict__ or hasattr(type(self), name)
+        if not own and hasattr(self.__dict__.get("_skeleton"), name):
+            raise UnsupportedModelError(
+                f"{name} is set on a switchable network, whose paths would go on with their own; each path takes it. "
+                "Set it on net.at(resolution) of each resolution."
+            )
         super().__setattr__(name, value)
 
     @property
@@ -120,7 +129,7 @@ class SwitchableModel(nn.Module):
         snapshot, interpolated at the call, over the shared weights; it runs in eval mode only.
 
         Raises:
-            ResolutionError: ``resolution`` is not a positive whole number.
+            ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
         """
         path = self._paths.get(resolution)
         if path is not None:
@@ -132,7 +141,7 @@ class SwitchableModel(nn.Module):
         """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
 
         Raises:
-            ResolutionError: ``resolution`` is not a positive whole number.
+            ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
         """
         check_resolutions([resolution])
         live = self._paths.get(resolution)
@@ -153,7 +162,7 @@ class SwitchableModel(nn.Module):
         modules = self._skeleton.named_modules(remove_duplicate=not every_name)
         yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
 
-    def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
+    def reset_classifier(self, num_classes: int) -> None:
         """Give all paths one new classifier by the source's own method; it starts at zero.
 
         Every tensor of the network is another one afterwards: take paths and make optimizers after it.
@@ -163,14 +172,16 @@ class SwitchableModel(nn.Module):
         """
         paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
         for plain in paths.values():
-            cast(Any, plain).reset_classifier(num_classes, *args, **kwargs)
-            zero_parameters(plain, classifier_keys(plain))
-        new, keys = regroup(self, paths), classifier_keys(paths[self.native])
+            keys = replace_classifier(plain, num_classes)
+        new = regroup(self, paths)
         new.alpha.data.copy_(self.alpha)
-        new.source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys))
-        self.__dict__.update(new.__dict__)
-        if self.source.built_with not in (None, BUILD):
-            self.build = rebuilt(self.source, None)
+        kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
+        new.source = replace(
+            self.source, num_classes=num_classes, model_kwargs=kwargs, new_classifier=tuple(keys), class_names=None
+        )
+        if self.build is not None:
+            new.build = partial(build_with_classifier, self.build, num_classes)
+        self.__dict__.update({**new.__dict__, "report": None})
 
     def private_beside(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
@@ -188,7 +199,7 @@ class SwitchableModel(nn.Module):
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
         if views is None:
-            return self._path_for(side_of(args, kwargs))(*args, **kwargs)
+            return self._run(side_of(args, kwargs), args, kwargs)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
@@ -215,14 +226,19 @@ class SwitchableModel(nn.Module):
         """Return the source as built for a resolution: the skeleton itself if one model takes all sizes."""
         if self.build is None:
             return self._skeleton
-        built = build_like(self.build, self._paths[self.native], resolution)
-        failure = run_trial(built.eval(), example_arguments(built, resolution)).failure
-        if failure is not None:
+        return build_like(self.build, self._paths[self.native], resolution)
+
+    def _run(self, resolution: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        path = self._path_for(resolution)
+        if self.build is None or resolution in self._paths:
+            return path(*args, **kwargs)
+        try:
+            return path(*args, **kwargs)
+        except Exception as error:  # whatever the model's own code raises
             raise ResolutionError(
-                f"resolution {resolution} does not work: {failure}; a size that every layer can take is needed. "
-                f"Choose another one; trained are {self.resolutions}."
-            )
-        return built
+                f"resolution {resolution} does not work ({type(error).__name__}: {first_line(error)}); a size that "
+                f"every layer can take is needed. Choose another one; trained are {self.resolutions}."
+            ) from error
 
     def _path_for(self, resolution: int) -> nn.Module:
         if resolution not in self._paths and self.training:
@@ -257,32 +273,21 @@ def assemble(
     # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
     skeleton = copy_model(base, swaps)
     owners = size_dependent(built) if built else {}
-    for owner, names in _by_owner(model, beside).items():
+    for owner, names in by_owner(model, beside).items():
         owners[owner] = sorted({*owners.get(owner, []), *names})
     add_private_sets(skeleton, owners, trees, resolutions[0])
-    return SwitchableModel(skeleton, resolutions, source_of(model), build, built)
+    return SwitchableModel(skeleton, resolutions, source_of(model), build, built, private)
 
 
 def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
     """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
-    private = any(True for _ in net.switchable_bns())
     built = paths if net.build else None
     beside = net.private_beside()
     first = next(iter(paths.values()))
-    new = assemble(first, tuple(paths), private=private, build=net.build, built=built, beside=beside)
+    new = assemble(first, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
     return new
-
-
-def _by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:
-    """Return owner → the names of those of its parameters that are among the tensors."""
-    found: dict[str, list[str]] = {}
-    for name in tensors:
-        owner, _, key = name.rpartition(".")
-        names = found.setdefault(owner, [])
-        names += [key] if key in model.get_submodule(owner)._parameters else []
-    return found
 
 
 def _device(model: nn.Module) -> torch.device:

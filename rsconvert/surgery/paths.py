@@ -39,7 +39,7 @@ def copy_structure(model: nn.Module) -> nn.Module:
 def on_meta(model: nn.Module) -> nn.Module:
     """Return a copy without data."""
     memo: dict[int, Any] = {id(t): _empty(t) for t in (*model.parameters(), *model.buffers())}
-    return copy.deepcopy(model, fresh(model) | memo)
+    return copy_model(model, memo)
 
 
 def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
@@ -56,10 +56,12 @@ def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolution
         own = skeleton.get_submodule(name)
         if isinstance(own, SwitchableBN) and id(module) not in memo:
             memo[id(module)] = own.bn_set(resolution)
-    private = private_owners(skeleton)
+    private, ties = private_owners(skeleton), dict[int, Tensor | None]()
     for name, owner in private.items():
         module = built.get_submodule(name)
         parameters, buffers = tensors_at(owner, module, resolution, resolutions)
+        for key, native in owner._parameters.items():
+            parameters[key] = parameters[key] if native is None else ties.setdefault(id(native), parameters[key])
         memo |= {id(module._parameters): parameters, id(module._buffers): buffers}
         memo |= {id(module._modules["at"]): None} if "at" in module._modules else {}
     path = copy.deepcopy(built, memo)
@@ -111,7 +113,7 @@ def clear_caches(model: nn.Module) -> None:
 
 
 def _shared(built: nn.Module, skeleton: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy of ``built`` has the tensors of ``skeleton``.
+    """Return a deepcopy memo under which a copy of ``built`` has the tensors of ``skeleton``, those of its own shape.
 
     The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
     """
@@ -119,9 +121,15 @@ def _shared(built: nn.Module, skeleton: nn.Module) -> dict[int, Any]:
     for name, module in built.named_modules():
         own = skeleton.get_submodule(name)
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
-            memo[id(mine)] = theirs
-            memo |= {id(t): theirs[key] for key, t in mine.items() if t is not None}
+            fitting = {key: theirs[key] for key in mine if _shape(mine[key]) == _shape(theirs[key])}
+            memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}
+            # A table of an untrained size, where the trained ones have one shape, stays what was built.
+            memo |= {id(mine): theirs} if len(fitting) == len(mine) else {}
     return memo
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
 
 
 def _empty(tensor: Tensor) -> Tensor:

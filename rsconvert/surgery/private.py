@@ -3,7 +3,7 @@
 The native tensors stay their owner's own; those of another resolution hang below it, as in ``attn.at.160.pos_embed``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -13,7 +13,15 @@ from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.bn import batchnorms, interpolation_weights
 from rsconvert.surgery.tables import resample_table
 
-__all__ = ["PrivateSets", "add_private_sets", "private_names", "private_owners", "size_dependent", "tensors_at"]
+__all__ = [
+    "PrivateSets",
+    "add_private_sets",
+    "by_owner",
+    "private_names",
+    "private_owners",
+    "size_dependent",
+    "tensors_at",
+]
 
 _Tensors = dict[str, Tensor | None]
 
@@ -70,14 +78,25 @@ def add_private_sets(
     Raises:
         UnsupportedModelError: an owner has an attribute ``at`` already.
     """
+    made: dict[tuple[int, int], Tensor] = {}
     for owner, names in private.items():
         if hasattr(skeleton.get_submodule(owner), "at"):
             raise UnsupportedModelError(
                 f"{owner or type(skeleton).__name__} has an attribute at, which is the name of its private sets; "
                 "another one is needed. Rename it."
             )
-        sets = {str(r): _copy(tree.get_submodule(owner), names) for r, tree in trees.items() if r != native}
+        sets = {str(r): _copy(tree.get_submodule(owner), names, made, r) for r, tree in trees.items() if r != native}
         skeleton.get_submodule(owner)._modules["at"] = PrivateSets(names, sets)
+
+
+def by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:
+    """Return owner → the names of those of its parameters that are among the tensors."""
+    found: dict[str, list[str]] = {}
+    for name in tensors:
+        owner, _, key = name.rpartition(".")
+        names = found.setdefault(owner, [])
+        names += [key] if key in model.get_submodule(owner)._parameters else []
+    return found
 
 
 def tensors_at(
@@ -103,21 +122,26 @@ def tensors_at(
     nearest = every[min(range(len(every)), key=lambda i: abs(resolutions[i] - resolution))]
     parameters = {name: _between(name, [s._parameters[name] for s in every], weights, nearest, built) for name in names}
     buffers: _Tensors = dict(built._buffers)
-    if built is owner:
-        buffers = {name: _mixed([s._buffers[name] for s in every], weights) for name in buffers}
+    for name in buffers.keys() - owner._non_persistent_buffers_set:
+        values = [s._buffers[name] for s in every]
+        if len({v.shape for v in (*values, buffers[name]) if v is not None}) == 1:
+            buffers[name] = _mixed(values, weights)
     return {**owner._parameters, **parameters}, buffers
 
 
-def _copy(module: nn.Module, names: Sequence[str]) -> nn.Module:
-    """Return a module that holds copies of some parameters and of all buffers of another."""
+def _copy(module: nn.Module, names: Sequence[str], made: dict[tuple[int, int], Tensor], resolution: int) -> nn.Module:
+    """Return a module that holds copies of some parameters and of all buffers of another; tied ones stay tied."""
     own = nn.Module()
     for name in names:
         value = module._parameters[name]
-        new = None if value is None else nn.Parameter(value.detach().clone(), value.requires_grad)
-        own.register_parameter(name, new)
+        if value is not None:
+            new = nn.Parameter(value.detach().clone(), value.requires_grad)
+            value = cast(nn.Parameter, made.setdefault((resolution, id(value)), new))
+        own.register_parameter(name, value)
     for name, buffer in module._buffers.items():
-        persistent = name not in module._non_persistent_buffers_set
-        own.register_buffer(name, None if buffer is None else buffer.detach().clone(), persistent=persistent)
+        if buffer is not None:
+            buffer = made.setdefault((resolution, id(buffer)), buffer.detach().clone())
+        own.register_buffer(name, buffer, persistent=name not in module._non_persistent_buffers_set)
     return own.train(module.training)
 
 

@@ -14,9 +14,9 @@ from rsconvert.surgery.paths import clear_caches
 from rsconvert.surgery.resolutions import side_of
 from rsconvert.surgery.scramble import tensors
 from rsconvert.surgery.survey import Survey, fitted_inside
-from rsconvert.surgery.trial import Trial, run_trial
+from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
 
-__all__ = ["equal_outputs", "prove"]
+__all__ = ["prove"]
 
 
 def prove(found: Survey, net: SwitchableModel) -> dict[int, bool]:
@@ -70,12 +70,6 @@ def _copy(values: Mapping[int, Mapping[str, Tensor]], places: Mapping[int, Mappi
             tensor.copy_(values[resolution][name])
 
 
-def equal_outputs(one: Any, other: Any) -> bool:
-    """Compare nested outputs bit for bit; a NaN equals itself."""
-    leaves, others = tree_leaves(one), tree_leaves(other)
-    return len(leaves) == len(others) and all(map(_equal_leaves, leaves, others))
-
-
 def _prove_path(found: Survey, net: SwitchableModel, resolution: int) -> bool:
     wanted, arguments, path = found.trials[resolution], found.example(resolution), net.at(resolution)
     model: nn.Module = net if _tells(arguments, resolution) else path
@@ -116,11 +110,3 @@ def _check_finite(trial: Trial, resolution: int) -> None:
             f"at {resolution} the output of the source holds no finite number; at least one is needed for a proof. "
             "Check the weights, or convert in float32."
         )
-
-
-def _equal_leaves(one: Any, other: Any) -> bool:
-    if not isinstance(one, Tensor):
-        return bool(one == other) or (one != one and other != other)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(((one == other) | ((one != one) & (other != other))).all())

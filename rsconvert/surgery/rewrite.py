@@ -129,6 +129,13 @@ def _surveyed(
     found = survey(model, source, resolutions, private=private, build=build, example=example)
     if not batchnorms(model) and not found.functional and not found.refused:
         raise _nothing_to_convert(name)
+    for tensor in found.functional:
+        owner, _, key = tensor.rpartition(".")
+        if key in model.get_submodule(owner)._non_persistent_buffers_set:
+            raise UnsupportedModelError(
+                f"{tensor} serves F.batch_norm and is a buffer that no file holds; a persistent one is needed. "
+                "Register it with persistent=True."
+            )
     return found
 
 
@@ -171,6 +178,11 @@ def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] |
 def _check_convertible(model: nn.Module, name: str) -> None:
     """Refuse what has no sets to make, or holds a state that is no tensor."""
     tensors = (*model.named_parameters(), *model.named_buffers())
+    if bare := next((key for key, tensor in tensors if tensor.is_meta), None):
+        raise UnsupportedModelError(
+            f"{name} has {bare} on the meta device, without values; a model with values is needed. "
+            "Load its weights first."
+        )
     if lazy := next((key for key, tensor in tensors if is_lazy(tensor)), None):
         raise UnsupportedModelError(
             f"{name} has the lazy tensor {lazy}; tensors of known shapes are needed. "

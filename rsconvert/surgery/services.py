@@ -37,9 +37,9 @@ def service(
     if name in _TELL or _is_data(value):
         return value
     if name in _TAKE_AN_IMAGE:
-        return _dispatching(value, choose)
+        return _dispatching(name, value, choose)
     if name in _SET_A_MODE:
-        return _on_every(value, paths)
+        return _on_every(name, value, paths)
     raise AttributeError(_refusal(name, value))
 
 
@@ -48,20 +48,20 @@ def _is_data(value: Any) -> bool:
 
 
 def _dispatching(
-    method: Callable[..., Any], choose: Callable[[Sequence[Any], Mapping[str, Any]], nn.Module]
+    name: str, method: Callable[..., Any], choose: Callable[[Sequence[Any], Mapping[str, Any]], nn.Module]
 ) -> Callable[..., Any]:
     @functools.wraps(method)
     def dispatch(*args: Any, **kwargs: Any) -> Any:
-        return getattr(choose(args, kwargs), method.__name__)(*args, **kwargs)
+        return getattr(choose(args, kwargs), name)(*args, **kwargs)
 
     return dispatch
 
 
-def _on_every(method: Callable[..., Any], paths: Mapping[int, nn.Module]) -> Callable[..., None]:
+def _on_every(name: str, method: Callable[..., Any], paths: Mapping[int, nn.Module]) -> Callable[..., None]:
     @functools.wraps(method)
     def apply(*args: Any, **kwargs: Any) -> None:
         for path in paths.values():
-            getattr(path, method.__name__)(*args, **kwargs)
+            getattr(path, name)(*args, **kwargs)
 
     return apply
 

@@ -7,17 +7,31 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsconvert.errors import ResolutionError, RSConvertError, UnsupportedModelError
+from rsconvert.errors import ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
+from rsconvert.surgery.paths import copy_model
 from rsconvert.surgery.tables import resample_table
 from rsconvert.zoo.building import first_line
+from rsconvert.zoo.classifier import replace_classifier
 from rsconvert.zoo.create import create_model, is_file_name
 from rsconvert.zoo.source import Source
 from rsconvert.zoo.unfilled import unfilled
 
-__all__ = ["BUILD", "WAYS", "Build", "build_like", "builders", "fit_to", "kwargs_at", "rebuilt"]
+__all__ = [
+    "BUILD",
+    "WAYS",
+    "Build",
+    "build_like",
+    "build_with_classifier",
+    "builders",
+    "fit_to",
+    "kwargs_at",
+    "rebuilt",
+]
 
 Build = Callable[[int], nn.Module]
 BUILD = "build"
+# What they compute depends on their settings, and never on the image's size.
+_CONFIGURED = (nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd, nn.Linear)
 WAYS = ("img_size", "dynamic_img_size")
 
 
@@ -29,7 +43,7 @@ def kwargs_at(source: Source, resolution: int) -> dict[str, Any]:
 def builders(source: Source, build: Build | None) -> Iterator[tuple[str, Build]]:
     """Yield the ways to make a source again for a resolution: the caller's alone, or those of its named builder."""
     if build is not None:
-        yield BUILD, build
+        yield BUILD, partial(_apart, build)
     elif source.architecture is not None:
         for way in WAYS:
             yield way, partial(_create, source, way)
@@ -40,9 +54,12 @@ def rebuilt(source: Source, build: Build | None) -> Build | None:
 
     Raises:
         UnsupportedModelError: it was made by a function of the caller's, which is not given.
+        ConfigError: such a function is given without need.
     """
     ways = dict(builders(source, build))
     if source.built_with is None:
+        if build is not None:
+            raise ConfigError("build has no effect: the network is one model that takes all sizes. Drop it.")
         return None
     if BUILD not in ways and source.built_with not in ways:
         raise UnsupportedModelError(
@@ -72,6 +89,13 @@ def build_like(build: Build, model: nn.Module, resolution: int) -> nn.Module:
     return built
 
 
+def build_with_classifier(build: Build, num_classes: int, resolution: int) -> nn.Module:
+    """Return what ``build`` makes, with another number of outputs."""
+    built = build(resolution)
+    replace_classifier(built, num_classes)
+    return built
+
+
 def fit_to(built: nn.Module, model: nn.Module) -> None:
     """Put the tensors of ``model`` in the place of those of ``built``; position tables are resampled to their shape.
 
@@ -81,16 +105,26 @@ def fit_to(built: nn.Module, model: nn.Module) -> None:
         UnsupportedModelError: the modules or tensors differ in more than position tables.
     """
     theirs, own = dict(model.named_modules()), dict(built.named_modules())
-    if different := sorted(theirs.keys() ^ own.keys()) or [n for n in own if type(own[n]) is not type(theirs[n])]:
+    if different := sorted(theirs.keys() ^ own.keys()) or [n for n in own if _kind(own[n]) != _kind(theirs[n])]:
         raise _misfit(model, different[0], "another module")
+    made: dict[int, nn.Parameter | None] = {}
     for name, module in own.items():
         source = theirs[name]
         module.training = source.training
         if module._parameters.keys() != source._parameters.keys() or module._buffers.keys() != source._buffers.keys():
             raise _misfit(model, name, "other tensors")
         for key, value in source._parameters.items():
-            module._parameters[key] = _fitted(model, module, name, key, value)
+            if id(value) not in made or value is None:
+                made[id(value)] = _fitted(model, module, name, key, value)
+            module._parameters[key] = made[id(value)]
         module._buffers.update({key: _buffer(module, key, value) for key, value in source._buffers.items()})
+        if isinstance(module, _CONFIGURED) and module.extra_repr() != source.extra_repr():
+            raise _misfit(model, name, f"({module.extra_repr()}) instead of ({source.extra_repr()})")
+
+
+def _kind(module: nn.Module) -> tuple[str, str]:
+    """Return the class by name: a user's file that is run again makes another class of the same name."""
+    return type(module).__module__, type(module).__qualname__
 
 
 def _fitted(
@@ -119,6 +153,12 @@ def _buffer(module: nn.Module, key: str, value: torch.Tensor | None) -> torch.Te
     if key not in module._non_persistent_buffers_set and value.shape == wanted.shape:
         return value
     return wanted.to(value)
+
+
+def _apart(build: Build, resolution: int) -> nn.Module:
+    """Return a copy over the same tensors: a caller's function may keep what it returns."""
+    built = build(resolution)
+    return copy_model(built, {id(t): t for t in (*built.parameters(), *built.buffers())})
 
 
 def _create(source: Source, way: str, resolution: int) -> nn.Module:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from rsconvert.surgery.paths import copy_model, on_meta
 from rsconvert.surgery.private import size_dependent
 from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
 from rsconvert.surgery.sizes import Build, build_like, builders
-from rsconvert.surgery.trial import Trial, run_trial
+from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
 from rsconvert.zoo.example import example_arguments, resizes_inside
 from rsconvert.zoo.source import Source
 
@@ -65,25 +65,27 @@ def survey(
     build: Build | None = None,
     example: Example | None = None,
 ) -> Survey:
-    """Try a model at each resolution; where it fails, try it built again for each of them.
+    """Try a model at each resolution; where it fails, or a builder is given, try it built again for each of them.
 
     Args:
         private: whether the network to come has a BN set for each resolution.
-        build: makes the source again for a resolution; by default the builder of the source's name does.
+        build: makes the source again for a resolution; by default the builder of the source's name does, if need be.
         example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
     Raises:
-        UnsupportedModelError: running statistics are used that are no tensors of the model.
+        UnsupportedModelError: running statistics are used that are no tensors of the model, or what is built again
+            computes something else.
     """
-    given = example or arguments_of(model)
-    best = _try_as_it_is(model, resolutions, Survey(given, private=private))
-    if not best.refused:
+    given = _steady(example or arguments_of(model))
+    best = as_it_is = _try_as_it_is(model, resolutions, Survey(given, private=private))
+    if not best.refused and build is None:
         return best
     for way, function in builders(source, build):
         other = _try_built(model, resolutions, Survey(given, way, function, private=private))
-        if _rank(other) < _rank(best):
+        if _rank(other) < _rank(best) or (build is not None and not other.refused):
             best = other
         if not other.refused and not other.tables:
             break
+    _check_same(model, as_it_is, best)
     return best
 
 
@@ -102,12 +104,39 @@ def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[in
         with suppress(RSConvertError), torch.no_grad():
             plain = model if found.build is None else build_like(found.build, model, resolution)
             reference = on_meta(plain).eval()
-            arguments = tree_map(
-                lambda leaf: leaf.to("meta") if isinstance(leaf, Tensor) else leaf, found.example(resolution)
-            )
+            arguments = tree_map(_to_meta, found.example(resolution))
             with fitted_inside(reference, resolution):
                 works += [resolution] if run_trial(reference, arguments).failure is None else []
     return works
+
+
+def _steady(example: Example) -> Example:
+    """Return the same arguments for a resolution at each call, whatever ``example`` draws or ``forward`` overwrites."""
+    drawn: dict[int, tuple[Any, ...]] = {}
+
+    def arguments(resolution: int) -> tuple[Any, ...]:
+        if resolution not in drawn:
+            drawn[resolution] = example(resolution)
+        return cast(tuple[Any, ...], tree_map(_clone, drawn[resolution]))
+
+    return arguments
+
+
+def _check_same(model: nn.Module, as_it_is: Survey, best: Survey) -> None:
+    """Refuse a builder of another arithmetic: where the model itself runs, over the same tensors, both must agree."""
+    for resolution, built in best.built.items():
+        own, other = as_it_is.trials[resolution], best.trials[resolution]
+        shared = {id(p) for p in model.parameters()} == {id(p) for p in built.parameters()}
+        comparable = shared and own.failure is None and other.failure is None
+        if comparable and not equal_outputs(own.output, other.output):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} built again for {resolution} by {best.way} computes something else than the "
+                "model that was given; the same model is needed. Correct name, model_kwargs or build, and remove hooks."
+            )
+
+
+def _clone(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 def _to_meta(leaf: Any) -> Any:

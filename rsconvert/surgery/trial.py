@@ -17,7 +17,7 @@ from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.zoo.building import first_line
 
-__all__ = ["Trial", "run_trial"]
+__all__ = ["Trial", "equal_outputs", "run_trial"]
 
 # The tensors among the first arguments of each function; a call without running statistics is no BatchNorm:
 # weight standardization normalizes weights that way.
@@ -49,7 +49,7 @@ def run_trial(model: nn.Module, arguments: Sequence[Any], norms: nn.Module | Non
     """Run a model and watch the BatchNorms of ``norms``, by default its own.
 
     Raises:
-        UnsupportedModelError: running statistics are used that are no tensors of ``norms``.
+        UnsupportedModelError: F.batch_norm is called with running statistics, and with tensors that ``norms`` lacks.
     """
     watch = _Watch(model if norms is None else norms)
     trial = watch.trial
@@ -64,6 +64,20 @@ def run_trial(model: nn.Module, arguments: Sequence[Any], norms: nn.Module | Non
     finally:
         watch.remove_hooks()
     return trial
+
+
+def equal_outputs(one: Any, other: Any) -> bool:
+    """Compare nested outputs bit for bit; a NaN equals itself."""
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    return len(leaves) == len(others) and all(map(_equal_leaves, leaves, others))
+
+
+def _equal_leaves(one: Any, other: Any) -> bool:
+    if not isinstance(one, Tensor):
+        return bool(one == other) or (one != one and other != other)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 class _Watch(TorchFunctionMode):
@@ -100,6 +114,10 @@ class _Watch(TorchFunctionMode):
 
     def _note_function(self, given: dict[str, Any], output: Tensor) -> None:
         tensors = {part: given.get(part) for part in ("running_mean", "running_var", "weight", "bias")}
+        owner = self.names.get(id(tensors["running_mean"]), "").rpartition(".")[0]
+        if owner in self.norms:  # a BatchNorm whose tensors are used without a call of it: they are private already
+            self._note(owner, given["input"], output)
+            return
         for part, tensor in tensors.items():
             if tensor is not None and id(tensor) not in self.names:
                 raise UnsupportedModelError(

@@ -2,13 +2,14 @@
 
 import copy
 from contextlib import suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from rsconvert.zoo.example import example_input
 
-__all__ = ["classifier_keys", "count_outputs", "zero_parameters"]
+__all__ = ["classifier_keys", "count_outputs", "replace_classifier", "zero_parameters"]
 
 # Small ones first, for a run that fails or succeeds there costs next to nothing.
 _SIDES = (32, 64, 128, 224)
@@ -37,6 +38,18 @@ def zero_parameters(model: nn.Module, keys: list[str]) -> None:
     parameters = dict(model.named_parameters())
     for key in keys:
         parameters[key].zero_()
+
+
+def replace_classifier(model: nn.Module, num_classes: int) -> list[str]:
+    """Give a model of timm a classifier of zeros by its own method; return the keys.
+
+    Raises:
+        AttributeError: the model has no ``reset_classifier``.
+    """
+    cast(Any, model).reset_classifier(num_classes)
+    keys = classifier_keys(model)
+    zero_parameters(model, keys)
+    return keys
 
 
 def _final_layers(model: nn.Module) -> list[str]:

@@ -36,7 +36,10 @@ __all__ = ["create_model", "is_file_name"]
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
 _RESERVED = frozenset(
-    {"checkpoint_path", "num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "weights"}
+    {
+        *("cache_dir", "checkpoint_path", "num_classes", "pretrained", "pretrained_backbone", "pretrained_cfg"),
+        *("pretrained_cfg_overlay", "weights", "weights_backbone"),
+    }
 )
 
 

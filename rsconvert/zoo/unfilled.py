@@ -15,11 +15,11 @@ _FILLS = {"add_", "clamp_", "copy_", "erfinv_", "fill_", "mul_", "normal_", "one
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Leave the parameters of models that are built inside as the memory was, and the random generators as they were.
+    """Leave the parameters of models that are built inside as the memory was, and torch's CPU generator as it was.
 
     Buffers are computed as ever: index maps of attention are made by the constructor alone.
     """
-    with torch.random.fork_rng(), _Unfilled():
+    with torch.random.fork_rng(devices=[]), _Unfilled():
         yield
 
 

@@ -368,3 +368,60 @@ def test_a_subset_of_what_is_not_there_is_refused(net: SwitchableModel) -> None:
     for malformed in ((), (64, 64)):
         with pytest.raises(ResolutionError):
             subset(net, malformed)
+
+
+@pytest.fixture
+def built_file(tmp_path: Path) -> Path:
+    """A file of a network that a function in a user's own file built for each resolution."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, img_size):\n"
+        "        super().__init__()\n"
+        "        self.conv, self.bn = nn.Conv2d(3, 4, 8, stride=8), nn.BatchNorm2d(4)\n"
+        "        self.pos_embed = nn.Parameter(torch.randn(1, (img_size // 8) ** 2, 4))\n\n"
+        "    def forward(self, x):\n"
+        "        return (self.bn(self.conv(x)).flatten(2).transpose(1, 2) + self.pos_embed).mean(1)\n\n\n"
+        "def make(img_size=64):\n    print('ran')\n    return Net(img_size)\n"
+    )
+    net = rsconvert.make_switchable(rsconvert.create_model(f"{tmp_path}/mine.py:make"), (64, 32))
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    return tmp_path
+
+
+def test_a_file_builds_nothing_by_a_name_that_the_caller_did_not_give(built_file: Path, capsys) -> None:
+    plain = rsconvert.create_model(f"{built_file}/mine.py:make")
+    model = type(plain)(64)
+    capsys.readouterr()
+    with pytest.raises(CheckpointError, match=r"Pass build="):
+        rsconvert.load(built_file / "net.safetensors", model)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_moved_file_builds_by_the_name_that_the_caller_gives(built_file: Path) -> None:
+    (built_file / "moved").mkdir()
+    (built_file / "mine.py").rename(built_file / "moved" / "mine.py")
+    net = rsconvert.load(
+        built_file / "net.safetensors", rsconvert.create_model(f"{built_file}/moved/mine.py:make")
+    ).eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(net(x), net.at(32)(x))
+    assert net(torch.randn(2, 3, 48, 48)).shape == (2, 4)
+
+
+def test_a_builder_without_need_is_told(tmp_path: Path) -> None:
+    rsconvert.save(
+        rsconvert.make_switchable(rsconvert.create_model("test_resnet"), (64, 32)), tmp_path / "net.safetensors"
+    )
+    with pytest.raises(CheckpointError, match="build has no effect"):
+        rsconvert.load(tmp_path / "net.safetensors", build=lambda side: rsconvert.create_model("test_resnet"))
+
+
+def test_private_tensors_that_a_batchnorm_owns_are_ignored(tmp_path: Path) -> None:
+    net = rsconvert.make_switchable(rsconvert.create_model("test_resnet"), (64, 32)).eval()
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    tensors, header = load_file(tmp_path / "net.safetensors"), read_metadata(tmp_path / "net.safetensors")
+    facts = {**header, "private_tensors": ["bn1.weight", "nothing.at.all"], "resolutions": [64, 32]}
+    save_file(tensors, tmp_path / "odd.safetensors", {"format": "pt", "rsconvert": json.dumps(facts)})
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(rsconvert.load(tmp_path / "odd.safetensors").eval()(x), net(x))
