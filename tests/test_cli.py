@@ -291,8 +291,12 @@ def test_wrap_refuses(arguments: list[str], words: list[str], tmp_path: Path, mo
 
 
 def test_no_network_for_pretrained_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("Network is unreachable\nat line 2")
+    create = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, **arguments: Any) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("Network is unreachable\nat line 2")
+        return create(name, **arguments)
 
     monkeypatch.setattr("timm.create_model", offline)
     monkeypatch.chdir(tmp_path)

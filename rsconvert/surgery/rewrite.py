@@ -65,13 +65,8 @@ def make_switchable(
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
     net.source = replace(source, built_with=found.way)
     proving = time.perf_counter()
-    exact = prove(found, net)
+    exact = _proved(model, found, net)
     forwards = found.seconds + time.perf_counter() - proving
-    if different := [r for r, same in exact.items() if not same]:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
-            "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
-        )
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - forwards, "forwards": forwards}
@@ -114,6 +109,16 @@ def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
     found = _surveyed(model, source, resolutions, True, None, None)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
+
+
+def _proved(model: nn.Module, found: Survey, net: SwitchableModel) -> dict[int, bool]:
+    exact = prove(found, net)
+    if different := [r for r, same in exact.items() if not same]:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
+            "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
+        )
+    return exact
 
 
 def _surveyed(
