@@ -98,7 +98,9 @@ def _listed(table: Table) -> Iterator[str]:
 
 
 def _refusals(table: Table) -> Iterator[str]:
-    yield "## Refused"
+    yield "## Class D"
+    yield ""
+    yield "Tried were the five resolutions and the other multiples of 32 up to 320; a model may work at larger ones."
     yield ""
     for row in table.rows:
         if row.size_class == "D":

@@ -138,7 +138,8 @@ def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
     if name is None or ":" in name:  # a user's file, the hub, a local folder
         raise CheckpointError(
             f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
-            "built from a file alone. Give the model: load(path, model=…), or --model file.py:function."
+            "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
+            "--model file.py:function."
         )
     try:
         with unfilled():

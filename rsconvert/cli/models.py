@@ -25,7 +25,7 @@ _CLASSES = ["A", "B", "C", "D", "none"]
 @click.option("--class", "size_class", type=click.Choice(_CLASSES), help="Only the models of this class.")
 @json_option
 def models(pattern: str, check: str | None, size_class: str | None, as_json: bool) -> None:
-    """List the models that can be converted; PATTERN is a glob such as 'resnet*' or 'torchvision/*'.
+    """List the models of timm and torchvision with what a conversion does to them; PATTERN is a glob such as 'resnet*'.
 
     Class A takes the resolutions 224, 192, 160, 128, 96 as it is; B is built again for each of them; C too, with
     position tables of its own for each; D works at some of them or at others alone; none has no BatchNorm.
@@ -60,7 +60,9 @@ def _list(pattern: str, size_class: str | None, as_json: bool) -> None:
 
 
 def _unknown(pattern: str, table: "Table") -> str:
-    near = difflib.get_close_matches(pattern.replace("*", ""), [row.name for row in table.rows], n=3)
+    near = difflib.get_close_matches(
+        pattern.replace("*", "").partition(".")[0].lower(), [row.name for row in table.rows], n=3
+    )
     return f"model {pattern} is not in the table of {len(table.rows)} models; a glob of their names is accepted. " + (
         f"Did you mean {', '.join(near)}?" if near else "See rsconvert models, or measure another one by --check."
     )

@@ -17,7 +17,7 @@ from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, side_of
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
-from rsconvert.zoo.building import first_line
+from rsconvert.zoo.building import check_num_classes, first_line
 from rsconvert.zoo.classifier import replace_classifier
 from rsconvert.zoo.source import Source, source_of
 
@@ -167,9 +167,13 @@ class SwitchableModel(nn.Module):
 
         Every tensor of the network is another one afterwards: take paths and make optimizers after it.
 
+        Args:
+            num_classes: 0 leaves the network without a classifier.
         Raises:
             AttributeError: the source has no such method.
+            ConfigError: ``num_classes`` is negative or no whole number.
         """
+        check_num_classes(num_classes)
         paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
         for plain in paths.values():
             keys = replace_classifier(plain, num_classes)

@@ -10,6 +10,7 @@ from torch import nn
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.graph import GraphFacts
 from rsconvert.surgery.survey import Survey
+from rsconvert.zoo.example import resizes_inside
 
 __all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
@@ -94,7 +95,7 @@ class ConversionReport:
             yield f"works at: {', '.join(map(str, self.works)) or 'none'}"
         yield from (f"refused: {resolution}: {reason}" for resolution, reason in self.refused.items())
         if self.built_with:
-            private = f", {len(self.tables)} position tables private" if self.tables else ""
+            private = f", {len(self.tables)} private position tables" if self.tables else ""
             yield f"built again for each resolution: {self.built_with}{private}"
         yield f"parameters: {self.parameters_before:,} -> {self.parameters:,}"
         if self.unseen:
@@ -121,7 +122,7 @@ def make_report(
         exact=exact,
         built_with=found.way,
         tables=found.tables,
-        warnings=tuple(_warnings(found)),
+        warnings=tuple(_warnings(model, found)),
         parameters_before=sum(p.numel() for p in model.parameters()),
         parameters=parameters,
         opaque=facts.opaque,
@@ -154,7 +155,12 @@ def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
     return "leaf" if inside else "tree"
 
 
-def _warnings(found: Survey) -> Iterator[str]:
+def _warnings(model: nn.Module, found: Survey) -> Iterator[str]:
+    if resizes_inside(model):
+        yield (
+            "the model resizes inside, so the path is chosen by net.at(resolution) alone, and saves nothing until the "
+            "sizes of its transform (min_size, max_size, fixed_size) are set too"
+        )
     for resolution, trial in found.trials.items():
         if trial.single:
             names = sorted(trial.single)

@@ -22,6 +22,8 @@ from rsconvert.zoo.classifier import count_outputs
 from rsconvert.zoo.create import is_file_name
 from rsconvert.zoo.source import Source, source_of
 
+_MISFIT = "built for another resolution"
+
 __all__ = ["check_switchable", "examine", "make_switchable"]
 
 
@@ -47,13 +49,14 @@ def make_switchable(
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``.
-        example: a function of the resolution that returns the arguments of ``forward`` for the proof; needed if they
-            are something else than images.
+            unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
+            a position table of one of the names in ``tables.TABLES``.
+        example: a function of the resolution that returns the tuple of arguments of ``forward`` for the proof; needed
+            if they are something else than images.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
-        ConfigError: ``model_kwargs`` comes without a ``name``, or holds a malformed ``num_classes``.
+        ConfigError: ``model_kwargs`` comes without a ``name``, or an argument is malformed.
     """
     resolutions = check_resolutions(resolutions)
     source = _named(model, name, model_kwargs)
@@ -111,6 +114,14 @@ def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
         raise ResolutionError(_refusal(model, source, found))
 
 
+def _check_functions(build: object, example: object) -> None:
+    for name, function in (("build", build), ("example", example)):
+        if function is not None and not callable(function):
+            raise ConfigError(
+                f"{name} is {type(function).__name__}; a function of the resolution is needed. Write lambda r: …"
+            )
+
+
 def _proved(model: nn.Module, found: Survey, net: SwitchableModel) -> dict[int, bool]:
     exact = prove(found, net)
     if different := [r for r, same in exact.items() if not same]:
@@ -129,6 +140,7 @@ def _surveyed(
     build: Build | None,
     example: Example | None,
 ) -> Survey:
+    _check_functions(build, example)
     name = source.architecture or type(model).__name__
     _check_convertible(model, name)
     found = survey(model, source, resolutions, private=private, build=build, example=example)
@@ -156,11 +168,20 @@ def _refusal(model: nn.Module, source: Source, found: Survey) -> str:
     works = sorted({*others, *(found.trials.keys() - found.refused.keys())}, reverse=True)
     resolution, reason = next(iter(found.refused.items()))
     refused, working = (", ".join(map(str, sides)) for sides in (found.refused, works))
+    # A builder that takes no such argument tells nothing of the model.
+    misfits = [f" Built by {way}: {why.rstrip('. ')}." for way, why in found.attempts.items() if _MISFIT in why]
+    remedy = "Choose among these" if works else "Give it images that it takes by example="
     return (
         f"{source.architecture or type(model).__name__} does not work at {refused}: at {resolution} "
-        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. "
-        + ("Choose among these." if works else "Give it images that it takes by example=, or build=.")
+        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. {remedy}{_builder_hint(source)}."
+        + "".join(misfits)
     )
+
+
+def _builder_hint(source: Source) -> str:
+    if source.architecture is None:
+        return ", or pass build=, a function of the resolution that returns the model for it"
+    return ", or let the function take img_size" if is_file_name(source.architecture) else ""
 
 
 def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] | None) -> Source:

@@ -9,7 +9,7 @@ from torch import nn
 
 from rsconvert.errors import ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery.paths import copy_model
-from rsconvert.surgery.tables import resample_table
+from rsconvert.surgery.tables import TABLES, resample_table
 from rsconvert.zoo.building import first_line
 from rsconvert.zoo.classifier import replace_classifier
 from rsconvert.zoo.create import create_model, is_file_name
@@ -85,6 +85,10 @@ def build_like(build: Build, model: nn.Module, resolution: int) -> nn.Module:
             f"resolution {resolution} can't be built ({type(error).__name__}: {first_line(error)}); a function that "
             "takes every resolution is needed. Choose another resolution, or correct build."
         ) from error
+    if not isinstance(built, nn.Module):
+        raise UnsupportedModelError(
+            f"build returned {type(built).__name__} for {resolution}; an nn.Module is needed. Return the model."
+        )
     fit_to(built, model)
     return built
 
@@ -158,6 +162,8 @@ def _buffer(module: nn.Module, key: str, value: torch.Tensor | None) -> torch.Te
 def _apart(build: Build, resolution: int) -> nn.Module:
     """Return a copy over the same tensors: a caller's function may keep what it returns."""
     built = build(resolution)
+    if not isinstance(built, nn.Module):
+        return built
     return copy_model(built, {id(t): t for t in (*built.parameters(), *built.buffers())})
 
 
@@ -181,5 +187,5 @@ def _size_argument(way: str | None, resolution: int) -> Mapping[str, Any]:
 def _misfit(model: nn.Module, name: str, what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"{type(model).__name__} built for another resolution has {what} at {name or 'its root'}; the same model is "
-        "needed, position tables apart. Pass build=, a function of the resolution that returns your model."
+        f"needed, position tables apart, whose names are {', '.join(TABLES)}. Correct build, or rename the table."
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from rsconvert.errors import RSConvertError, UnsupportedModelError
+from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery.paths import copy_model, on_meta
 from rsconvert.surgery.private import size_dependent
 from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
@@ -31,7 +31,7 @@ class Survey:
 
     ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
     the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
-    unless ``private``; ``seconds`` what the trials took.
+    unless ``private``; ``attempts`` why other ways to build the model were dropped; ``seconds`` what the trials took.
     """
 
     example: Example
@@ -42,6 +42,7 @@ class Survey:
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     functional: dict[str, str] = field(default_factory=dict)
     private: bool = True
+    attempts: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -81,9 +82,11 @@ def survey(
         return best
     for way, function in builders(source, build):
         other = _try_built(model, resolutions, Survey(given, way, function, private=private))
-        if _rank(other) < _rank(best) or (build is not None and not other.refused):
-            best = other
-        if not other.refused and not other.tables:
+        if _rank(other) < _rank(best) or build is not None:
+            best, other = other, best
+        dropped = {other.way: next(iter(other.refused.values()))} if other.way and other.refused else {}
+        best.attempts |= other.attempts | dropped
+        if not best.refused and not best.tables:
             break
     _check_same(model, as_it_is, best)
     return best
@@ -117,6 +120,11 @@ def _steady(example: Example) -> Example:
     def arguments(resolution: int) -> tuple[Any, ...]:
         if resolution not in drawn:
             drawn[resolution] = example(resolution)
+        if not isinstance(drawn[resolution], tuple):
+            raise ConfigError(
+                f"example returned {type(drawn[resolution]).__name__} for {resolution}; a tuple of the arguments of "
+                "forward is needed. Write (x,) for one."
+            )
         return cast(tuple[Any, ...], tree_map(_clone, drawn[resolution]))
 
     return arguments

@@ -28,7 +28,7 @@ from timm.layers import (
 )
 from torch import Size, Tensor, nn
 
-__all__ = ["resample_table"]
+__all__ = ["TABLES", "resample_table"]
 
 
 def resample_table(table: Tensor, name: str, owner: nn.Module) -> Tensor | None:
@@ -109,3 +109,5 @@ _KINDS: dict[str, Callable[[Tensor, Size, Any], Any]] = {
     "relative_position_bias_table": _relative,
     "width_rel": _axis,
 }
+
+TABLES = tuple(_KINDS)

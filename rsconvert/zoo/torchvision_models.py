@@ -11,6 +11,7 @@ from rsconvert.data import Preprocessing
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.zoo.building import TORCHVISION, built, classes_argument, downloaded, unknown_model
 from rsconvert.zoo.classifier import count_outputs
+from rsconvert.zoo.example import resizes_inside
 from rsconvert.zoo.source import Source
 from rsconvert.zoo.weights import load_state
 
@@ -38,7 +39,7 @@ def from_torchvision(
         model_kwargs=needed or kwargs,
         # Segmentation or detection gives no logits (N, C), but its builder takes the classes all the same.
         num_classes=num_classes if outputs is None else outputs,
-        preprocessing=_of_transforms(own.transforms()) if own is not None else Preprocessing(),
+        preprocessing=_preprocessing(model, own),
         weights=f"pretrained {own}" if own is not None else None,
         new_classifier=tuple(fresh),
     )
@@ -75,6 +76,12 @@ def _offline(short: str) -> dict[str, None]:
 
 def _parameters(short: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(torchvision.models.get_model_builder(short)).parameters
+
+
+def _preprocessing(model: nn.Module, own: Any) -> Preprocessing:
+    if resizes_inside(model):  # and normalizes there
+        return Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Preprocessing() if own is None else _of_transforms(own.transforms())
 
 
 def _of_transforms(transforms: Any) -> Preprocessing:

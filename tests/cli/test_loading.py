@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 import rsconvert
 from rsconvert.cli.loading import load_network
@@ -56,3 +57,23 @@ def test_a_library_s_name_opens_by_itself_or_by_a_function_of_the_same_network(f
     file.write_text(f"import timm\n\ndef build(num_classes): return {call}")
     for model in (None, f"{file}:build"):
         assert load_network(str(file.with_suffix(".safetensors")), model).source == net.source
+
+
+def test_a_function_that_takes_img_size_builds_for_each_resolution(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, img_size=64):\n"
+        "        super().__init__()\n"
+        "        self.bn, self.pos_embed = nn.BatchNorm2d(3), nn.Parameter(torch.randn(1, 3, img_size, img_size))\n\n"
+        "    def forward(self, x):\n"
+        "        return self.bn(x) + self.pos_embed\n"
+    )
+    name = f"{tmp_path}/mine.py:Net"
+    make = type(rsconvert.create_model(name))
+    net = rsconvert.make_switchable(make(64), (64, 32), build=make).eval()
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    again = load_network(str(tmp_path / "net.safetensors"), name).eval()
+    for side in (64, 48, 32):
+        x = torch.rand(1, 3, side, side)
+        assert torch.equal(again(x), net(x))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import rsconvert
+from rsconvert.errors import ConfigError
 from rsconvert.surgery import make_switchable
 from rsconvert.zoo import classifier_keys, create_model
 
@@ -47,6 +48,8 @@ def test_a_new_classifier_is_that_of_every_path(name: str, sides: tuple[int, ...
         net.alpha.copy_(torch.arange(len(sides)))
     before = {side: net.forward_features(image(side)) for side in sides}
     net.reset_classifier(5)
+    with pytest.raises(ConfigError, match="num_classes is -1"):
+        net.reset_classifier(-1)
     assert net.alpha.tolist() == list(range(len(sides)))
     assert (net.num_classes, net.source.num_classes) == (5, 5)
     assert set(net.source.new_classifier) == set(classifier_keys(net.at(sides[0])))

@@ -9,7 +9,7 @@ from torch import nn
 
 import rsconvert
 from rsconvert.checkpoint import subset
-from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery import assemble, make_switchable
 from rsconvert.surgery.scramble import tensors
 
@@ -225,8 +225,28 @@ def test_without_a_builder_the_resolutions_are_refused() -> None:
 
 
 def test_a_builder_of_another_model_is_told() -> None:
-    with pytest.raises(ResolutionError, match=r"Table does not work at 48, 32"):
+    with pytest.raises(ResolutionError, match=r"Table built for another resolution has another module at .*pos_embed"):
         make_switchable(Table(64), RESOLUTIONS, build=lambda size: Net())
+    with pytest.raises(ResolutionError, match=r"build returned int for 64; an nn\.Module is needed"):
+        make_switchable(Table(64), RESOLUTIONS, build=lambda size: 1)
+    with pytest.raises(ConfigError, match="build is int; a function of the resolution is needed"):
+        make_switchable(Table(64), RESOLUTIONS, build=3)
+
+
+def test_a_table_of_another_name_is_told_with_the_names_that_are_known() -> None:
+    class Named(nn.Module):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.bn, self.pos = nn.BatchNorm2d(3), nn.Parameter(torch.randn(1, 3, size, size))
+
+        def forward(self, x):
+            return self.bn(x) + self.pos
+
+    with pytest.raises(ResolutionError, match=r"has the shape \(1, 3, 48, 48\) at pos; .* rename the table") as error:
+        make_switchable(Named(64), RESOLUTIONS, build=Named)
+    assert "attention_biases" in str(error.value)
+    with pytest.raises(ResolutionError, match=r"it works at 64\. Choose among these, or pass build="):
+        make_switchable(Named(64), RESOLUTIONS)
 
 
 def test_a_builder_that_fails_is_told() -> None:
@@ -299,7 +319,7 @@ def test_statistics_of_functions_are_interpolated_in_built_models_too() -> None:
 def test_a_builder_of_another_arithmetic_is_refused() -> None:
     model = Table(64)
     model.bn.eps = 0.1
-    with pytest.raises(ResolutionError, match=r"Table does not work at 48, 32"):
+    with pytest.raises(ResolutionError, match=r"eps=1e-05.* instead of .*eps=0\.1.* at bn"):
         make_switchable(model, RESOLUTIONS, build=Table)
     model = Table(64)
     model.register_forward_hook(lambda module, args, output: output + 1)
@@ -379,6 +399,10 @@ def test_statistics_that_no_file_holds_are_refused() -> None:
 
 
 def test_an_example_that_draws_anew_is_drawn_once(image) -> None:
+    with pytest.raises(ConfigError, match=r"example returned Tensor for 64; a tuple"):
+        make_switchable(Net(), (64, 32), example=lambda r: torch.randn(1, 3, r, r))
+    with pytest.raises(ConfigError, match="example is Tensor; a function of the resolution"):
+        make_switchable(Net(), (64, 32), example=image(64))
     net = make_switchable(Net(), (64, 32), example=lambda r: (torch.randn(1, 3, r, r),))
     assert net.report is not None
     assert net.report.exact == {64: True, 32: True}

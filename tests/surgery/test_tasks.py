@@ -60,8 +60,14 @@ def test_a_detector_resizes_inside_and_its_path_is_chosen_by_the_caller(detector
     assert not torch.equal(features[128], features[64])
 
 
-def test_the_cost_of_a_detector_is_that_of_its_resolution(detector) -> None:
-    assert multiply_adds(detector, 64) < multiply_adds(detector, 128) / 2
+def test_a_detector_is_told_to_save_nothing_by_itself(detector) -> None:
+    net = make_switchable(detector, (128, 64))
+    assert net.report is not None
+    assert any("resizes inside" in warning for warning in net.report.warnings)
+    assert multiply_adds(net.at(64), 64) == multiply_adds(net.at(128), 128)
+    net.at(64).transform.fixed_size = (64, 64)
+    assert multiply_adds(net.at(64), 64) < multiply_adds(net.at(128), 128) / 8
+    assert net.source.preprocessing.mean == (0.0, 0.0, 0.0)  # it normalizes inside, too
 
 
 def test_a_clip_chooses_by_its_last_two_sides() -> None:
