@@ -12,7 +12,7 @@ from rsconvert.models import Table, read_table, totals
 __all__ = ["models_page"]
 
 CLASSES = {
-    "A": "runs at 224, 192, 160, 128 and 96 as it is",
+    "A": "runs at 224, 192, 160, 128 and 96 as it is; a detector resizes inside, and was run with its transform set to these",
     "B": "is built again for each resolution, around the same tensors",
     "C": "is built again, and its position tables are private: timm's own functions resample them",
     "D": "runs at some of the five resolutions, or at others alone",
@@ -120,7 +120,7 @@ def _training(table: Table) -> Iterator[str]:
         if row.training and row.training["same"] is not True:
             word = "differs" if row.training["same"] is False else "the source can't"
             yield f"- **{row.name}** at {row.training['resolution']}: {word}: {row.training['words']}"
-    single = [row.name for row in table.rows if row.warnings]
+    single = [row.name for row in table.rows if any("1×1" in warning for warning in row.warnings)]
     yield ""
     yield f"BatchNorm on 1×1 maps, so that a batch of one can't train, in {len(single)} models: {', '.join(single)}"
 

@@ -165,7 +165,8 @@ class SwitchableModel(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Give all paths one new classifier by the source's own method; it starts at zero.
 
-        Every tensor of the network is another one afterwards: take paths and make optimizers after it.
+        Every tensor of the network is another one afterwards: take paths and make optimizers after it. If the network
+        was made with ``build=``, its file needs a ``build=`` for the new number of classes.
 
         Args:
             num_classes: 0 leaves the network without a classifier.
