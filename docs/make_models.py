@@ -12,7 +12,7 @@ from rsconvert.models import Table, read_table, totals
 __all__ = ["models_page"]
 
 CLASSES = {
-    "A": "runs at 224, 192, 160, 128 and 96 as it is; a detector resizes inside, and was run with its transform set to these",
+    "A": "runs at 224, 192, 160, 128 and 96 as it is; a detector, which resizes inside, with its transform set so",
     "B": "is built again for each resolution, around the same tensors",
     "C": "is built again, and its position tables are private: timm's own functions resample them",
     "D": "runs at some of the five resolutions, or at others alone",
