@@ -1,13 +1,15 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
 from rsconvert.evaluation import choose_device, choose_precision
-from rsconvert.training.config import FinetuneConfig, build_config
+from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 from rsconvert.training.mred import MODES, MREDLoss, mred_loss
 from rsconvert.training.objective import Objective
+from rsconvert.training.recipes import RECIPES, build_config
 
 __all__ = [
     "MODES",
+    "RECIPES",
     "FinetuneConfig",
     "MREDLoss",
     "Objective",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rsconvert.errors import ConfigError
-from rsconvert.training.config import FinetuneConfig, build_config
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.recipes import build_config
 
 
 @pytest.mark.parametrize(
