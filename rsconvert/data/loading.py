@@ -83,11 +83,12 @@ class EvaluationViews(Dataset[Sample | DataError]):
 class EpochSampler(Sampler[Key]):
     """Gives each index of this process once, as (epoch, index), in an order that is a function of (seed, epoch).
 
-    Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch.
+    Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch. The
+    first ``skip`` of this process's order are left out, though the length still counts them.
     """
 
     def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.epoch = 0
+        self.epoch = self.skip = 0
         self._count, self._seed, self._rank, self._world_size = count, seed, rank, world_size
 
     def __len__(self) -> int:
@@ -96,7 +97,7 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         generator = torch.Generator().manual_seed(Random(f"{self._seed}-{self.epoch}").getrandbits(63))
         order = torch.randperm(self._count, generator=generator).tolist()
-        mine = order[self._rank :: self._world_size][: len(self)]
+        mine = order[self._rank :: self._world_size][self.skip : len(self)]
         return iter([(self.epoch, index) for index in mine])
 
 
@@ -131,10 +132,14 @@ class ViewLoader:
         """End the worker processes; another iteration starts new ones."""
         self._batches._iterator = None
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the randomness of the next iteration; evaluation has neither."""
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Choose the order and the randomness of the next iteration; evaluation has neither.
+
+        The iteration leaves out the first ``skip`` images of this process, whole batches as a rule: what follows is
+        what an uninterrupted epoch would have given. The loader's length remains that of a full epoch.
+        """
         if self._sampler is not None:
-            self._sampler.epoch = epoch
+            self._sampler.epoch, self._sampler.skip = epoch, skip
 
 
 def training_loader(

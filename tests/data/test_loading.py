@@ -97,6 +97,18 @@ def test_epochs_and_seeds_differ_and_come_again(samples):
     assert not equal(first, two_epochs(train(samples, seed=6))[0])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_be_taken_up_in_its_middle(samples, workers):
+    loader = train(samples, batch_size=2, drop_last=False, workers=workers)
+    whole = two_epochs(loader)[1]
+    for batches in (0, 1, 3, 4):
+        loader.set_epoch(1, skip=2 * batches)
+        assert len(loader) == 4
+        assert equal(list(loader), whole[batches:])
+    loader.set_epoch(1)
+    assert equal(list(loader), whole)
+
+
 def test_randomness_is_the_samples_own(samples):
     """A sample's views do not depend on what was drawn for others before."""
     views = TrainingViews(samples, RESOLUTIONS, seed=5)
@@ -124,6 +136,8 @@ def test_processes_share_an_epoch_without_overlap():
     keys = [list(sampler) for sampler in samplers]
     assert [len(part) for part in keys] == [len(sampler) for sampler in samplers] == [3, 3, 3]
     assert max(Counter(key for part in keys for key in part).values()) == 1
+    samplers[0].skip = 2
+    assert list(samplers[0]) == keys[0][2:]
     samplers[0].epoch = 7
     assert {epoch for epoch, _ in samplers[0]} == {7}
 
