@@ -228,6 +228,17 @@ def test_evaluate_measures_trained_and_interpolated_resolutions(run_dir: Path, i
     assert "40" in run("evaluate", run_dir, "--data", images, "--resolutions", "40", "--workers", 0).stdout
 
 
+def test_evaluate_takes_a_network_that_knows_more_classes(images: Path, tmp_path: Path) -> None:
+    path, names = tmp_path / "net.safetensors", tmp_path / "map.csv"
+    done("wrap", NAME, "--no-pretrained", "--resolutions", "48,32", "--num-classes", 9, "-o", path)
+    assert "--class-map" in refused("evaluate", path, "--data", images, "--workers", 0)
+    names.write_text("b,0\na,8\n")
+    facts = done("evaluate", path, "--data", images, "--class-map", names, "--workers", 0)
+    assert {row["top5"] for row in facts["resolutions"].values()} == {100.0}
+    names.write_text("b,0\n")
+    assert "lacks 'a'" in refused("evaluate", path, "--data", images, "--class-map", names, "--workers", 0)
+
+
 def test_inspect_tells_what_a_file_holds(run_dir: Path) -> None:
     facts = done("inspect", run_dir)
     assert (facts["architecture"], facts["resolutions"], facts["class_names"]) == (NAME, [48, 32], ["a", "b"])

@@ -7,6 +7,7 @@ import click
 from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import (
     best_of,
+    class_map_option,
     compute_options,
     data_option,
     force_option,
@@ -98,6 +99,7 @@ def finetune(
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
 @compute_options
 @click.option("--data-root", help="Where a timm data-set string finds its files.")
+@class_map_option
 @model_option
 @json_option
 def evaluate(
@@ -109,6 +111,7 @@ def evaluate(
     workers: int | None,
     device: str | None,
     data_root: str | None,
+    class_map: str | None,
     model: str | None,
     as_json: bool,
 ) -> None:
@@ -131,6 +134,7 @@ def evaluate(
         device=where,
         amp=choose_precision(amp, where),
         data_root=data_root,
+        class_map=class_map,
         progress=not as_json,
     )
     print_result(result.to_dict(), as_json, str(result))

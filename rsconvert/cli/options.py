@@ -11,6 +11,7 @@ from rsconvert.errors import CheckpointError, ConfigError
 
 __all__ = [
     "best_of",
+    "class_map_option",
     "compute_options",
     "data_option",
     "file_name",
@@ -44,6 +45,12 @@ model_option = click.option(
 )
 data_option = click.option(
     "--data", required=True, metavar="DIR", help="Folder with train/ and val/ class folders, or a timm data-set string."
+)
+class_map_option = click.option(
+    "--class-map",
+    type=click.Path(),
+    metavar="FILE",
+    help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
 )
 compute_options = options(
     click.option(

@@ -1,5 +1,6 @@
 """Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
 
+from rsconvert.data.class_map import read_class_map
 from rsconvert.data.interrupts import blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
@@ -44,6 +45,7 @@ __all__ = [
     "open_split",
     "open_train_val",
     "postponed_interrupts",
+    "read_class_map",
     "training_loader",
     "training_views",
 ]

@@ -1,77 +1,35 @@
 """Accuracy at every resolution, and of the ensemble, with every image decoded once for all of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Samples, ViewLoader, evaluation_loader, normalize, open_split, postponed_interrupts
+from rsconvert.data import (
+    Samples,
+    ViewLoader,
+    evaluation_loader,
+    normalize,
+    open_split,
+    postponed_interrupts,
+    read_class_map,
+)
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.device import choose_device
+from rsconvert.evaluation.fitting import check_classes, check_targets
 from rsconvert.evaluation.memory import plain_memory_errors
+from rsconvert.evaluation.modes import eval_mode
+from rsconvert.evaluation.results import Accuracy, Evaluation
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.zoo import input_channels
 
-__all__ = [
-    "Accuracy",
-    "Evaluation",
-    "check_classes",
-    "count_hits",
-    "evaluate",
-    "measure",
-    "validation_loader",
-]
+__all__ = ["count_hits", "evaluate", "measure", "validation_loader"]
 
 _PRECISIONS = (None, torch.bfloat16, torch.float16)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Accuracies in percent; the multiply-adds of one image; whether the path is interpolated."""
-
-    top1: float
-    top5: float
-    multiply_adds: int | None = None
-    interpolated: bool = False
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The accuracy at each resolution over ``count`` images, and of the ensemble of all trained resolutions.
-
-    ``ensemble`` is None when not every trained resolution was asked for.
-    """
-
-    count: int
-    resolutions: dict[int, Accuracy]
-    ensemble: Accuracy | None
-
-    @property
-    def mean_top1(self) -> float:
-        """Mean top-1 over the resolutions, in percent."""
-        return sum(a.top1 for a in self.resolutions.values()) / len(self.resolutions)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, with the resolutions as strings."""
-        ensemble = None if self.ensemble is None else {"top1": self.ensemble.top1, "top5": self.ensemble.top5}
-        rows = {str(r): dict(vars(a)) for r, a in self.resolutions.items()}
-        return {"count": self.count, "resolutions": rows, "ensemble": ensemble}
-
-    def __str__(self) -> str:
-        lines = [f"{'resolution':>12}{'top-1 (%)':>11}{'top-5 (%)':>11}{'multiply-adds (M)':>19}"]
-        for r, row in self.resolutions.items():
-            cost = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e6:.1f}"
-            note = "  interpolated" if row.interpolated else ""
-            lines.append(f"{r:>12}{row.top1:>11.2f}{row.top5:>11.2f}{cost:>19}{note}")
-        if self.ensemble is not None:
-            lines.append(f"{'ensemble':>12}{self.ensemble.top1:>11.2f}{self.ensemble.top5:>11.2f}")
-        return "\n".join([*lines, f"{self.count} images"])
 
 
 def evaluate(
@@ -84,6 +42,7 @@ def evaluate(
     device: str | torch.device | None = None,
     amp: torch.dtype | None = None,
     data_root: str | None = None,
+    class_map: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images at trained and interpolated resolutions.
@@ -97,9 +56,12 @@ def evaluate(
         device: where to compute, and where the network stays; None keeps it where it is.
         amp: the precision of autocast, bfloat16 or float16; None computes in the network's own.
         data_root: where a timm data-set string finds its files.
+        class_map: a file that gives each class of the data its output, see ``read_class_map``, for a network that
+            knows more classes; hits are counted among the outputs in it.
         progress: show a bar on stderr.
     Raises:
-        DataError: there are no images; one can't be read; the classes of the data are not those of the network.
+        DataError: there are no images; one can't be read; the classes of the data are not those of the network, or do
+            not fit the map.
         ResolutionError: a resolution is malformed, or does not work in the network.
         UnsupportedModelError: the network's output is not logits (N, C).
         ConfigError: a setting is unusable, or there is no such device here.
@@ -110,13 +72,14 @@ def evaluate(
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     if len(samples) == 0:
         raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
-    check_classes(net, samples)
+    outputs = None if class_map is None else _mapped(samples, class_map)
+    check_classes(net, samples, outputs)
     asked = net.resolutions if resolutions is None else tuple(dict.fromkeys(resolutions))
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         if device is not None:
             net.to(choose_device(str(device)))
         with closing(validation_loader(net, samples, asked, batch_size=batch_size, workers=workers)) as loader:
-            return measure(net, loader, asked, amp=amp, progress=progress, check=check)
+            return measure(net, loader, asked, amp=amp, outputs=outputs, progress=progress, check=check)
 
 
 def validation_loader(
@@ -126,8 +89,12 @@ def validation_loader(
     *,
     batch_size: int,
     workers: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ViewLoader:
     """Return the images as a network sees them, cropped as its preprocessing says; None takes its resolutions.
+
+    Of ``world_size`` processes each takes a share, which may be empty.
 
     Raises:
         ConfigError, ResolutionError: a setting is unusable.
@@ -143,6 +110,8 @@ def validation_loader(
         crop_pct=_crop_pct(net, asked),
         interpolation=net.source.preprocessing.interpolation,
         pin_memory=net.alpha.device.type == "cuda",
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -152,22 +121,28 @@ def measure(
     resolutions: Sequence[int] | None = None,
     *,
     amp: torch.dtype | None = None,
+    outputs: Sequence[int] | None = None,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
+    reduce: Callable[[Tensor], Tensor] = lambda number: number,
 ) -> Evaluation:
     """Measure a network on the batches of `validation_loader`, which may be used again.
 
     Args:
         resolutions: those of the loader; None takes the trained ones.
+        outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
+        reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
+            measures a share of the images, it adds them up.
     Raises:
         DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
     """
     asked = net.resolutions if resolutions is None else resolutions
     paths = {r: net.at(r) for r in asked}
     costs = {r: multiply_adds(path, r) for r, path in paths.items()}
-    hits, count = _hits(net, paths, loader, amp, progress, check)
-    rates = {key: _rate(pair, count) for key, pair in hits.items()}
+    hits, images = _hits(net, paths, loader, amp, outputs, progress, check)
+    count = int(reduce(images))
+    rates = {key: _rate(reduce(pair), count) for key, pair in hits.items()}
     rows = {r: replace(rates[r], multiply_adds=costs[r], interpolated=r not in net.resolutions) for r in asked}
     return Evaluation(count, rows, rates.get(None))
 
@@ -179,31 +154,10 @@ def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.stack([hits[:, 0].sum(), hits.sum()])
 
 
-def check_classes(net: SwitchableModel, samples: Samples) -> None:
-    """Compare what the network takes and gives with what the data holds: colours and classes.
-
-    Raises:
-        DataError: the network does not take three colours; the number of classes differs, or the network was trained
-            on classes of other names, or in another order.
-    """
-    if input_channels(net) != 3:
-        raise DataError(
-            f"the network takes {input_channels(net)} channels; images have 3. Convert a network of three channels."
-        )
-    outputs, known, names = net.source.num_classes, net.source.class_names, samples.classes
-    if names is None:
-        return
-    if outputs is not None and len(names) != outputs:
-        raise DataError(
-            f"the data has {len(names)} classes, the classifier {outputs} outputs; one output per class is needed. "
-            f"Convert with rsconvert wrap … --num-classes {len(names)}, or give the network's own data."
-        )
-    if known is not None and known != names:
-        own, new = next(((a, b) for a, b in zip(known, names, strict=False) if a != b), (len(known), len(names)))
-        raise DataError(
-            f"the data has the class {new!r} where the network was trained on {own!r}; the same classes in the same "
-            "order are needed. Check the data."
-        )
+def _mapped(samples: Samples, class_map: str | Path) -> tuple[int, ...]:
+    if samples.classes is None:
+        raise DataError(f"class map {class_map} needs classes with names; the data has none. Leave it out.")
+    return read_class_map(class_map, samples.classes)
 
 
 @torch.no_grad()
@@ -212,27 +166,30 @@ def _hits(
     paths: Mapping[int, nn.Module],
     loader: ViewLoader,
     amp: torch.dtype | None,
+    outputs: Sequence[int] | None,
     progress: bool,
     check: Callable[[], None],
-) -> tuple[dict[int | None, Tensor], int]:
+) -> tuple[dict[int | None, Tensor], Tensor]:
     """Count the hits of each path, under None those of the ensemble; and the images."""
-    whole = set(net.resolutions) <= paths.keys()
-    hits: dict[int | None, Tensor] = {}
-    count = 0
-    with _eval_mode(paths.values()):
+    device = net.alpha.device
+    keys: list[int | None] = [*paths, *([None] if set(net.resolutions) <= paths.keys() else [])]
+    hits = {key: torch.zeros(2, dtype=torch.int64, device=device) for key in keys}
+    images = torch.zeros((), dtype=torch.int64, device=device)
+    with eval_mode(paths.values()):
         for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
-            logits: dict[int | None, Tensor] = {
-                r: _logits(net, path, view, amp) for (r, path), view in zip(paths.items(), views, strict=True)
-            }
-            for output in logits.values():
-                _check_targets(target, output)
-            if whole:
+            logits: dict[int | None, Tensor] = {}
+            for (r, path), view in zip(paths.items(), views, strict=True):
+                every = _logits(net, path, view, amp)
+                check_targets(target, every, outputs)
+                logits[r] = every if outputs is None else every[:, outputs]
+            if None in hits:
                 logits[None] = _ensemble(net, logits)
-            here = target.to(net.alpha.device, non_blocking=True)
-            hits = {key: count_hits(value, here) + hits.get(key, 0) for key, value in logits.items()}
-            count += len(target)
+            here = target.to(device, non_blocking=True)
+            for key, value in logits.items():
+                hits[key] += count_hits(value, here)
+            images += len(target)
             check()
-    return hits, count
+    return hits, images
 
 
 def _logits(net: SwitchableModel, path: nn.Module, view: Tensor, amp: torch.dtype | None) -> Tensor:
@@ -260,27 +217,6 @@ def _ensemble(net: SwitchableModel, logits: Mapping[int | None, Tensor]) -> Tens
     trained = torch.stack([logits[r] for r in net.resolutions])
     ensemble: Tensor = torch.tensordot(net.alpha.to(trained).softmax(0), trained, 1)
     return ensemble
-
-
-def _check_targets(target: Tensor, logits: Tensor) -> None:
-    if int(target.max()) >= logits.shape[1]:
-        raise DataError(
-            f"a target is {int(target.max())}; the network has {logits.shape[1]} outputs, one per class is needed. "
-            "Check the data."
-        )
-
-
-@contextmanager
-def _eval_mode(paths: Iterable[nn.Module]) -> Iterator[None]:
-    """Set eval mode, and each module's own mode again at the end."""
-    modes = {module: module.training for path in paths for module in path.modules()}
-    for path in paths:
-        path.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _crop_pct(net: SwitchableModel, resolutions: Sequence[int]) -> float | list[float]:

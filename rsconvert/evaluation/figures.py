@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from rsconvert.evaluation.accuracy import Evaluation
+from rsconvert.evaluation.results import Evaluation
 
 __all__ = ["plot_accuracy"]
 

@@ -1,6 +1,5 @@
 """evaluate: hits counted by hand, the ensemble against NumPy, every image read once, the network left as it was."""
 
-import json
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -16,15 +15,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Preprocessing, Samples, evaluation_loader, normalize
 from rsconvert.errors import ConfigError, DataError, ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.evaluation import (
-    Accuracy,
-    Evaluation,
-    check_classes,
-    count_hits,
-    evaluate,
-    measure,
-    validation_loader,
-)
+from rsconvert.evaluation import Accuracy, count_hits, evaluate, measure, validation_loader
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -320,29 +311,6 @@ def test_dense_logits_are_refused(samples: Samples) -> None:
         evaluate(net, samples, workers=0)
 
 
-@pytest.mark.parametrize(
-    ("facts", "expected"),
-    [
-        ({"num_classes": 5}, r"the data has 8 classes, the classifier 5 outputs.*--num-classes 8"),
-        ({"class_names": (*CLASSES[:-1], "z")}, "the class 'h' where the network was trained on 'z'"),
-        ({"class_names": CLASSES[:3]}, "the class 8 where the network was trained on 3"),
-    ],
-)
-def test_classes_that_do_not_fit_are_refused(
-    net: SwitchableModel, samples: Samples, facts: dict[str, Any], expected: str
-) -> None:
-    net.source = replace(net.source, **facts)
-    with pytest.raises(DataError, match=expected) as caught:
-        evaluate(net, samples, workers=0)
-    assert "\n" not in str(caught.value)
-
-
-def test_classes_without_names_pass(net: SwitchableModel, photos: Photos) -> None:
-    net.source = replace(net.source, num_classes=8, class_names=CLASSES)
-    check_classes(net, Samples(photos, "photos", None))
-    check_classes(net, Samples(photos, "photos", CLASSES))
-
-
 def test_the_bar_is_on_stderr(net: SwitchableModel, samples: Samples, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate(net, samples, workers=0, progress=True)
     shown = capsys.readouterr()
@@ -350,29 +318,55 @@ def test_the_bar_is_on_stderr(net: SwitchableModel, samples: Samples, capsys: py
     assert "evaluate" in shown.err
 
 
-RESULT = Evaluation(
-    10, {32: Accuracy(50.0, 90.0, 2_500_000), 28: Accuracy(40.0, 80.0, 900, True)}, Accuracy(60.0, 95.0)
-)
+def mapped(folder: Path, outputs: tuple[int, ...]) -> Path:
+    """A class map of the first classes."""
+    path = folder / "map.txt"
+    path.write_text("".join(f"{name} {index}\n" for name, index in zip(CLASSES, outputs, strict=False)))
+    return path
 
 
-def test_a_result_becomes_plain_data() -> None:
-    assert json.loads(json.dumps(RESULT.to_dict())) == {
-        "count": 10,
-        "resolutions": {
-            "32": {"top1": 50.0, "top5": 90.0, "multiply_adds": 2_500_000, "interpolated": False},
-            "28": {"top1": 40.0, "top5": 80.0, "multiply_adds": 900, "interpolated": True},
-        },
-        "ensemble": {"top1": 60.0, "top5": 95.0},
-    }
-    assert replace(RESULT, ensemble=None).to_dict()["ensemble"] is None
-    assert RESULT.mean_top1 == 45.0
+def test_with_a_map_hits_are_counted_among_its_outputs(net: SwitchableModel, photos: Photos, tmp_path: Path) -> None:
+    outputs = (6, 0, 5, 3, 1, 7)
+    photos.targets = targets = (0, 1, 2, 3, 4, 5, 0, 1, 2, 3)
+    net.source = replace(net.source, num_classes=8)
+    samples = Samples(photos, "photos", CLASSES[:6])
+    found = evaluate(net, samples, (32, 28, 24, 16), workers=0, class_map=mapped(tmp_path, outputs))
+    logits = {r: logits_of(net, samples, r)[:, outputs] for r in (32, 28, 24, 16)}
+    for r, accuracy in found.resolutions.items():
+        assert (accuracy.top1, accuracy.top5) == pytest.approx(rates(logits[r], targets))
+    scores = np.exp(net.alpha.detach().double().numpy())
+    mixed = sum(score * logits[r] for score, r in zip(scores / scores.sum(), net.resolutions, strict=True))
+    assert found.ensemble is not None
+    assert (found.ensemble.top1, found.ensemble.top5) == pytest.approx(rates(mixed, targets))
+    assert found != evaluate(net, Samples(photos, "photos", None), (32, 28, 24, 16), workers=0)
 
 
-def test_a_result_becomes_a_table() -> None:
-    assert [line.split() for line in str(RESULT).splitlines()] == [
-        ["resolution", "top-1", "(%)", "top-5", "(%)", "multiply-adds", "(M)"],
-        ["32", "50.00", "90.00", "2.5"],
-        ["28", "40.00", "80.00", "0.0", "interpolated"],
-        ["ensemble", "60.00", "95.00"],
-        ["10", "images"],
-    ]
+@pytest.mark.parametrize("known", [8, None])
+def test_a_map_beyond_the_outputs_is_refused(
+    net: SwitchableModel, photos: Photos, tmp_path: Path, known: int | None
+) -> None:
+    photos.targets = (0, 1) * 5
+    net.source = replace(net.source, num_classes=known)
+    with pytest.raises(DataError, match=r"the class map has the index 8; the network has 8 outputs, 0 to 7 are"):
+        evaluate(net, Samples(photos, "photos", CLASSES[:2]), workers=0, class_map=mapped(tmp_path, (8, 0)))
+    with pytest.raises(DataError, match=r"class map .*map.txt needs classes with names"):
+        evaluate(net, Samples(photos, "photos", None), workers=0, class_map=mapped(tmp_path, (8, 0)))
+
+
+@pytest.mark.parametrize("world_size", [3, 12])
+def test_processes_that_each_see_a_share_get_the_whole(net: SwitchableModel, samples: Samples, world_size: int) -> None:
+    """Ten images: of twelve shares two are empty."""
+    parts: list[list[Tensor]] = []
+
+    def collect(number: Tensor) -> Tensor:
+        parts[-1].append(number)
+        return torch.ones_like(number)
+
+    for rank in range(world_size):
+        loader = validation_loader(net, samples, batch_size=4, workers=0, rank=rank, world_size=world_size)
+        parts.append([])
+        measure(net, loader, reduce=collect)
+    assert {(n.dtype, n.shape) for part in parts for n in part} == {(torch.int64, ()), (torch.int64, (2,))}
+    sums = iter([sum(numbers) for numbers in zip(*parts, strict=True)])
+    loader = validation_loader(net, samples, batch_size=4, workers=0, rank=world_size - 1, world_size=world_size)
+    assert measure(net, loader, reduce=lambda _: next(sums)) == evaluate(net, samples, workers=0)

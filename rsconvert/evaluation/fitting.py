@@ -1,0 +1,78 @@
+"""Whether data fits a network: colours, classes, targets."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from rsconvert.data import Samples
+from rsconvert.errors import DataError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.zoo import input_channels
+
+__all__ = ["check_classes", "check_colours", "check_targets"]
+
+
+def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int] | None = None) -> None:
+    """Compare what the network takes and gives with what the data holds: colours and classes.
+
+    Args:
+        outputs: the output of each class, where the network has more of them; None takes them in order.
+    Raises:
+        DataError: the network does not take three colours; the number of classes differs, an output does not exist, or
+            the network was trained on classes of other names, or in another order.
+    """
+    check_colours(net)
+    count, known, names = net.source.num_classes, net.source.class_names, samples.classes
+    if outputs is not None:
+        if count is not None:
+            _check_outputs(outputs, count)
+        return
+    if names is None:
+        return
+    if count is not None and len(names) != count:
+        raise DataError(
+            f"the data has {len(names)} classes, the classifier {count} outputs; one output per class is needed. "
+            f"Convert with rsconvert wrap … --num-classes {len(names)}, or give each class its output by --class-map."
+        )
+    if known is not None and known != names:
+        own, new = next(((a, b) for a, b in zip(known, names, strict=False) if a != b), (len(known), len(names)))
+        raise DataError(
+            f"the data has the class {new!r} where the network was trained on {own!r}; the same classes in the same "
+            "order are needed. Check the data."
+        )
+
+
+def check_colours(net: SwitchableModel) -> None:
+    """See that the network takes images of three colours.
+
+    Raises:
+        DataError: it does not.
+    """
+    if input_channels(net) != 3:
+        raise DataError(
+            f"the network takes {input_channels(net)} channels; images have 3. Convert a network of three channels."
+        )
+
+
+def check_targets(targets: Tensor, logits: Tensor, outputs: Sequence[int] | None = None) -> None:
+    """See that logits (N, C) have a column for each target, or for each of ``outputs``.
+
+    Raises:
+        DataError: they have not.
+    """
+    if outputs is not None:
+        _check_outputs(outputs, logits.shape[1])
+    columns = logits.shape[1] if outputs is None else len(outputs)
+    if int(targets.max()) >= columns:
+        raise DataError(
+            f"a target is {int(targets.max())}; the network has {columns} outputs, one per class is needed. "
+            "Check the data."
+        )
+
+
+def _check_outputs(outputs: Sequence[int], count: int) -> None:
+    if max(outputs) >= count:
+        raise DataError(
+            f"the class map has the index {max(outputs)}; the network has {count} outputs, 0 to {count - 1} are "
+            "accepted. Correct the map."
+        )

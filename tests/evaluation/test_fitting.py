@@ -1,0 +1,68 @@
+"""Data that does not fit a network is refused in one line, before anything runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from rsconvert.data import Samples
+from rsconvert.errors import DataError
+from rsconvert.evaluation import check_classes, check_colours, check_targets
+from rsconvert.surgery import SwitchableModel, make_switchable
+
+CLASSES = tuple("abcdefgh")
+SAMPLES = Samples([], "photos", CLASSES)
+
+
+@pytest.fixture
+def net(tiny: Callable[..., Any]) -> SwitchableModel:
+    return make_switchable(tiny(classes=8), (32, 24))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"num_classes": 5}, r"the data has 8 classes, the classifier 5 outputs.*--num-classes 8.*--class-map"),
+        ({"class_names": (*CLASSES[:-1], "z")}, "the class 'h' where the network was trained on 'z'"),
+        ({"class_names": CLASSES[:3]}, "the class 8 where the network was trained on 3"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused(net: SwitchableModel, facts: dict[str, Any], expected: str) -> None:
+    net.source = replace(net.source, **facts)
+    with pytest.raises(DataError, match=expected) as caught:
+        check_classes(net, SAMPLES)
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_without_names_pass(net: SwitchableModel) -> None:
+    net.source = replace(net.source, num_classes=8, class_names=CLASSES)
+    check_classes(net, Samples([], "photos", None))
+    check_classes(net, SAMPLES)
+
+
+def test_with_a_map_the_network_may_know_more(net: SwitchableModel) -> None:
+    net.source = replace(net.source, num_classes=1000, class_names=("z",))
+    check_classes(net, SAMPLES, range(992, 1000))
+    with pytest.raises(DataError, match=r"the class map has the index 1000; the network has 1000 outputs, 0 to 999"):
+        check_classes(net, SAMPLES, range(993, 1001))
+
+
+def test_another_number_of_colours_is_refused(tiny: Callable[..., Any]) -> None:
+    model = tiny()
+    model.conv1 = torch.nn.Conv2d(1, 8, 3)
+    with pytest.raises(DataError, match="the network takes 1 channels; images have 3"):
+        check_colours(make_switchable(model, (32, 24)))
+
+
+def test_a_target_needs_its_column() -> None:
+    logits = torch.zeros(2, 4)
+    check_targets(torch.tensor([0, 3]), logits)
+    check_targets(torch.tensor([0, 1]), logits, (3, 0))
+    with pytest.raises(DataError, match="a target is 4; the network has 4 outputs"):
+        check_targets(torch.tensor([0, 4]), logits)
+    with pytest.raises(DataError, match="a target is 2; the network has 2 outputs"):
+        check_targets(torch.tensor([0, 2]), logits, (3, 0))
+    with pytest.raises(DataError, match="the class map has the index 4; the network has 4 outputs, 0 to 3"):
+        check_targets(torch.tensor([0, 1]), logits, (4, 0))
