@@ -36,10 +36,11 @@ class MREDLoss(NamedTuple):
 
 def mred_loss(
     logits: Sequence[Tensor] | Tensor,
-    target: Tensor,
+    target: Tensor | None,
     alpha: Tensor,
     mode: str = "full",
     *,
+    teacher: Tensor | None = None,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     ignore_index: int = -100,
@@ -57,17 +58,23 @@ def mred_loss(
     The total holds the ensemble term in every mode, so ``none`` trains the network exactly as parallel training does
     and still learns the importance scores.
 
+    A teacher's logits give p_0 in the ensemble's place, and with them a single resolution has something to learn as
+    well. Without labels the first two terms are exact zeros, and so is the gradient of alpha.
+
     Each term is a mean over the samples, for dense logits over all positions whose target is not ``ignore_index``;
     without any the loss is nan, as torch's is. Probability targets ignore no position and get no gradient.
     Half-precision logits are promoted to float32, float64 is kept, autocast is off inside.
 
     Args:
         logits: S tensors (N, C), or dense (N, C, H, W), from the largest to the smallest resolution; or one stack.
-        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape.
+        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape; None has no labels, and
+            needs a teacher.
         alpha: the scores before softmax, (S,).
+        teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
-        ConfigError: ``mode`` is unknown, ``label_smoothing`` is out of range, or a shape or dtype does not fit.
+        ConfigError: ``mode`` is unknown, ``label_smoothing`` is out of range, a shape or dtype does not fit, or an
+            argument has no effect.
 
     >>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]])
     >>> loss = mred_loss(views, torch.tensor([0]), torch.zeros(2), "largest")
@@ -77,18 +84,27 @@ def mred_loss(
     views = list(logits)
     _check_logits(views)
     _check_settings(views, alpha, mode, label_smoothing, class_weights)
-    _check_target(target, views[0].shape)
+    _check_teacher(teacher, views[0].shape, mode)
+    if target is not None:
+        _check_target(target, views[0].shape)
+    elif teacher is None or label_smoothing or class_weights is not None:
+        raise ConfigError(
+            "target is None; without labels a teacher is needed, and label_smoothing and class_weights have no effect. "
+            "Pass labels, or the teacher's logits alone."
+        )
     with torch.autocast(views[0].device.type, enabled=False):
         views = _promoted(views)
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
         scores = alpha.to(views[0].dtype).softmax(0)
-        parts = _ClosedForm.apply(*_teachers(mode, len(views)), labels, share, scores, *views)
+        outside = None if teacher is None else teacher.detach().to(views[0])
+        teachers, factor = _teachers(mode, len(views), teacher is not None)
+        parts = _ClosedForm.apply(teachers, factor, labels, share, scores, outside, *views)
     return MREDLoss(parts[0] + parts[1] + parts[2], *parts)
 
 
-def _teachers(mode: str, students: int) -> tuple[range, float]:
+def _teachers(mode: str, students: int, outside: bool) -> tuple[range, float]:
     """Return which of p_0 ... p_{S-1} teach all smaller resolutions, and the factor of their divergences."""
-    if students == 1:
+    if students == 1 and not outside:
         # The ensemble of one is that one; its gradient would be rounding noise around zero.
         return range(0), 0.0
     mean = 2 / (students + 1)
@@ -106,12 +122,23 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, teachers: range, factor: float, labels: Tensor, share: Tensor, scores: Tensor, *logits: Tensor
+        ctx: Any,
+        teachers: range,
+        factor: float,
+        labels: Tensor,
+        share: Tensor,
+        scores: Tensor,
+        outside: Tensor | None,
+        *logits: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         larger = _mixed(logits, scores).log_softmax(1)
-        probabilities = [larger.exp()]
-        ensemble = -_inner(labels, larger)
+        mixed = larger.exp()
+        # From 0, for without labels -<0, log p> would be -0.
+        ensemble = 0 - _inner(labels, larger)
         classification, distillation = torch.zeros_like(ensemble), torch.zeros_like(ensemble)
+        if outside is not None:
+            larger = outside.log_softmax(1)
+        probabilities = [mixed if outside is None else larger.exp()]
         teaching = torch.zeros_like(larger)
         for s, z in enumerate(logits, start=1):
             if s - 1 in teachers:
@@ -124,19 +151,19 @@ class _ClosedForm(torch.autograd.Function):
                 distillation += (len(logits) - s + 1) * _inner(teaching, larger.sub_(log_p))
             larger = log_p
         ctx.teachers, ctx.factor = teachers, factor
-        ctx.save_for_backward(labels, share, *probabilities, *logits)
+        ctx.save_for_backward(labels, share, mixed, *probabilities, *logits)
         return classification, ensemble, factor * distillation
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         classification, ensemble, distillation = grads
-        labels, share, *saved = ctx.saved_tensors
+        labels, share, mixed, *saved = ctx.saved_tensors
         probabilities, logits = saved[: len(saved) // 2 + 1], saved[len(saved) // 2 + 1 :]
         mass = labels.sum(1, keepdim=True)
         by_score = None
         if ctx.needs_input_grad[4]:
-            error = torch.addcmul(-labels, probabilities[0], mass)
+            error = torch.addcmul(-labels, mixed, mass)
             by_score = ensemble * torch.stack([_inner(error, z) for z in logits])
         # Labels teach as the larger resolutions do: each gives its probabilities and adds its weight to the student's.
         lesson, weight, each = labels * -classification, mass * classification, share * (distillation * ctx.factor)
@@ -146,7 +173,7 @@ class _ClosedForm(torch.autograd.Function):
                 lesson.addcmul_(probabilities[s - 1], each, value=-1)
                 weight = weight + each
             by_logits.append(torch.addcmul(lesson, probabilities[s], weight))
-        return None, None, None, None, by_score, *by_logits
+        return None, None, None, None, by_score, None, *by_logits
 
 
 def _mixed(logits: Sequence[Tensor], scores: Tensor) -> Tensor:
@@ -161,9 +188,11 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _labels(
-    target: Tensor, like: Tensor, class_weights: Tensor | None, label_smoothing: float, ignore_index: int
+    target: Tensor | None, like: Tensor, class_weights: Tensor | None, label_smoothing: float, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
     """Return y with torch's CE(z) = -<y, log softmax(z)>, and each position's share (N, 1, ...) in a plain mean."""
+    if target is None:
+        return torch.zeros_like(like), _even_share(like)
     weights = like.new_ones(like.shape[1]) if class_weights is None else class_weights.to(like)
     if target.is_floating_point():
         return _from_probabilities(target.to(like.dtype), weights, label_smoothing)
@@ -187,9 +216,13 @@ def _from_indices(
 
 def _from_probabilities(target: Tensor, weights: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
     # Here torch divides by the number of positions, whatever the class weights.
-    share = torch.full_like(target[:, :1], len(weights) / target.numel())
+    share = _even_share(target)
     smooth = target * (1 - label_smoothing) + label_smoothing / len(weights)
     return smooth * _along_classes(weights, target) * share, share
+
+
+def _even_share(like: Tensor) -> Tensor:
+    return torch.full_like(like[:, :1], like.shape[1] / like.numel())
 
 
 def _along_classes(weights: Tensor, like: Tensor) -> Tensor:
@@ -245,6 +278,18 @@ def _check_target(target: Tensor, shape: torch.Size) -> None:
         raise ConfigError(
             f"target is {_described(target)}; integer classes of shape {indices} or float probabilities of shape "
             f"{tuple(shape)} are accepted. Give one label per sample or position."
+        )
+
+
+def _check_teacher(teacher: Tensor | None, shape: torch.Size, mode: str) -> None:
+    if teacher is None:
+        return
+    if mode not in ("full", "vanilla"):
+        raise ConfigError(f"teacher has no effect in mode {mode}; full and vanilla take one. Leave it out.")
+    if teacher.shape != shape or not teacher.is_floating_point():
+        raise ConfigError(
+            f"teacher is {_described(teacher)}; float logits of shape {tuple(shape)} are accepted, as of one view. "
+            "Give it the same classes."
         )
 
 

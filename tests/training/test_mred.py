@@ -42,25 +42,39 @@ def pairs_of(mode: str, students: int) -> tuple[float, list[tuple[int, int]]]:
     return factor, [(t, s) for t, s in every if teaches(t)]
 
 
-def numpy_parts(logits: list[Tensor], target: Tensor, alpha: Tensor, mode: str) -> list[float]:
+def make_teacher(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(8), dtype=torch.float64).mul(3)
+
+
+def numpy_parts(
+    logits: list[Tensor], target: Tensor, alpha: Tensor, mode: str, teacher: Tensor | None = None
+) -> list[float]:
     kept = (target != -100).flatten().numpy()
-    z = np.stack([t.detach().movedim(1, -1).flatten(0, -2).numpy()[kept] for t in logits])
+
+    def rows(z: Tensor) -> np.ndarray:
+        return z.detach().movedim(1, -1).flatten(0, -2).numpy()[kept]
+
+    z = np.stack([rows(t) for t in logits])
     labels = target.flatten().numpy()[kept]
     scores = np.exp(alpha.detach().numpy())
     z = np.concatenate([np.tensordot(scores / scores.sum(), z, 1)[None], z])
     log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
     ce = -log_p[:, np.arange(len(labels)), labels].mean(1)
+    if teacher is not None:
+        log_p[0] = rows(teacher) - np.log(np.exp(rows(teacher)).sum(-1, keepdims=True))
     factor, pairs = pairs_of(mode, len(logits))
     kl = factor * sum((np.exp(log_p[t]) * (log_p[t] - log_p[s])).sum(-1).mean() for t, s in pairs)
     return [ce.sum() + kl, ce[1:].sum(), ce[0], kl]
 
 
-def pairwise_total(logits: list[Tensor], target: Tensor, alpha: Tensor, mode: str) -> Tensor:
+def pairwise_total(
+    logits: list[Tensor], target: Tensor, alpha: Tensor, mode: str, teacher: Tensor | None = None
+) -> Tensor:
     """Autograd's own way to the gradients: one kl_div per pair, teachers detached."""
     ensemble = sum((a * z.detach() for a, z in zip(alpha.softmax(0), logits, strict=True)), torch.zeros(()))
     kept = (target != -100).unsqueeze(1)
     total = sum((F.cross_entropy(z, target) for z in (ensemble, *logits)), torch.zeros(()))
-    log_p = [z.log_softmax(1) for z in (ensemble, *logits)]
+    log_p = [z.log_softmax(1) for z in (ensemble if teacher is None else teacher, *logits)]
     factor, pairs = pairs_of(mode, len(logits))
     for t, s in pairs:
         kl = F.kl_div(log_p[s], log_p[t].detach(), reduction="none", log_target=True)
@@ -100,6 +114,34 @@ def test_equals_the_pairwise_form(mode: str, shape: tuple[int, ...], students: i
     assert [part.item() for part in loss] == pytest.approx(numpy_parts(logits, target, alpha, mode), abs=1e-9)
     expected = gradients(pairwise_total(logits, target, alpha, mode), logits, alpha)
     assert_near(gradients(loss.total, logits, alpha), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("mode", ["full", "vanilla"])
+@pytest.mark.parametrize("students", [1, 2, 3, 4, 5])
+def test_a_teacher_takes_the_ensembles_place(mode: str, shape: tuple[int, ...], students: int) -> None:
+    logits, target, alpha = make_case(shape, students)
+    teacher = make_teacher(shape)
+    loss = mred_loss(logits, target, alpha, mode, teacher=teacher)
+    assert [part.item() for part in loss] == pytest.approx(numpy_parts(logits, target, alpha, mode, teacher), abs=1e-9)
+    expected = gradients(pairwise_total(logits, target, alpha, mode, teacher), logits, alpha)
+    assert_near(gradients(loss.total, logits, alpha), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.parametrize("mode", ["full", "vanilla"])
+@pytest.mark.parametrize("students", [1, 2, 3, 4, 5])
+def test_without_labels_the_teacher_alone_teaches(mode: str, shape: tuple[int, ...], students: int) -> None:
+    logits, target, alpha = make_case(shape, students)
+    teacher, every = make_teacher(shape), target.where(target != -100, 0)
+    total, classification, ensemble, distillation = mred_loss(logits, None, alpha, mode, teacher=teacher)
+    assert distillation.item() == pytest.approx(numpy_parts(logits, every, alpha, mode, teacher)[-1], abs=1e-9)
+    assert [classification.item(), ensemble.item(), total.item()] == [0, 0, distillation.item()]
+    assert not torch.stack([classification, ensemble]).signbit().any(), "-0 would be printed"
+    *by_logits, by_alpha = gradients(total, logits, alpha)
+    labelled = mred_loss(logits, every, alpha, mode, teacher=teacher).distillation
+    assert_near(by_logits, list(gradients(labelled, logits, alpha)[:-1]))
+    assert not by_alpha.count_nonzero()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -145,6 +187,15 @@ def test_equal_predictions_distil_to_an_exact_zero() -> None:
     z = make_case((64, 100), students=1, dtype=torch.float32)[0][0].detach()
     loss = mred_loss([z, z, z], torch.zeros(64, dtype=torch.long), torch.ones(3), "top-down")
     assert loss.distillation == 0
+    for views in ([z], [z, z, z]):
+        assert mred_loss(views, None, torch.ones(len(views)), teacher=z).total == 0
+
+
+def test_a_teacher_gets_no_gradient() -> None:
+    logits, target, alpha = make_case((6, 7))
+    teacher = make_teacher((6, 7)).requires_grad_()
+    total = mred_loss(logits, target, alpha, teacher=teacher).total
+    assert torch.autograd.grad(total, teacher, allow_unused=True) == (None,)
 
 
 def test_gradients_agree_with_finite_differences() -> None:
@@ -159,6 +210,15 @@ def test_gradients_agree_with_finite_differences() -> None:
     assert torch.autograd.gradcheck(part("ensemble", "full"), (*frozen, alpha))
     assert torch.autograd.gradcheck(part("distillation", "largest"), (frozen[0], *logits[1:], alpha.detach()))
     assert torch.autograd.gradcheck(part("distillation", "top-down"), (*frozen[:2], logits[2], alpha.detach()))
+
+
+@pytest.mark.parametrize(("mode", "students"), [("full", 1), ("vanilla", 1), ("vanilla", 3)])
+def test_gradients_under_a_teacher_agree_with_finite_differences(mode: str, students: int) -> None:
+    logits, _, alpha = make_case((2, 3, 2, 2), students)
+    teacher = make_teacher((2, 3, 2, 2))
+    assert torch.autograd.gradcheck(
+        lambda *views: mred_loss(views, None, alpha.detach(), mode, teacher=teacher).total, logits
+    )
 
 
 def test_a_weighted_sum_of_parts_adds_their_gradients() -> None:
@@ -236,6 +296,16 @@ def test_half_precision_is_promoted_also_under_autocast(shape: tuple[int, ...], 
         assert torch.equal(grad, exact.to(grad.dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_teacher_takes_the_precision_of_the_views(dtype: torch.dtype) -> None:
+    logits, target, alpha = make_case((6, 7), dtype=torch.float32)
+    teacher = make_teacher((6, 7)).to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = mred_loss(logits, target, alpha, teacher=teacher)
+    assert all(map(torch.equal, loss, mred_loss(logits, target, alpha, teacher=teacher.float())))
+    assert loss.total.dtype == torch.float32
+
+
 def test_memory_layout_does_not_matter() -> None:
     logits, target, alpha = make_case((2, 7, 3, 5))
     last = [z.detach().to(memory_format=torch.channels_last).requires_grad_() for z in logits]
@@ -246,9 +316,10 @@ def test_memory_layout_does_not_matter() -> None:
 
 def test_inputs_stay_as_they_are() -> None:
     logits, target, alpha = make_case((2, 7, 3, 5))
-    inputs = (*logits, target, alpha)
+    teacher = make_teacher((2, 7, 3, 5))
+    inputs = (*logits, target, alpha, teacher)
     before = [tensor.detach().clone() for tensor in inputs]
-    loss = mred_loss(logits, target, alpha)
+    loss = mred_loss(logits, target, alpha, teacher=teacher)
     assert all(map(torch.equal, gradients(loss.total, logits, alpha), gradients(loss.total, logits, alpha)))
     assert all(map(torch.equal, inputs, before))
 
@@ -270,6 +341,12 @@ def test_inputs_stay_as_they_are() -> None:
         ({"target": torch.zeros(4).bool()}, r"target is torch.bool"),
         ({"class_weights": torch.ones(2)}, r"class_weights is .* shape \(2,\); 3 classes need floats of shape \(3,\)"),
         ({"label_smoothing": 1.5}, r"label_smoothing is 1.5; 0 to 1 is accepted"),
+        ({"target": None}, r"target is None; without labels a teacher is needed"),
+        ({"target": None, "teacher": torch.ones(4, 3), "label_smoothing": 0.1}, r"label_smoothing .* have no effect"),
+        ({"target": None, "teacher": torch.ones(4, 3), "class_weights": torch.ones(3)}, r"class_weights have no eff"),
+        ({"teacher": torch.ones(4, 3), "mode": "largest"}, r"teacher has no effect in mode largest; full and vanilla"),
+        ({"teacher": torch.ones(4, 2)}, r"teacher is .* of shape \(4, 2\); float logits of shape \(4, 3\)"),
+        ({"teacher": torch.ones(4, 3).long()}, r"teacher is torch.int64"),
     ],
 )
 def test_errors_say_what_is_accepted(change: dict[str, object], message: str) -> None:
