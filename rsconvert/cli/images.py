@@ -1,6 +1,4 @@
-"""Commands about images: finetune, evaluate, demo."""
-
-from typing import Any
+"""Commands about images: evaluate, demo."""
 
 import click
 
@@ -14,82 +12,10 @@ from rsconvert.cli.options import (
     json_option,
     model_option,
     numbers,
-    strings,
 )
-from rsconvert.cli.printing import best_row, log_epoch, print_result, row_line
-from rsconvert.errors import ConfigError
+from rsconvert.cli.printing import print_result
 
-__all__ = ["demo", "evaluate", "finetune"]
-
-
-@click.command()
-@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
-@data_option
-@click.option(
-    "--output", required=True, type=click.Path(), metavar="RUN_DIR", help="Folder for checkpoints and summary.csv."
-)
-@click.option("--epochs", type=int, help="Passes over the training images; 10.")
-@click.option("--batch-size", type=int, help="Images per step; 32.")
-@click.option(
-    "--lr", type=float, help="Peak rate for the summed loss of S views: an ordinary rate / S; 0.005 * batch / 32 / S."
-)
-@click.option(
-    "--distill", type=click.Choice(["full", "vanilla", "top-down", "largest", "none"]), help="Distillation; full."
-)
-@click.option(
-    "--train",
-    type=click.Choice(["all", "bn", "head"]),
-    help="What learns: all, the smaller BN sets, the classifier; all.",
-)
-@click.option(
-    "--crop", type=click.Choice(["shared", "per-view"]), help="One crop for all views of an image, or one each; shared."
-)
-@click.option("--flip", type=click.Choice(["shared", "per-view", "off"]), help="Likewise for the flip; shared.")
-@click.option("--seed", type=int, help="Of the order, the crops, dropout; 0.")
-@compute_options
-@click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated.")
-@model_option
-@force_option
-@json_option
-def finetune(
-    checkpoint: str,
-    data: str,
-    output: str,
-    config: str | None,
-    settings: tuple[str, ...],
-    model: str | None,
-    force: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Train all resolutions of CHECKPOINT together on labelled images.
-
-    An option overrides --set, which overrides --config.
-    """
-    from rsconvert.training import build_config
-    from rsconvert.training import finetune as train
-
-    given = {key: value for key, value in options.items() if value is not None}
-    if not output:
-        raise ConfigError("output is empty; a folder for the run is needed. Give one by --output.")
-    resolved = build_config(config, {**strings(settings), **given})
-    net = load_network(best_of(checkpoint), model)
-    rows = train(
-        net,
-        data,
-        output,
-        resolved,
-        force=force,
-        progress=not as_json,
-        on_epoch=lambda row: log_epoch(row, resolved.epochs),
-    )
-    print_result(
-        {"output": output, "epochs": rows},
-        as_json,
-        f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\n"
-        f"best: epoch {best_row(rows)['epoch']}, {row_line(best_row(rows))}",
-    )
+__all__ = ["demo", "evaluate"]
 
 
 @click.command()

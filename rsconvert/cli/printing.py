@@ -75,9 +75,14 @@ def row_line(row: Mapping[str, Any]) -> str:
     )
 
 
-def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the row of the epoch that ``best.safetensors`` holds: the highest mean top-1 of the paths."""
-    return max(rows, key=lambda row: sum(row[key] for key in row if key.startswith("top1_") and key[5:].isdigit()))
+def best_row(rows: Sequence[Mapping[str, Any]], best: str) -> Mapping[str, Any]:
+    """Return the row of the epoch in ``best.safetensors``: the highest top-1, ``mean`` of the paths or ``native``."""
+
+    def score(row: Mapping[str, Any]) -> float:
+        paths = [value for key, value in row.items() if key.startswith("top1_") and key[5:].isdigit()]
+        return float(paths[0] if best == "native" else sum(paths))
+
+    return max(rows, key=score)
 
 
 def plain(value: object) -> str:

@@ -1,7 +1,7 @@
 """Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
 
 from rsconvert.data.class_map import read_class_map
-from rsconvert.data.interrupts import blocked_interrupts, postponed_interrupts
+from rsconvert.data.interrupts import Interrupts, blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
     EpochSampler,
@@ -31,6 +31,7 @@ __all__ = [
     "EpochSampler",
     "EvaluationViews",
     "Flip",
+    "Interrupts",
     "Preprocessing",
     "Samples",
     "Split",

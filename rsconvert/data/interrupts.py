@@ -1,11 +1,11 @@
-"""Ctrl-C: kept from processes that start, postponed to where the work can stop."""
+"""Requests to stop, Ctrl-C and SIGTERM: kept from processes that start, postponed to where the work can stop."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["blocked_interrupts", "postponed_interrupts"]
+__all__ = ["Interrupts", "blocked_interrupts", "postponed_interrupts"]
 
 
 @contextmanager
@@ -21,26 +21,38 @@ def blocked_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-@contextmanager
-def postponed_interrupts() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises KeyboardInterrupt if Ctrl-C was pressed; meanwhile it is raised nowhere else.
+class Interrupts:
+    """What came while interrupts were postponed; a call raises KeyboardInterrupt if one did."""
 
-    Raised anywhere, it could be lost in a destructor, or be taken for the death of a worker. It is also raised at the
-    end if no call did. Outside the main thread, and under a handler that is not Python's own, nothing is changed.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda: None
-        return
-    pressed: list[int] = []
+    def __init__(self) -> None:
+        self.came = False
 
-    def check() -> None:
-        if pressed:
+    def __call__(self) -> None:
+        if self.came:
             raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    def note(self, *_: object) -> None:
+        """Take a signal."""
+        self.came = True
+
+
+@contextmanager
+def postponed_interrupts() -> Iterator[Interrupts]:
+    """Yield a function that raises KeyboardInterrupt if Ctrl-C or SIGTERM came; meanwhile it is raised nowhere else.
+
+    Raised anywhere, it could be lost in a destructor, or be taken for the death of a worker. It is also raised at the
+    end if no call did. SIGTERM is what schedulers send when the time is over. Outside the main thread, and for a
+    handler that is not Python's own, nothing is changed.
+    """
+    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    caught = {number: h for number, h in own.items() if in_main_thread and signal.getsignal(number) is h}
+    interrupts = Interrupts()
+    for number in caught:
+        signal.signal(number, interrupts.note)
     try:
-        yield check
+        yield interrupts
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    check()
+        for number, handler in caught.items():
+            signal.signal(number, handler)
+    interrupts()

@@ -1,15 +1,16 @@
 """Whether data fits a network: colours, classes, targets."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor
 
-from rsconvert.data import Samples
+from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import input_channels
 
-__all__ = ["check_classes", "check_colours", "check_targets"]
+__all__ = ["check_classes", "check_colours", "check_targets", "mapped_outputs"]
 
 
 def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int] | None = None) -> None:
@@ -40,6 +41,19 @@ def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int]
             f"the data has the class {new!r} where the network was trained on {own!r}; the same classes in the same "
             "order are needed. Check the data."
         )
+
+
+def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int, ...] | None:
+    """Return the output of each class by a file, see `read_class_map`; None without one.
+
+    Raises:
+        DataError: the file does not fit, or the data has classes without names.
+    """
+    if class_map is None:
+        return None
+    if samples.classes is None:
+        raise DataError(f"class map {class_map} needs classes with names; the data has none. Leave it out.")
+    return read_class_map(class_map, samples.classes)
 
 
 def check_colours(net: SwitchableModel) -> None:

@@ -2,9 +2,11 @@
 
 from rsconvert.evaluation import choose_device, choose_precision
 from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.distributed import launched_rank
 from rsconvert.training.finetune import finetune
 from rsconvert.training.mred import MODES, MREDLoss, mred_loss
 from rsconvert.training.objective import Objective
+from rsconvert.training.preview import preview
 from rsconvert.training.recipes import RECIPES, build_config
 
 __all__ = [
@@ -17,5 +19,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "finetune",
+    "launched_rank",
     "mred_loss",
+    "preview",
 ]

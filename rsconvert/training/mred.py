@@ -8,6 +8,11 @@ gradient at the logits have a closed form. With T the teachers of the mode, q_s 
 
 One softmax per resolution is enough, and a distillation of equal predictions is an exact zero, not a difference of
 two large entropies.
+
+>>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]])
+>>> loss = mred_loss(views, torch.tensor([0]), torch.zeros(2), "largest")
+>>> [round(part.item(), 4) for part in loss]
+[1.4612, 0.8201, 0.3133, 0.3278]
 """
 
 import functools
@@ -54,44 +59,28 @@ def mred_loss(
     - distillation: ``full`` 2/(S+1) · Σ_{0<=t<s<=S} KL(p_t ‖ p_s), Eq. 10; ``vanilla`` Σ_s KL(p_0 ‖ p_s), Eq. 8;
       ``top-down`` is ``full`` without t = 0, same factor; ``largest`` Σ_{s>1} KL(p_1 ‖ p_s); ``none`` 0.
 
-    Teachers are detached: logits learn from classification and distillation, alpha from the ensemble term alone.
-    The total holds the ensemble term in every mode, so ``none`` trains the network exactly as parallel training does
-    and still learns the importance scores.
-
-    A teacher's logits give p_0 in the ensemble's place, and with them a single resolution has something to learn as
-    well. Without labels the first two terms are exact zeros, and so is the gradient of alpha.
-
-    Each term is a mean over the samples, for dense logits over all positions whose target is not ``ignore_index``;
-    without any the loss is nan, as torch's is. Probability targets ignore no position and get no gradient.
-    Half-precision logits are promoted to float32, float64 is kept, autocast is off inside.
+    Teachers are detached: logits learn from classification and distillation, alpha from the ensemble term alone, which
+    the total holds in every mode. Each is a mean over the samples, for dense logits over all positions whose target
+    is not ``ignore_index``; without any the loss is nan, as torch's is. Half-precision logits are promoted to float32.
 
     Args:
         logits: S tensors (N, C), or dense (N, C, H, W), from the largest to the smallest resolution; or one stack.
-        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape; None has no labels, and
-            needs a teacher.
+        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape; with None, and a teacher, the
+            first two terms and the gradient of alpha are exact zeros.
         alpha: the scores before softmax, (S,).
-        teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
+        teacher: logits of one view's shape that give p_0 in the ensemble's place, for ``full`` and ``vanilla``.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
-        ConfigError: ``mode`` is unknown, ``label_smoothing`` is out of range, a shape or dtype does not fit, or an
-            argument has no effect.
-
-    >>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]])
-    >>> loss = mred_loss(views, torch.tensor([0]), torch.zeros(2), "largest")
-    >>> [round(part.item(), 4) for part in loss]
-    [1.4612, 0.8201, 0.3133, 0.3278]
+        ConfigError: a value is unknown or out of range, a shape or dtype does not fit, an argument has no effect.
     """
     views = list(logits)
     _check_logits(views)
     _check_settings(views, alpha, mode, label_smoothing, class_weights)
     _check_teacher(teacher, views[0].shape, mode)
-    if target is not None:
+    if target is None:
+        _check_unlabelled(teacher, label_smoothing, class_weights)
+    else:
         _check_target(target, views[0].shape)
-    elif teacher is None or label_smoothing or class_weights is not None:
-        raise ConfigError(
-            "target is None; without labels a teacher is needed, and label_smoothing and class_weights have no effect. "
-            "Pass labels, or the teacher's logits alone."
-        )
     with torch.autocast(views[0].device.type, enabled=False):
         views = _promoted(views)
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
@@ -268,6 +257,14 @@ def _check_settings(
         raise ConfigError(
             f"class_weights is {_described(class_weights)}; {classes} classes need floats of shape ({classes},). "
             "Give one weight per class."
+        )
+
+
+def _check_unlabelled(teacher: Tensor | None, label_smoothing: float, class_weights: Tensor | None) -> None:
+    if teacher is None or label_smoothing or class_weights is not None:
+        raise ConfigError(
+            "target is None; without labels a teacher is needed, and label_smoothing and class_weights have no effect. "
+            "Pass labels, or the teacher's logits alone."
         )
 
 

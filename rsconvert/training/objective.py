@@ -1,16 +1,19 @@
-"""Objective: network and loss as one module, the unit that is stepped and, one day, distributed."""
+"""Objective: network and loss as one module, the unit that is stepped and distributed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from rsconvert.errors import ConfigError, DataError, RSConvertError, TrainingError
+from rsconvert.errors import DataError, RSConvertError, TrainingError
 from rsconvert.evaluation import is_memory_error
 from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.paths import copy_structure
 from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.learning import learning_parameters
 from rsconvert.training.mred import MREDLoss, mred_loss
-from rsconvert.zoo import classifier_keys
 
 __all__ = ["Objective"]
 
@@ -18,94 +21,126 @@ __all__ = ["Objective"]
 class Objective(nn.Module):
     """Map (S views, targets) to the parts of the loss, by the settings of a configuration.
 
-    Freezes at construction what ``config.train`` leaves out; alpha always learns.
+    Freezes at construction what ``config.train`` leaves out; alpha learns unless there are no labels.
 
+    Args:
+        amp: the precision of autocast; None computes in the network's own.
+        teacher: from the native view to logits that stand for p_0; needed with ``labels`` none, unless the native path
+            is frozen and so teaches itself.
+        sync_bn: take BatchNorm's statistics over all processes.
     Raises:
-        ConfigError: ``train`` is ``bn`` for a network without a second private set, or with a new classifier; ``head``
-            for one without a classifier.
+        ConfigError: ``train`` does not fit the network, see `learning_parameters`.
         DataError: the class weights are not one per output.
     """
 
     class_weights: Tensor | None
+    _paths: list[nn.Module]
+    _runs: list[Callable[[Tensor], Tensor]]
 
-    def __init__(self, net: SwitchableModel, config: FinetuneConfig, amp: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        net: SwitchableModel,
+        config: FinetuneConfig,
+        amp: torch.dtype | None = None,
+        teacher: Callable[[Tensor], Tensor] | None = None,
+        *,
+        sync_bn: bool = False,
+    ) -> None:
         super().__init__()
-        self.net, self.config, self.amp = net, config, amp
+        self.net, self.config, self.amp, self.teacher = net, config, amp, teacher
         _check_class_weights(net, config)
         weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=net.alpha.device)
         self.register_buffer("class_weights", weights, persistent=False)
-        trained = _trained(net, config.train)
+        learning = learning_parameters(net, config.train, alpha=config.labels == "data")
         for parameter in net.parameters():
-            parameter.requires_grad_(parameter in trained)
+            parameter.requires_grad_(parameter in learning)
+        paths = [net.at(r) for r in net.resolutions]
+        # A copy around the same tensors: the network's own paths keep their BatchNorms.
+        self.__dict__["_paths"] = [convert_sync_batchnorm(copy_structure(path)) for path in paths] if sync_bn else paths
+        # Outside the registry: these are other modules over the network's tensors.
+        self.__dict__["_runs"] = [self._compiled(path) for path in self._paths]
 
     def train(self, mode: bool = True) -> "Objective":
         """Set the mode of the paths that learn; a frozen BN set keeps its statistics and stays in eval mode."""
         super().train(mode and self.config.train != "head")
+        for path in self._paths:
+            path.train(self.training)
         if self.config.train == "bn":
-            self.net.at(self.net.native).eval()
+            self._paths[0].eval()
         return self
 
     def forward(self, views: Sequence[Tensor], target: Tensor) -> MREDLoss:
-        """Return the loss of S normalized views, each (N, C, H, W), and targets (N,).
+        """Return the loss of S normalized views, each (N, C, H, W), and targets, (N,) or probabilities (N, classes).
 
         Raises:
             TrainingError: the network fails, or returns something other than one tensor of logits.
             DataError: a target is beyond the network's outputs.
         """
-        with torch.autocast(views[0].device.type, self.amp, enabled=self.amp is not None):
-            logits = [self._logits(r, view) for r, view in zip(self.net.resolutions, views, strict=True)]
-        _check_output(logits[0])
-        _check_targets(target, logits[0].shape[1])
-        config = self.config
+        with self._autocast(views[0]):
+            logits = [self._run(i, view) for i, view in enumerate(views)]
+        return self.loss(logits, views[0], target)
+
+    def logits(self, place: int, view: Tensor) -> Tensor:
+        """Return the logits of one of the S views, by its place from the largest to the smallest resolution.
+
+        Raises:
+            TrainingError: as ``forward``.
+        """
+        with self._autocast(view):
+            return self._run(place, view)
+
+    def loss(self, logits: Sequence[Tensor], native_view: Tensor, target: Tensor) -> MREDLoss:
+        """Return the loss of S logits (N, classes) of one batch.
+
+        Raises:
+            DataError: a target is beyond the network's outputs.
+        """
+        config, unlabelled = self.config, self.config.labels == "none"
+        if not unlabelled:
+            _check_targets(target, logits[0].shape[1])
         return mred_loss(
             logits,
-            target,
+            None if unlabelled else target,
             self.net.alpha,
             config.distill,
+            teacher=self._taught(logits[0], native_view),
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )
 
-    def _logits(self, resolution: int, view: Tensor) -> Tensor:
+    def _taught(self, native: Tensor, view: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return native.detach() if self.config.labels == "none" else None
+        with self._autocast(view):
+            return self.teacher(view)
+
+    def _autocast(self, view: Tensor) -> torch.autocast:
+        return torch.autocast(view.device.type, self.amp, enabled=self.amp is not None)
+
+    def _compiled(self, path: nn.Module) -> Callable[[Tensor], Tensor]:
+        mode = self.config.compile
+        run = path if mode == "off" else torch.compile(path, dynamic=False, mode=mode)
+        return cast(Callable[[Tensor], Tensor], run)
+
+    def _run(self, place: int, view: Tensor) -> Tensor:
         try:
-            logits: Tensor = self.net.at(resolution)(view)
+            logits = self._runs[place](view)
         except Exception as error:  # whatever the network's own code raises
             if isinstance(error, RSConvertError) or is_memory_error(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrainingError(
-                f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); BatchNorm "
-                "needs more than one value per channel. Raise batch_size, or choose larger resolutions."
-            ) from error
+            raise TrainingError(self._told(place, view, error)) from error
+        _check_output(logits)
         return logits
 
-
-def _trained(net: SwitchableModel, part: str) -> set[nn.Parameter]:
-    """Return the parameters that learn."""
-    if part == "head":
-        return {net.alpha, *_head(net)}
-    return {net.alpha, *_smaller_sets(net)} if part == "bn" else set(net.parameters())
-
-
-def _head(net: SwitchableModel) -> list[nn.Parameter]:
-    keys = set(classifier_keys(net.at(net.native)))
-    if not keys:
-        raise ConfigError("train is head, but the network has no classifier; all or bn is accepted. Change it.")
-    return [parameter for name, parameter in net.named_parameters() if name in keys]
-
-
-def _smaller_sets(net: SwitchableModel) -> list[nn.Parameter]:
-    if net.source.new_classifier:
-        raise ConfigError(
-            "train is bn, but the classifier is new and would stay untrained; all or head is accepted. Train it first."
+    def _told(self, place: int, view: Tensor, error: Exception) -> str:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        resolution = self.net.resolutions[place]
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            return f"resolution {resolution} can't be compiled ({reason}); a compiler is needed. Set compile to off."
+        return (
+            f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); BatchNorm "
+            "needs more than one value per channel. Raise batch_size, or choose larger resolutions."
         )
-    sets = [bn for _, switchable in net.switchable_bns() for bn in switchable.sets[1:]]
-    if not sets:
-        raise ConfigError(
-            "train is bn, but the network has no BN set beside the native one; all or head is accepted. "
-            "Add resolutions with private BatchNorms, or change it."
-        )
-    return [parameter for bn in sets for parameter in bn.parameters()]
 
 
 def _check_class_weights(net: SwitchableModel, config: FinetuneConfig) -> None:

@@ -3,49 +3,56 @@
 import csv
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint import save
+from torch import Tensor
+
+from rsconvert.checkpoint import replacing, save
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.state_files import StateFiles
 
 __all__ = ["RunFolder"]
 
 
 class RunFolder:
-    """A folder with ``config.json``, ``summary.csv`` (a row per epoch), ``last.safetensors`` and ``best.safetensors``.
+    """A folder with ``config.json``, ``summary.csv`` (a row per epoch), ``last.safetensors``, ``best.safetensors``.
 
-    An earlier run in it stays whole until the new one has finished an epoch.
+    ``state/`` holds what it needs to go on. What an earlier run left stays until the new one has finished an epoch,
+    but for its states, which end with the new one's first.
 
+    Args:
+        keep: states that stay.
     Raises:
-        CheckpointError: the folder holds such a file already and ``force`` is not set.
+        CheckpointError: the folder holds such a file already, and neither ``force`` nor ``resume`` is set.
     """
 
-    def __init__(self, path: str | Path, *, force: bool = False) -> None:
+    def __init__(self, path: str | Path, *, keep: int = 2, force: bool = False, resume: bool = False) -> None:
         self.path = Path(path)
         self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
         self.summary, self.config = self.path / "summary.csv", self.path / "config.json"
-        self.best_top1 = float("-inf")
-        self._settings = "{}"
-        self._fresh = True
-        held = [file.name for file in (self.last, self.best, self.summary, self.config) if file.exists()]
-        if held and not force:
+        self.states = StateFiles(self.path / "state", keep)
+        self._settings, self._fresh = "{}", True
+        named = [file.name for file in (self.last, self.best, self.summary, self.config) if file.exists()]
+        held = named + (["state"] if self.states.folder.exists() else [])
+        if held and not (force or resume):
             raise CheckpointError(
                 f"{self.path} holds {', '.join(held)} already; a new or empty folder is needed. "
-                "Choose another, or use --force."
+                "Choose another, go on with --resume, or replace the run by --force."
             )
 
-    def start(self, config: FinetuneConfig, facts: Mapping[str, Any]) -> None:
-        """Make the folder and see that it can be written; take the settings, and what they amounted to.
+    def start(self, settings: Mapping[str, Any], *, fresh: bool = True) -> None:
+        """Make the folder and see that it can be written.
 
+        Args:
+            settings: with what they amount to.
+            fresh: whether the run is another one than that of the states in the folder.
         Raises:
             CheckpointError: the folder can't be made or written.
         """
-        self._settings = json.dumps({**asdict(config), **facts}, indent=2) + "\n"
+        self._settings, self._fresh = json.dumps(settings, indent=2) + "\n", fresh
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path).close()
@@ -54,29 +61,30 @@ class RunFolder:
                 f"{self.path} can't be written ({error}); a folder is needed. Choose another."
             ) from error
 
-    def add_epoch(self, net: SwitchableModel, row: Mapping[str, Any], top1: float) -> None:
-        """Append a row to the summary; write the last network, and the best one by mean top-1 in percent.
+    def add_state(self, steps: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep what the run needs to go on after a number of steps; the first one ends the states of an earlier run.
+
+        Raises:
+            CheckpointError: there is no room on the disk.
+        """
+        if self._fresh:
+            self.states.clear()
+            self._fresh = False
+        self.states.write(steps, tensors, facts)
+
+    def add_epoch(self, net: SwitchableModel, rows: Sequence[Mapping[str, Any]], *, is_best: bool) -> None:
+        """Write the last network, also as the best one if it is that, and the rows of all epochs.
 
         Raises:
             CheckpointError: there is no room on the disk.
         """
         # First, so that the best of an earlier run is replaced at once and never stands beside a row of this one.
-        if top1 > self.best_top1:
+        if is_best:
             save(net, self.best)
-            self.best_top1 = top1
         save(net, self.last)
-        try:
-            if self._fresh:
-                self._replace_earlier(row)
-            with open(self.summary, "a", newline="", encoding="utf-8") as file:
-                csv.DictWriter(file, list(row)).writerow(row)
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} can't be written ({error}); room on the disk is needed. Make room."
-            ) from error
-
-    def _replace_earlier(self, row: Mapping[str, Any]) -> None:
-        self.config.write_text(self._settings, encoding="utf-8")
-        with open(self.summary, "w", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, list(row)).writeheader()
-        self._fresh = False
+        with replacing(self.config) as part:
+            part.write_text(self._settings, encoding="utf-8")
+        with replacing(self.summary) as part, open(part, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)

@@ -6,7 +6,6 @@ import multiprocessing
 import random
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 
-MODULE = sys.modules["rsconvert.training.finetune"]  # the package's attribute of that name is the function
 MakeNet = Callable[..., SwitchableModel]
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
 
@@ -49,7 +47,7 @@ def children() -> set[int | None]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 # What learns
@@ -181,7 +179,7 @@ def test_the_settings_of_the_views_reach_the_loader(
         taken.update(options)
         return training_loader(*args, **options)
 
-    monkeypatch.setattr(MODULE, "training_loader", spy)
+    monkeypatch.setattr("rsconvert.training.feeding.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
     wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1), "seed": 3}
     finetune(net, photos, config=settings(**wanted))
@@ -233,6 +231,7 @@ def test_the_summary_has_a_row_per_epoch(net: SwitchableModel, photos: str, tmp_
     assert list(table[0]) == [
         *("epoch", "loss", "classification", "ensemble", "distillation", "lr", "score_32", "score_24", "score_16"),
         *("top1_32", "top5_32", "top1_24", "top5_24", "top1_16", "top5_16", "top1_ensemble", "images_per_second"),
+        "percent_waiting",
     ]
     assert [{name: float(text) for name, text in row.items()} for row in table] == rows
     for row in rows:
@@ -268,7 +267,7 @@ def test_best_is_the_epoch_of_the_highest_mean(
         rows = {r: Accuracy(top1, 100.0) for r, top1 in zip(net.resolutions, next(tables), strict=True)}
         return Evaluation(12, rows, None)
 
-    monkeypatch.setattr(MODULE, "measure", scripted)
+    monkeypatch.setattr("rsconvert.training.run.measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
     epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}
@@ -294,7 +293,7 @@ def test_silence_is_the_default(net: SwitchableModel, photos: str, capsys: pytes
 def test_a_run_is_refused_in_the_folder_of_another(net: SwitchableModel, photos: str, tmp_path: Path) -> None:
     finetune(net, photos, tmp_path, settings())
     before, weights = contents(tmp_path), state(net)
-    with pytest.raises(CheckpointError, match="use --force"):
+    with pytest.raises(CheckpointError, match="or replace the run by --force"):
         finetune(net, photos, tmp_path, settings(seed=1))
     assert contents(tmp_path) == before
     assert changed(net, weights) == set()
@@ -333,9 +332,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(
     net: SwitchableModel, photos: str, tmp_path: Path
 ) -> None:
     def poison(row: dict[str, Any]) -> None:
-        net.get_parameter("conv1.weight").data.fill_(torch.nan)
+        net.get_parameter("bn1.at.24.weight").data.fill_(torch.nan)
 
-    with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 4; .*is 0\.05") as caught:
+    parts = r"\(classification, ensemble, distillation\)"
+    told = rf"^the loss {parts} is nan at epoch 2, step 4, from the view of 24 on; .*is 0\.05"
+    with pytest.raises(TrainingError, match=told) as caught:
         finetune(net, photos, tmp_path, settings(epochs=3), on_epoch=poison)
     assert "\n" not in str(caught.value)
     assert read_metadata(tmp_path / "last.safetensors")["training"]["epoch"] == 1

@@ -1,0 +1,114 @@
+"""The processes of one run: what torchrun or Slurm started, joined for sums and meetings."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.evaluation import choose_device
+
+__all__ = ["Processes", "joined_processes", "launched_rank"]
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all of the run; alone, its sums are its own values."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over all processes, on the tensor's device; all must ask at the same time."""
+        if self.world_size == 1:
+            return tensor
+        here = tensor.to(self.device, copy=True)
+        dist.all_reduce(here)
+        return here.to(tensor.device)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in the order of ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+
+def launched_rank() -> int:
+    """Return the rank that a launcher gave this process; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+@contextmanager
+def joined_processes(device: str | None) -> Iterator[Processes]:
+    """Join the processes that a launcher such as torchrun started: over NCCL on GPUs, over gloo on CPUs.
+
+    A process group that exists already is used as it is. ``cuda`` is the process's own GPU, by LOCAL_RANK.
+
+    Raises:
+        ConfigError: there is no such device here, or the launcher's variables are incomplete.
+        TrainingError: another process of the run ended or can't be reached.
+    """
+    if dist.is_available() and dist.is_initialized():
+        with _plain_peer_errors():
+            yield Processes(dist.get_rank(), dist.get_world_size(), _own_device(device))
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(0, 1, choose_device(device))
+        return
+    if missing := [name for name in _VARIABLES if name not in os.environ]:
+        raise ConfigError(
+            f"WORLD_SIZE asks for several processes, but {', '.join(missing)} is not set; a launcher sets them all. "
+            "Start by torchrun."
+        )
+    own = _own_device(device)
+    with _plain_peer_errors():
+        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        try:
+            yield Processes(dist.get_rank(), dist.get_world_size(), own)
+        finally:
+            dist.destroy_process_group()
+
+
+def _own_device(name: str | None) -> torch.device:
+    """Return the device, of several GPUs that of this process, and make it the current one."""
+    device = choose_device(name)
+    if device.type == "cuda":
+        if name in (None, "cuda"):
+            device = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def _plain_peer_errors() -> Iterator[None]:
+    """Turn the loss of another process into one line."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:
+        if not _is_peer_error(error):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise TrainingError(
+            f"another process of the run ended or can't be reached ({reason}); all of them must live. "
+            "See what it printed, and go on with --resume."
+        ) from error
+
+
+def _is_peer_error(error: BaseException) -> bool:
+    signs = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+    return isinstance(error, (dist.DistError, ConnectionError)) or any(sign in str(error).lower() for sign in signs)

@@ -1,0 +1,273 @@
+"""Run: one finetuning from its first batch, or from where it was left, to its last epoch."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from timm.utils.distributed import distribute_bn
+from torch import Tensor
+from tqdm import tqdm
+
+from rsconvert.data import Interrupts, Samples
+from rsconvert.errors import TrainingError
+from rsconvert.evaluation import Evaluation, choose_precision, measure, validation_loader
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.board import Board
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.distributed import Processes
+from rsconvert.training.feeding import Feed
+from rsconvert.training.progress import Progress, Row, check_same_run
+from rsconvert.training.run_folder import RunFolder
+from rsconvert.training.state import collect_state, restore_state
+from rsconvert.training.state_files import digest
+from rsconvert.training.stepper import Stepper
+
+__all__ = ["Run"]
+
+
+class Run:
+    """What lives as long as one run: its feed, stepper, folder and progress.
+
+    Args:
+        outputs: the network's output for each class of the data; None if these are the same.
+        visible: show a bar on stderr.
+    Raises:
+        ConfigError, DataError: a setting does not fit the network or the data.
+    """
+
+    def __init__(
+        self,
+        net: SwitchableModel,
+        samples: tuple[Samples, Samples],
+        config: FinetuneConfig,
+        processes: Processes,
+        folder: RunFolder | None,
+        interrupts: Interrupts,
+        *,
+        outputs: Sequence[int] | None = None,
+        visible: bool = False,
+    ) -> None:
+        self.net, self.config, self.processes, self.folder = net, config, processes, folder
+        self.interrupts, self.outputs, self.visible = interrupts, outputs, visible
+        self.done, self._saved = Progress(), time.monotonic()
+        self.amp = choose_precision(config.amp, processes.device)
+        self.start = digest(net.state_dict())
+        dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+        self.precision = str(self.amp or dtype).removeprefix("torch.")
+        self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
+        net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]
+        self.val_loader = validation_loader(
+            net,
+            samples[1],
+            batch_size=max(64, config.batch_size),
+            workers=config.workers,
+            rank=processes.rank,
+            world_size=processes.world_size,
+        )
+        self.stepper = Stepper(net, config, len(self.feed), self.amp, processes)
+        self.board = Board(config.log_dir) if config.log_dir is not None and processes.leads else None
+        # Within the process that trains, networks are named by what they learn.
+        self.class_names = samples[0].classes if outputs is None else net.source.class_names
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.feed.close()
+        self.val_loader.close()
+        if self.board is not None:
+            self.board.close()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the settings amount to."""
+        return {
+            "resolutions": self.net.resolutions,
+            "peak_lr": self.config.peak_lr(len(self.net.resolutions), self.processes.world_size),
+            "precision": self.precision,
+            "steps_per_epoch": self.stepper.steps_per_epoch,
+            "processes": self.processes.world_size,
+            "resolved_device": self.processes.device.type,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings and what they amount to."""
+        return {**asdict(self.config), **self.facts()}
+
+    def resume(self, *, force: bool) -> None:
+        """Go on from the newest state of the folder, if there is one.
+
+        Raises:
+            ConfigError: the run was made with other settings, or on another network, and ``force`` is not set.
+            CheckpointError: there are states, but none is intact.
+        """
+        found = None if self.folder is None else self.folder.states.newest()
+        if found is None:
+            return
+        tensors, facts = found
+        check_same_run(facts["settings"], self.config, self._identity(), force=force)
+        restore_state(tensors, self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
+        self.stepper.scaler.load_state_dict(facts["scaler"])
+        self.done = Progress(**facts["progress"])
+        self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had
+        if self.done.rows:
+            self._note(self.done.rows[-1])
+
+    def save_state(self) -> None:
+        """Keep where the run stands; all processes must come here.
+
+        Raises:
+            TrainingError: a weight is not finite; the states before are intact.
+        """
+        if self.folder is None:
+            return
+        self._check_weights()
+        tensors = collect_state(self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
+        facts = {
+            "progress": asdict(self.done),
+            "settings": {**asdict(self.config), **self._identity()},
+            "scaler": self.stepper.scaler.state_dict(),
+        }
+        if self.processes.leads:
+            self.folder.add_state(self._steps(), tensors, facts)
+        self._saved = time.monotonic()
+
+    def epoch(self) -> Row:
+        """Train what is left of an epoch, evaluate, note on the network how it came about, and write it."""
+        self._train()
+        if self.processes.world_size > 1:
+            for model in {self.net, self.stepper.judged}:
+                distribute_bn(model, self.processes.world_size, reduce=True)
+        result = self._evaluate()
+        row = self._row(result)
+        self._note(row)
+        score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
+        is_best = self.done.next_epoch(row, score)
+        if self.folder is not None and self.processes.leads:
+            self.folder.add_epoch(self.stepper.judged, self.done.rows, is_best=is_best)
+        if self.board is not None:
+            self.board.add_epoch(row, self._steps())
+        self.save_state()
+        return row
+
+    def _train(self) -> None:
+        done = self.done
+        self.stepper.objective.train()
+        total = self.stepper.steps_per_epoch * self.config.grad_accum_steps
+        with self._bar(total) as bar:
+            mark = time.perf_counter()
+            for views, target in self.feed.batches(done.epoch, done.batches, total):
+                got = time.perf_counter()
+                done.waited += got - mark
+                self._learn(views, target)
+                bar.update(len(target) * self.processes.world_size)
+                done.seconds, mark = done.seconds + time.perf_counter() - mark, time.perf_counter()
+                self._meet()
+        # A last step that ran away leaves no loss behind to tell.
+        self._check_weights()
+
+    def _learn(self, views: list[Tensor], target: Tensor) -> None:
+        """Take one batch, and step if it is the last one of a step."""
+        last = (self.done.batches + 1) % self.config.grad_accum_steps == 0
+        parts = self.stepper.add(views, target, last=last)
+        means = (self.processes.total(parts) / self.processes.world_size).tolist()
+        if not math.isfinite(means[0]):
+            self._refuse_loss(means[0], parts, views, target)
+        if last:
+            self.stepper.step(self._steps())
+        self.done.add(means)
+        if last and self.board is not None:
+            self.board.add_step(means, self.stepper.optimizer.param_groups[0]["lr"], self._steps())
+
+    def _meet(self) -> None:
+        """After a step, agree with the other processes whether to save, and whether to stop."""
+        if self.done.batches % self.config.grad_accum_steps:
+            return
+        due = self.processes.leads and time.monotonic() - self._saved > 60 * self.config.save_minutes
+        stop, save = self.processes.total(torch.tensor([self.interrupts.came, due], dtype=torch.int64)).tolist()
+        if save:
+            self.save_state()
+        if stop:
+            raise KeyboardInterrupt
+
+    def _evaluate(self) -> Evaluation:
+        # With several processes a request to stop must reach all at the same place: the next step.
+        check = self.interrupts if self.processes.world_size == 1 else lambda: None
+        return measure(
+            self.stepper.judged,
+            self.val_loader,
+            amp=self.amp,
+            progress=self.visible,
+            check=check,
+            outputs=self.outputs,
+            reduce=self.processes.total,
+        )
+
+    def _steps(self) -> int:
+        """Return the steps done since the beginning."""
+        here = self.done.batches // self.config.grad_accum_steps
+        return self.done.epoch * self.stepper.steps_per_epoch + here
+
+    def _images(self) -> int:
+        """Return how many images all processes take in an epoch: full batches only."""
+        per_step = self.config.grad_accum_steps * self.config.batch_size * self.processes.world_size
+        return self.stepper.steps_per_epoch * per_step
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must be the same, beside the settings, for a state to be gone on from."""
+        facts = self.facts()
+        kept = {key: facts[key] for key in ("resolutions", "steps_per_epoch", "processes", "resolved_device")}
+        return {**kept, "starting_network": self.start}
+
+    def _note(self, row: Row) -> None:
+        """Tell on the network that is saved how it came about."""
+        training = _record(self.config, self.facts(), row)
+        for net in (self.net, self.stepper.judged):
+            net.source = replace(net.source, new_classifier=(), class_names=self.class_names, training=training)
+
+    def _row(self, result: Evaluation) -> Row:
+        done, net = self.done, self.stepper.judged
+        names = ("loss", "classification", "ensemble", "distillation")
+        row: Row = {"epoch": done.epoch + 1}
+        row |= {name: round(value / done.batches, 6) for name, value in zip(names, done.sums, strict=True)}
+        row["lr"] = self.stepper.optimizer.param_groups[0]["lr"]
+        scores = net.alpha.detach().softmax(0).tolist()
+        row |= {f"score_{r}": round(score, 4) for r, score in zip(net.resolutions, scores, strict=True)}
+        for r, accuracy in result.resolutions.items():
+            row |= {f"top1_{r}": round(accuracy.top1, 3), f"top5_{r}": round(accuracy.top5, 3)}
+        if result.ensemble is not None:
+            row["top1_ensemble"] = round(result.ensemble.top1, 3)
+        row["images_per_second"] = round(self._images() / done.seconds, 1)
+        return {**row, "percent_waiting": round(100 * done.waited / done.seconds, 1)}
+
+    def _check_weights(self) -> None:
+        weights = torch.stack([parameter.detach().double().sum() for parameter in self.net.parameters()])
+        if not math.isfinite(weights.sum()):
+            self._refuse("the sum of the weights", float(weights.sum()), "")
+
+    def _refuse_loss(self, mean: float, own: Tensor, views: list[Tensor], target: Tensor) -> None:
+        """Say where a loss left the finite numbers; no step was made along its gradients."""
+        if bool(own.isfinite().all()):
+            self._refuse("the loss of another process", mean, "")
+        parts, resolution = self.stepper.diagnose(views, target)
+        where = ", though all logits are finite" if resolution is None else f", from the view of {resolution} on"
+        self._refuse(f"the loss ({', '.join(parts)})", mean, where)
+
+    def _refuse(self, what: str, value: float, where: str) -> None:
+        raise TrainingError(
+            f"{what} is {value:.0f} at epoch {self.done.epoch + 1}, step {self._steps() + 1}{where}; a finite number "
+            f"is needed. Lower the learning rate (it is {self.facts()['peak_lr']:g}), or set amp to off. What was "
+            "written before is intact."
+        )
+
+    def _bar(self, batches: int) -> "tqdm[Any]":
+        size = self.config.batch_size * self.processes.world_size
+        title = f"epoch {self.done.epoch + 1}/{self.config.epochs}"
+        counts: dict[str, Any] = {"total": batches * size, "initial": self.done.batches * size}
+        return tqdm(**counts, desc=title, unit="img", disable=not self.visible, leave=False)
+
+
+def _record(config: FinetuneConfig, facts: Mapping[str, Any], row: Row) -> dict[str, Any]:
+    """Return what the checkpoint tells of its training."""
+    kept = ("epochs", "batch_size", "alpha_lr", "optimizer", "weight_decay", "distill", "train", "crop_area", "seed")
+    return {**{name: getattr(config, name) for name in kept}, "lr": facts["peak_lr"], "epoch": row["epoch"]}

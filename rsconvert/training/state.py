@@ -1,0 +1,92 @@
+"""What a run must keep to go on to the bit, as tensors by name: network, average, optimizer, random generators.
+
+    net.KEY  average.KEY  optimizer.GROUP.PLACE.KEY  random.RANK.DEVICE  buffers.RANK.KEY
+
+Processes share weights, but each has generators and, within an epoch, BatchNorm statistics of its own.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.checkpoint import fill
+from rsconvert.errors import CheckpointError
+from rsconvert.training.distributed import Processes
+
+__all__ = ["collect_state", "restore_state"]
+
+
+def collect_state(
+    net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, processes: Processes
+) -> dict[str, Tensor]:
+    """Return copies of all tensors of a run; every process must ask, and the leading one has the whole."""
+    own = {f"random.{processes.rank}.{name}": state for name, state in _generators(processes.device).items()}
+    if not processes.leads:
+        own |= {f"buffers.{processes.rank}.{key}": value.cpu() for key, value in net.named_buffers()}
+    tensors = {name: value for part in processes.gather(own) for name, value in part.items()}
+    tensors |= _named("net", net) | ({} if average is None else _named("average", average))
+    for group, place, parameter in _places(optimizer):
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{group}.{place}.{key}"] = value.detach().cpu().clone()
+    return tensors
+
+
+def restore_state(
+    tensors: Mapping[str, Tensor],
+    net: nn.Module,
+    average: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    processes: Processes,
+) -> None:
+    """Put the tensors of a state back where they came from; a momentum takes its weight's layout in memory.
+
+    Raises:
+        CheckpointError: the state is of another network or optimizer, or of fewer processes.
+    """
+    fill(net, _below("net", tensors), "the state")
+    if average is not None:
+        fill(average, _below("average", tensors), "the state")
+    own = _below(f"buffers.{processes.rank}", tensors)
+    with torch.no_grad():
+        for key, buffer in net.named_buffers():
+            buffer.copy_(own.get(key, buffer))
+    held = _below("optimizer", tensors)
+    for group, place, parameter in _places(optimizer):
+        mine = _below(f"{group}.{place}", held)
+        optimizer.state[parameter] = {key: _like(value, parameter) for key, value in mine.items()}
+    _restore_generators(_below(f"random.{processes.rank}", tensors), processes.device)
+
+
+def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}.{key}": value.detach().cpu().clone() for key, value in module.state_dict().items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _places(optimizer: torch.optim.Optimizer) -> list[tuple[int, int, nn.Parameter]]:
+    groups = enumerate(optimizer.param_groups)
+    return [(g, p, parameter) for g, group in groups for p, parameter in enumerate(group["params"])]
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    # Vectorized and strided kernels may round differently, so the strides are part of the state.
+    if value.shape != parameter.shape:
+        return value.to(parameter.device) if value.ndim else value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _generators(device: torch.device) -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def _restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    if "cpu" not in states:
+        raise CheckpointError("the state is of a run with fewer processes; as many are needed. Start as many.")
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

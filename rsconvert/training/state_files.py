@@ -1,0 +1,89 @@
+"""The states of a run on disk: written whole or not at all, checked when read, the newest few kept."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rsconvert.checkpoint import read_header, read_tensors, write_tensors
+from rsconvert.errors import CheckpointError
+
+__all__ = ["StateFiles", "digest"]
+
+_VERSION = 1
+
+
+class StateFiles:
+    """The files ``NUMBER.safetensors`` of a folder, numbered by the steps done."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def write(self, steps: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Add a state; then remove all but the newest.
+
+        Raises:
+            CheckpointError: there is no room on the disk; the earlier states are intact.
+        """
+        text = json.dumps({"version": _VERSION, "facts": facts})
+        checked = {"rsconvert_state": text, "digest": digest(tensors, text)}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{self.folder} can't be made ({error}); a folder is needed. Make room.") from error
+        write_tensors(tensors, self.folder / f"{steps:09d}.safetensors", checked)
+        for file in self._files()[self.keep :]:
+            with suppress(OSError):
+                file.unlink()
+
+    def newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the newest state that is intact, and skip others; None if there is none.
+
+        Raises:
+            CheckpointError: there are states, but all of them are broken.
+        """
+        broken = []
+        for file in self._files():
+            try:
+                return _read(file)
+            except CheckpointError as error:
+                broken.append(str(error))
+        if broken:
+            raise CheckpointError(f"no state of the run is intact: {broken[0]} Start anew without --resume.")
+        return None
+
+    def clear(self) -> None:
+        """Remove all states, those of an earlier run."""
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        """Return the states, the newest first."""
+        return sorted(self.folder.glob("?????????.safetensors"), reverse=True)
+
+
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return a hash over a text, and the names, types, shapes and bytes of tensors."""
+    whole = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    header = read_header(file)
+    text = header.get("rsconvert_state", "")
+    tensors = read_tensors(file)
+    if digest(tensors, text) != header.get("digest"):
+        raise CheckpointError(f"{file} is damaged: its content does not fit its checksum. Remove it.")
+    held = json.loads(text)
+    if held["version"] != _VERSION:
+        raise CheckpointError(f"{file} has version {held['version']}; {_VERSION} is known. Update rsconvert.")
+    return tensors, held["facts"]

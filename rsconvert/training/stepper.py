@@ -1,0 +1,140 @@
+"""Stepper: objective, optimizer, schedule and moving average of one run, moved batch by batch."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from rsconvert.errors import ConfigError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.distributed import Processes
+from rsconvert.training.gradients import backward, backward_by_view, kept_buffers
+from rsconvert.training.mred import MREDLoss
+from rsconvert.training.objective import Objective
+from rsconvert.training.optimizer import create_optimizer, create_schedule
+from rsconvert.training.teacher import create_teacher
+
+__all__ = ["Stepper"]
+
+
+class Stepper:
+    """Adds the gradients of batches, and steps when ``grad_accum_steps`` of them are there.
+
+    Args:
+        batches: of an epoch.
+        amp: the precision of autocast; None computes in the network's own.
+    Raises:
+        ConfigError, DataError: the settings do not fit the network, or have no effect on it.
+    """
+
+    def __init__(
+        self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype | None, processes: Processes
+    ) -> None:
+        self.net, self.config, self.processes = net, config, processes
+        self.steps_per_epoch = batches // config.grad_accum_steps
+        taught = config.teacher is not None or (config.labels == "none" and config.train != "bn")
+        teacher = create_teacher(config.teacher, net, processes.device) if taught else None
+        _set_checkpointing(net, config)
+        self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
+        distributed = processes.world_size > 1 and not config.low_memory
+        # Statistics are each process's own within an epoch: to send them at every step would cost time for nothing.
+        self.forward: Any = (
+            DistributedDataParallel(self.objective, broadcast_buffers=False) if distributed else self.objective
+        )
+        self.optimizer = create_optimizer(net, config)
+        self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
+        self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
+
+    @property
+    def averaged(self) -> SwitchableModel | None:
+        """The moving average, if there is one."""
+        return None if self.average is None else cast(SwitchableModel, self.average.module)
+
+    @property
+    def judged(self) -> SwitchableModel:
+        """The network that is evaluated and saved: the moving average if there is one."""
+        return self.averaged or self.net
+
+    def add(self, views: Sequence[Tensor], target: Tensor, *, last: bool) -> Tensor:
+        """Add the gradients of a batch; return this process's parts of the loss, (4,), float64.
+
+        Args:
+            last: whether a step follows, for which the processes average their gradients.
+        """
+
+        def scale(total: Tensor) -> Tensor:
+            scaled: Tensor = self.scaler.scale(total / self.config.grad_accum_steps)
+            return scaled
+
+        if self.config.low_memory:
+            loss = backward_by_view(self.objective, views, target, scale)
+            if last:
+                self._average_gradients()
+        else:
+            distributed = isinstance(self.forward, DistributedDataParallel)
+            with self.forward.no_sync() if distributed and not last else nullcontext():
+                loss = backward(self.forward, self.objective, views, target, scale)
+        return torch.stack([part.detach() for part in loss]).double()
+
+    def step(self, steps_done: int) -> None:
+        """Step along the gradients and forget them."""
+        self.schedule.step_update(steps_done)
+        if self.config.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.net, step=steps_done + 1)
+
+    @torch.no_grad()
+    def diagnose(self, views: Sequence[Tensor], target: Tensor) -> tuple[list[str], int | None]:
+        """Return the parts of the loss of a batch that are not finite, and the first resolution whose logits are not.
+
+        They are computed again, so that no step pays for the answer.
+        """
+        with kept_buffers(self.net):
+            logits = [self.objective.logits(place, view) for place, view in enumerate(views)]
+            loss = self.objective.loss(logits, views[0], target)
+        parts = [n for n, part in zip(MREDLoss._fields[1:], loss[1:], strict=True) if not part.isfinite()]
+        sides = [r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all()]
+        return parts, sides[0] if sides else None
+
+    def _average_gradients(self) -> None:
+        if self.processes.world_size == 1:
+            return
+        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.processes.world_size
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _set_checkpointing(net: SwitchableModel, config: FinetuneConfig) -> None:
+    if not config.grad_checkpointing:
+        return
+    try:
+        net.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
+            "rule. Set it to false, or use low_memory."
+        ) from error
+
+
+def _synced(config: FinetuneConfig, processes: Processes) -> bool:
+    if config.sync_bn and (processes.world_size == 1 or processes.device.type == "cpu"):
+        raise ConfigError(
+            f"sync_bn is on with {processes.world_size} process(es) on {processes.device.type}; it has an effect on "
+            "several processes and works on GPUs. Leave it out."
+        )
+    return config.sync_bn

@@ -1,0 +1,57 @@
+"""The teacher beside the views: another network, or the one that is finetuned as it starts."""
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.checkpoint import load
+from rsconvert.data import Preprocessing
+from rsconvert.errors import ConfigError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.zoo import count_outputs, create_model, is_file_name, source_of
+
+__all__ = ["Teacher", "create_teacher"]
+
+
+class Teacher:
+    """Gives the logits (N, C) of images that are normalized for the student; it never learns."""
+
+    def __init__(self, model: nn.Module, own: Preprocessing, student: Preprocessing, device: torch.device) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        # (x · std + mean - own mean) / own std, of x as the student sees it.
+        std, mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in (student.std, student.mean))
+        own_std, own_mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in (own.std, own.mean))
+        self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
+        self._same = own.std == student.std and own.mean == student.mean
+
+    @torch.no_grad()
+    def __call__(self, view: Tensor) -> Tensor:
+        image = view if self._same else torch.addcmul(self._shift.to(view), view, self._scale.to(view))
+        logits: Tensor = self.model(image)
+        return logits
+
+
+def create_teacher(name: str | None, net: SwitchableModel, device: torch.device) -> Teacher:
+    """Return a teacher by name, or for None the network itself at its native resolution, copied as it is now.
+
+    Args:
+        name: a switchable checkpoint, whose native path teaches; or a model as for ``create_model``, with its weights.
+    Raises:
+        ConfigError: the teacher has another number of outputs.
+        UnsupportedModelError, CheckpointError: there is no such model or checkpoint.
+    """
+    student = net.source.preprocessing
+    if name is None:
+        return Teacher(net.extract(net.native), student, student, device)
+    if name.endswith(".safetensors"):
+        known = load(name)
+        model, source = known.extract(known.native), known.source
+    else:
+        model = create_model(name, pretrained=not is_file_name(name))
+        source = source_of(model)
+    taught, own = count_outputs(net.at(net.native)), count_outputs(model)
+    if own != taught:
+        raise ConfigError(
+            f"teacher is {name}, which has {own} outputs; {taught} are needed, those of the network. Choose another."
+        )
+    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    return Teacher(model.to(dtype), source.preprocessing, student, device)

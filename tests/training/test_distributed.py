@@ -1,0 +1,172 @@
+"""Several processes over gloo, as torchrun starts them: their gradients, their counts, the death of one."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from rsconvert.checkpoint import save
+from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.distributed import Processes, _plain_peer_errors, joined_processes, launched_rank
+from rsconvert.training.stepper import Stepper
+from rsconvert.zoo import create_model
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo and signals")
+
+GRADIENTS = """
+import sys, torch
+from safetensors.torch import save_file
+sys.path.insert(0, {tests!r})
+from test_distributed import gradients
+from rsconvert.training.distributed import joined_processes
+torch.set_num_threads(1)
+with joined_processes("cpu") as processes:
+    for low_memory in (False, True):
+        for accumulate in (1, 2):
+            found = gradients(processes, low_memory=low_memory, accumulate=accumulate)
+            if processes.leads:
+                save_file(found, f"{folder}/{{low_memory}}-{{accumulate}}.safetensors")
+    assert processes.gather(processes.rank) == [0, 1]
+    assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
+"""
+
+
+def gradients(processes: Processes, *, low_memory: bool, accumulate: int) -> dict[str, torch.Tensor]:
+    """The gradients of 8 images with frozen statistics, shared by the processes and added in some parts."""
+    torch.manual_seed(0)
+    net = make_switchable(create_model("test_efficientnet", num_classes=3), (48, 32))
+    config = FinetuneConfig(low_memory=low_memory, grad_accum_steps=accumulate, batch_size=2)
+    stepper = Stepper(net, config, 10, None, processes)
+    stepper.objective.eval()
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.randn(8, 3, r, r, generator=generator) for r in (48, 32)]
+    target = torch.randint(3, (8,), generator=generator)
+    parts = torch.arange(8).view(accumulate, processes.world_size, -1)
+    for number, shares in enumerate(parts, start=1):
+        mine = shares[processes.rank]
+        stepper.add([view[mine] for view in images], target[mine], last=number == accumulate)
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def torchrun(*words: str, processes: int = 2) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, env=environment, cwd=ROOT, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
+
+
+def finetuned(start: Path, photos: str, output: Path, *more: str) -> subprocess.Popen[str]:
+    words = ["finetune", str(start), "--data", photos, "--output", str(output), "--batch-size", "4", "--workers", "0"]
+    return torchrun("-m", "rsconvert", *words, "--device", "cpu", *more)
+
+
+def waited_for(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    net = make_switchable(create_model("test_efficientnet", num_classes=3, model_kwargs={"drop_rate": 0.3}), (40, 32))
+    save(net, tmp_path_factory.mktemp("start") / "net.safetensors")
+    return tmp_path_factory.getbasetemp() / "start0" / "net.safetensors"
+
+
+def test_two_processes_give_the_gradients_of_one_with_the_double_batch(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    process = torchrun(str(script))
+    shown = process.communicate(timeout=120)
+    assert process.returncode == 0, shown
+    alone = Processes(0, 1, torch.device("cpu"))
+    wanted = gradients(alone, low_memory=False, accumulate=1)
+    assert max(float(g.abs().max()) for g in wanted.values()) > 0.01
+    for way in ("False-1", "False-2", "True-1", "True-2"):
+        found = load_file(tmp_path / f"{way}.safetensors")
+        assert found.keys() == wanted.keys()
+        for name, gradient in wanted.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{way} {name}")
+
+
+def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(start: Path, photos: str, tmp_path: Path) -> None:
+    whole = finetuned(start, photos, tmp_path / "whole", "--epochs", "2", "--json")
+    out, err = whole.communicate(timeout=120)
+    assert whole.returncode == 0, err
+    rows = json.loads(out)["epochs"]
+    # 12 images over two processes: an image missed or seen twice gives other percentages.
+    hits = [row[key] * 12 / 100 for row in rows for key in row if key.startswith("top")]
+    assert hits == pytest.approx([round(n) for n in hits], abs=1e-3)
+    with open(tmp_path / "whole" / "summary.csv", newline="", encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+    run = tmp_path / "run"
+    options = ("--epochs", "2", "--set", "save_minutes=1e-9", "--set", "keep_states=9")
+    stopped = finetuned(start, photos, run, *options)
+    waited_for(stopped, lambda: len(list((run / "state").glob("*.safetensors"))) >= 2)
+    os.killpg(stopped.pid, signal.SIGKILL)
+    stopped.communicate()
+    again = finetuned(start, photos, run, *options, "--resume")
+    shown = again.communicate(timeout=120)
+    assert again.returncode == 0, shown
+    ended, wanted = (load_file(folder / "last.safetensors") for folder in (run, tmp_path / "whole"))
+    assert all(torch.equal(ended[name], value) for name, value in wanted.items())
+
+
+def test_the_death_of_one_process_ends_the_others(start: Path, photos: str, tmp_path: Path) -> None:
+    process = finetuned(start, photos, tmp_path / "run", "--epochs", "500")
+    waited_for(process, lambda: (tmp_path / "run" / "last.safetensors").exists())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(int(children[1]), signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_lost_peer_is_one_line() -> None:
+    with pytest.raises(TrainingError, match="another process of the run ended") as caught, _plain_peer_errors():
+        raise_from_gloo()
+    assert "\n" not in str(caught.value)
+
+
+def raise_from_gloo() -> None:
+    raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer\nmore")
+
+
+def test_an_incomplete_launch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert launched_rank() == 1
+    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"), joined_processes("cpu"):
+        pass
+
+
+def test_alone_a_sum_is_the_value_itself(net: SwitchableModel) -> None:
+    with joined_processes("cpu") as alone:
+        assert (alone.rank, alone.world_size, alone.leads) == (0, 1, True)
+        assert alone.total(net.alpha) is net.alpha
+        assert alone.gather("mine") == ["mine"]
+
+
+@pytest.mark.parametrize(("world_size", "device"), [(1, "cuda"), (2, "cpu")])
+def test_synchronized_statistics_need_several_gpus(net: SwitchableModel, world_size: int, device: str) -> None:
+    processes = Processes(0, world_size, torch.device(device))
+    with pytest.raises(ConfigError, match="sync_bn is on with"):
+        Stepper(net, FinetuneConfig(sync_bn=True), 10, None, processes)
