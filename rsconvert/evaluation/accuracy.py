@@ -72,7 +72,7 @@ def evaluate(
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     if len(samples) == 0:
         raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
-    outputs = None if class_map is None else _mapped(samples, class_map)
+    outputs = None if class_map is None else read_class_map(class_map, samples.classes)
     check_classes(net, samples, outputs)
     asked = net.resolutions if resolutions is None else tuple(dict.fromkeys(resolutions))
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
@@ -152,12 +152,6 @@ def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == targets[:, None]
     return torch.stack([hits[:, 0].sum(), hits.sum()])
-
-
-def _mapped(samples: Samples, class_map: str | Path) -> tuple[int, ...]:
-    if samples.classes is None:
-        raise DataError(f"class map {class_map} needs classes with names; the data has none. Leave it out.")
-    return read_class_map(class_map, samples.classes)
 
 
 @torch.no_grad()
