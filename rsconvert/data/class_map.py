@@ -16,16 +16,18 @@ _Pairs = list[tuple[str, Any]]
 _LINE = re.compile(r"(.*?\S)(?:\s*,\s*|\s+)(\S+)")
 
 
-def read_class_map(path: str | Path, classes: Sequence[str]) -> tuple[int, ...]:
-    """Return the output index of each class, in the order of ``classes``.
+def read_class_map(path: str | Path, classes: Sequence[str] | None) -> tuple[int, ...]:
+    """Return the output index of each class, in the order of ``classes``, such as ``samples.classes``.
 
     The file is a JSON object, ``{"n01440764": 0, …}``, or has a line ``NAME INDEX`` for each class, with blanks or a
     comma between. It may name more classes than the data holds.
 
     Raises:
         DataError: the file can't be read; it lacks a class, or names one twice; an index is no whole number of 0 or
-            more, or is that of two classes.
+            more, or is that of two classes; ``classes`` is None.
     """
+    if classes is None:
+        raise DataError(f"class map {path} needs classes with names; the data has none. Leave it out.")
     indices: dict[str, int] = {}
     for name, value in _read_pairs(path):
         if name in indices:

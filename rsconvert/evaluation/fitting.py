@@ -47,13 +47,9 @@ def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int,
     """Return the output of each class by a file, see `read_class_map`; None without one.
 
     Raises:
-        DataError: the file does not fit, or the data has classes without names.
+        DataError: the file does not fit the data.
     """
-    if class_map is None:
-        return None
-    if samples.classes is None:
-        raise DataError(f"class map {class_map} needs classes with names; the data has none. Leave it out.")
-    return read_class_map(class_map, samples.classes)
+    return None if class_map is None else read_class_map(class_map, samples.classes)
 
 
 def check_colours(net: SwitchableModel) -> None:

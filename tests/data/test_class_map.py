@@ -65,3 +65,8 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "map", tmp_path, tmp_path / "missing"):
         with pytest.raises(DataError, match="can't be read"):
             read_class_map(path, CLASSES)
+
+
+def test_data_without_names_can_not_be_mapped(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="needs classes with names; the data has none"):
+        read_class_map(written(tmp_path, "n2 1"), None)
