@@ -1,5 +1,6 @@
-"""Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
+"""Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
+from rsconvert.data.decoding import EncodedImage, decode, from_pillow
 from rsconvert.data.interrupts import blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
@@ -16,9 +17,7 @@ from rsconvert.data.views import (
     Crop,
     Flip,
     Preprocessing,
-    decode,
     evaluation_views,
-    from_pillow,
     normalize,
     training_views,
 )
@@ -27,6 +26,7 @@ __all__ = [
     "PAPER_PREPROCESSING",
     "Batch",
     "Crop",
+    "EncodedImage",
     "EpochSampler",
     "EvaluationViews",
     "Flip",
