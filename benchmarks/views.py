@@ -1,11 +1,11 @@
 """Times one photo → S training views: Pillow's way against rsconvert's, on one thread each.
 
     python benchmarks/views.py
-    python benchmarks/views.py --resolutions 224,160,96 --images 64
+    python benchmarks/views.py --photos imagenette/train --images 300 --size 2000x1500 --rounds 3
 
 Pillow's way opens, converts, crops, resizes S times and makes float tensors; rsconvert's ends in uint8 tensors, since
-`normalize` runs on the device that trains (it is timed below, on the CPU). Both cut the same crops from the same
-synthetic JPEGs, by turns, so that a busy machine slows both; the figures are medians over the rounds.
+`normalize` runs on the device that trains (it is timed below, on the CPU). Both cut the same crops from the same JPEGs,
+by turns; the figures are means over the photos of the shortest time in all rounds, which a busy machine changes least.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,27 +26,34 @@ from torchvision.transforms.functional import to_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsconvert.data import PAPER_PREPROCESSING, decode, normalize, training_views
+from rsconvert.data import PAPER_PREPROCESSING, EncodedImage, normalize, training_views
 from rsconvert.data.views import _random_box
 
 Step = Callable[[int], object]
+
+_AREA, _PAPERS_AREA = (0.35, 1.0), (0.08, 1.0)
+_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
 def main() -> None:
     options = parse_arguments()
     torch.set_num_threads(1)
-    width, height = options.size
-    photos = [synthetic_photo(width, height, options.quality, seed) for seed in range(options.images)]
-    times = run_by_turns(steps(photos, options.resolutions), options.images, options.rounds)
-    kilobytes = sum(map(len, photos)) / len(photos) / 1000
-    print(f"{options.images} JPEGs {width}x{height}, {kilobytes:.0f} kB each → {options.resolutions}, ms per image")
+    photos = photos_from(options) if options.photos else synthetic_photos(options)
+    times = run_by_turns(steps(photos, options.resolutions), len(photos), options.rounds)
+    kilobytes, size = sum(map(len, photos)) / len(photos) / 1000, "x".join(map(str, options.size))
+    print(f"{len(photos)} JPEGs {size}, {kilobytes:.0f} kB each → {options.resolutions}, ms per image")
     for name, milliseconds in times.items():
-        print(f"{name:36s} {milliseconds:7.3f}")
-    print(f"{'ratio Pillow / rsconvert':36s} {times['Pillow, whole'] / times['rsconvert, whole']:7.2f}")
+        print(f"{name:44s} {milliseconds:7.3f}")
+    for area in (_AREA, _PAPERS_AREA):
+        whole = times[f"rsconvert, whole, {named(area)}"]
+        print(f"{named(area)}: {1000 / whole:.0f} images/s, ", end="")
+        print(f"{times['torchvision: decode'] / whole:.2f} of decoding alone, ", end="")
+        print(f"{times[f'Pillow, whole, {named(area)}'] / whole:.2f} times Pillow")
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--photos", type=Path, help="folder of photos to enlarge (synthetic ones)")
     parser.add_argument("--images", type=int, default=32, help="number of photos (32)")
     parser.add_argument("--rounds", type=int, default=15, help="times each photo is processed (15)")
     parser.add_argument("--size", type=integers("x"), default=(500, 375), help="width x height of a photo (500x375)")
@@ -63,8 +71,25 @@ def integers(separator: str) -> Callable[[str], tuple[int, ...]]:
     return parse
 
 
-def synthetic_photo(width: int, height: int, quality: int, seed: int) -> bytes:
-    """Return a JPEG of smooth noise at several scales, its amplitude falling with the frequency as in photos."""
+def photos_from(options: argparse.Namespace) -> list[bytes]:
+    """Return photos spread evenly over the sorted files below the folder, enlarged to the size and encoded again."""
+    files = sorted(file for file in options.photos.rglob("*") if file.suffix.lower() in _ENDINGS)
+    chosen = files[:: max(1, len(files) // options.images)][: options.images]
+    return [encode(open_picture(file.read_bytes()).resize(options.size), options.quality) for file in chosen]
+
+
+def synthetic_photos(options: argparse.Namespace) -> list[bytes]:
+    return [encode(synthetic_photo(*options.size, seed), options.quality) for seed in range(options.images)]
+
+
+def encode(picture: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def synthetic_photo(width: int, height: int, seed: int) -> Image.Image:
+    """Return smooth noise at several scales, its amplitude falling with the frequency as in photos."""
     generator = np.random.default_rng(seed)
     pixels = np.full((height, width, 3), 128.0)
     for cell in (128, 32, 8, 2, 1):
@@ -72,38 +97,62 @@ def synthetic_photo(width: int, height: int, quality: int, seed: int) -> bytes:
             noise = generator.normal(size=(height // cell + 2, width // cell + 2)).astype(np.float32)
             smooth = Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
             pixels[..., colour] += 5 * cell**0.5 * np.asarray(smooth)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def steps(photos: list[bytes], resolutions: tuple[int, ...]) -> dict[str, Step]:
     """Return the two pipelines, and their parts on inputs prepared beforehand."""
-    pictures = [open_picture(photo) for photo in photos]
-    boxes = [crop_box(picture.size, seed) for seed, picture in enumerate(pictures)]
+    pictures, images = [open_picture(photo) for photo in photos], [torchvision_decode(photo) for photo in photos]
+    boxes = [crop_box(picture.size, seed, _AREA) for seed, picture in enumerate(pictures)]
     resized = [pillow_resize(picture, box, resolutions) for picture, box in zip(pictures, boxes, strict=True)]
-    images = [decode(photo, "photo") for photo in photos]
     views = [training_views(image, resolutions, Random(seed)) for seed, image in enumerate(images)]
-    return {
-        "Pillow, whole": lambda i: to_floats(pillow_resize(open_picture(photos[i]), boxes[i], resolutions)),
-        "rsconvert, whole": lambda i: training_views(decode(photos[i], "photo"), resolutions, Random(i)),
+    wholes: dict[str, Step] = {}
+    for area in (_AREA, _PAPERS_AREA):
+        wholes[f"Pillow, whole, {named(area)}"] = partial(pillow_whole, photos, resolutions, area)
+        wholes[f"rsconvert, whole, {named(area)}"] = partial(rsconvert_whole, photos, resolutions, area)
+    return wholes | {
         "Pillow: decode": lambda i: open_picture(photos[i]),
         "Pillow: crop, resizes": lambda i: pillow_resize(pictures[i], boxes[i], resolutions),
         "Pillow: to float tensors": lambda i: to_floats(resized[i]),
-        "rsconvert: decode": lambda i: decode(photos[i], "photo"),
-        "rsconvert: crop, resizes, flip": lambda i: training_views(images[i], resolutions, Random(i)),
+        "torchvision: decode": lambda i: torchvision_decode(photos[i]),
+        "Pillow: decode at a half, to a tensor": lambda i: EncodedImage(photos[i], "photo").decode(2),
+        "Pillow: decode at a quarter, to a tensor": lambda i: EncodedImage(photos[i], "photo").decode(4),
+        "rsconvert: crop, flip, resizes of full size": lambda i: training_views(
+            images[i], resolutions, Random(i), crop_area=_AREA
+        ),
         "normalize (left to the device)": lambda i: [normalize(view, PAPER_PREPROCESSING) for view in views[i]],
     }
+
+
+def named(area: tuple[float, float]) -> str:
+    return f"crops {area[0]:g}-{area[1]:g}"
+
+
+def pillow_whole(photos: list[bytes], resolutions: tuple[int, ...], area: tuple[float, float], i: int) -> list[Tensor]:
+    picture = open_picture(photos[i])
+    return to_floats(pillow_resize(picture, crop_box(picture.size, i, area), resolutions))
+
+
+def rsconvert_whole(
+    photos: list[bytes], resolutions: tuple[int, ...], area: tuple[float, float], i: int
+) -> list[Tensor]:
+    return training_views(EncodedImage(photos[i], "photo"), resolutions, Random(i), crop_area=area)
+
+
+def torchvision_decode(photo: bytes) -> Tensor:
+    """Return the photo at full size, by the faster decoder there is."""
+    image: Tensor = torch.ops.image.decode_jpeg(torch.frombuffer(bytearray(photo), dtype=torch.uint8), 3)
+    return image
 
 
 def open_picture(photo: bytes) -> Image.Image:
     return Image.open(io.BytesIO(photo)).convert("RGB")
 
 
-def crop_box(size: tuple[int, int], seed: int) -> tuple[int, int, int, int]:
+def crop_box(size: tuple[int, int], seed: int, area: tuple[float, float]) -> tuple[int, int, int, int]:
     """Return the (left, upper, right, lower) that `training_views` cuts with this seed."""
     width, height = size
-    top, left, h, w = _random_box(height, width, (0.08, 1.0), (3 / 4, 4 / 3), Random(seed))
+    top, left, h, w = _random_box(height, width, area, (3 / 4, 4 / 3), Random(seed))
     return left, top, left + w, top + h
 
 
@@ -119,15 +168,15 @@ def to_floats(views: list[Image.Image]) -> list[Tensor]:
 
 
 def run_by_turns(steps: dict[str, Step], images: int, rounds: int) -> dict[str, float]:
-    """Return each step's median time per image, in milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
+    """Return the mean over the images of each step's shortest time, in milliseconds."""
+    best = {name: [float("inf")] * images for name in steps}
     for _ in range(rounds):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            for index in range(images):
+        for index in range(images):
+            for name, step in steps.items():
+                start = time.perf_counter()
                 step(index)
-            times[name].append((time.perf_counter() - start) / images * 1000)
-    return {name: statistics.median(values) for name, values in times.items()}
+                best[name][index] = min(best[name][index], time.perf_counter() - start)
+    return {name: 1000 * statistics.fmean(times) for name, times in best.items()}
 
 
 if __name__ == "__main__":

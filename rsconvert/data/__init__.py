@@ -1,6 +1,7 @@
-"""Images: names of data sets → samples (`sets`) → views of one crop (`views`) → batches (`loading`)."""
+"""Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
 from rsconvert.data.class_map import read_class_map
+from rsconvert.data.decoding import EncodedImage, decode, from_pillow
 from rsconvert.data.interrupts import Interrupts, blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
@@ -17,9 +18,7 @@ from rsconvert.data.views import (
     Crop,
     Flip,
     Preprocessing,
-    decode,
     evaluation_views,
-    from_pillow,
     normalize,
     training_views,
 )
@@ -28,6 +27,7 @@ __all__ = [
     "PAPER_PREPROCESSING",
     "Batch",
     "Crop",
+    "EncodedImage",
     "EpochSampler",
     "EvaluationViews",
     "Flip",

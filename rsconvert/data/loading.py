@@ -53,7 +53,7 @@ class TrainingViews(Dataset[Sample | DataError]):
     def __getitem__(self, key: Key) -> Sample | DataError:
         epoch, index = key
         cut = partial(self._views, rng=Random(f"{self._seed}-{epoch}-{index}"))
-        return _sample(self._samples, index, cut)
+        return _sample(self._samples.open, index, cut)
 
 
 class EvaluationViews(Dataset[Sample | DataError]):
@@ -77,7 +77,7 @@ class EvaluationViews(Dataset[Sample | DataError]):
         self._views(_blank())
 
     def __getitem__(self, index: int) -> Sample | DataError:
-        return _sample(self._samples, index, self._views)
+        return _sample(self._samples.read, index, self._views)
 
 
 class EpochSampler(Sampler[Key]):
@@ -234,12 +234,14 @@ def _batches(
     )
 
 
-def _sample(samples: Samples, index: int, cut: Callable[[Tensor], list[Tensor]]) -> Sample | DataError:
+def _sample(
+    read: Callable[[int], tuple[Any, int]], index: int, cut: Callable[[Any], list[Tensor]]
+) -> Sample | DataError:
     try:
-        image, target = samples.read(index)
+        image, target = read(index)
+        return cut(image), target
     except DataError as error:
         return DataError(str(error))  # without its cause, which need not travel between processes
-    return cut(image), target
 
 
 def _collate(samples: list[Any]) -> Any:

@@ -19,7 +19,7 @@ from timm.data.dataset_factory import create_dataset
 from timm.utils.misc import natural_key
 from torch import Tensor
 
-from rsconvert.data.views import decode, from_pillow
+from rsconvert.data.decoding import EncodedImage, from_pillow
 from rsconvert.errors import ConfigError, DataError
 
 __all__ = ["Samples", "Split", "open_split", "open_train_val"]
@@ -64,6 +64,15 @@ class Samples:
         Raises:
             DataError: the sample can't be read or decoded, or its target is no class.
         """
+        image, target = self.open(index)
+        return (image.decode() if isinstance(image, EncodedImage) else image), target
+
+    def open(self, index: int) -> tuple[EncodedImage | Tensor, int]:
+        """Return an image, not decoded yet if it is a file, and its target.
+
+        Raises:
+            DataError: as `read`, but for damage behind the file's header.
+        """
         name = self.name(index)
         try:
             content, target = self._source[index]
@@ -72,7 +81,7 @@ class Samples:
                     content = content.read()
         except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
             raise DataError(f"{name} can't be read ({_one_line(error)}). Replace or remove it.") from error
-        image = from_pillow(content) if isinstance(content, Image.Image) else decode(content, name)
+        image = from_pillow(content) if isinstance(content, Image.Image) else EncodedImage(content, name)
         return image, self._checked(target, name)
 
     def _checked(self, target: object, name: str) -> int:

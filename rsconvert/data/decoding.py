@@ -1,0 +1,131 @@
+"""Encoded files → images: uint8 RGB of shape (3, H, W), upright as viewers show them.
+
+The three colours of a pixel lie side by side in memory (channels last): so the decoders write them, and only so does
+torch resize uint8 at full speed.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torchvision  # noqa: F401 - registers the decoders under torch.ops.image
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from rsconvert.errors import DataError
+
+__all__ = ["EncodedImage", "decode", "from_pillow"]
+
+_RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
+_JPEG = ("JPEG", "MPO")
+_FAST = (*_JPEG, "PNG", "WEBP")  # what torchvision decodes faster than Pillow, and alike
+_ORIENTATION = 0x0112  # in EXIF data, which Pillow keeps under these names
+_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+# By orientation: whether rows and columns change places, then which of them are mirrored.
+_UPRIGHT: dict[object, tuple[bool, tuple[int, ...]]] = {
+    2: (False, (2,)),
+    3: (False, (1, 2)),
+    4: (False, (1,)),
+    5: (True, ()),
+    6: (True, (2,)),
+    7: (True, (1, 2)),
+    8: (True, (1,)),
+}
+_AS_IT_IS: tuple[bool, tuple[int, ...]] = (False, ())
+
+
+class EncodedImage:
+    """A file of which only the header has been read; ``shape`` is (3, H, W) of the upright image.
+
+    ``name`` is what an error calls the file.
+
+    Raises:
+        DataError: ``data`` is no image, or has more than twice Pillow's ``Image.MAX_IMAGE_PIXELS``.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data, self._name = data, name
+        with self._named_errors(), Image.open(io.BytesIO(data)) as picture:
+            self._format, self._orientation = picture.format, _orientation(picture)
+            width, height = picture.size
+        swapped, _ = _UPRIGHT.get(self._orientation, _AS_IT_IS)
+        self.shape = (3, width, height) if swapped else (3, height, width)
+
+    def decode(self, reduction: int = 1) -> Tensor:
+        """Return the image; of a JPEG each side is divided by ``reduction`` (1, 2, 4 or 8) and rounded up.
+
+        Alpha is dropped and 16-bit values keep their high byte, as in timm and torchvision. An animation gives its
+        first frame.
+
+        Raises:
+            DataError: the file is damaged or truncated.
+        """
+        reduced = reduction > 1 and self._format in _JPEG
+        image = self._decode_fast() if self._format in _FAST and not reduced else None
+        if image is not None:
+            return _upright(image, self._orientation)
+        with self._named_errors(), Image.open(io.BytesIO(self._data)) as picture:
+            if reduced:
+                picture.draft("RGB", (picture.width // reduction, picture.height // reduction))
+            return _upright(_pixels(picture), self._orientation)
+
+    def _decode_fast(self) -> Tensor | None:
+        data = torch.frombuffer(bytearray(self._data), dtype=torch.uint8)
+        try:
+            image: Tensor = torch.ops.image.decode_image(data, _RGB, False)
+        except (AttributeError, RuntimeError, ValueError):
+            return None  # a damaged file, or a torchvision without decoders: Pillow can say which
+        return image if image.dtype == torch.uint8 and image.ndim == 3 else None  # neither 16 bit nor an animation
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+            raise DataError(
+                f"{self._name} can't be decoded ({_reason(self._data, error)}); images are intact JPEG, PNG, WebP or "
+                "other files that Pillow opens. Replace or remove it."
+            ) from error
+
+
+def decode(data: bytes, name: str) -> Tensor:
+    """Return the image in an encoded file, see `EncodedImage`."""
+    return EncodedImage(data, name).decode()
+
+
+def from_pillow(picture: Image.Image) -> Tensor:
+    """Return a Pillow image as uint8 RGB of shape (3, H, W), upright."""
+    picture.load()  # which turns a TIFF upright
+    return _upright(_pixels(picture), _orientation(picture))
+
+
+def _pixels(picture: Image.Image) -> Tensor:
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip at 255
+        picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+
+
+def _orientation(picture: Image.Image) -> object:
+    # Asked without need, Pillow would decode a PNG to look for EXIF data behind the pixels.
+    if not any(key in picture.info for key in _EXIF):
+        return None
+    try:
+        return picture.getexif().get(_ORIENTATION)
+    except Exception:  # damaged EXIF data, which the pixels do not need
+        return None
+
+
+def _upright(image: Tensor, orientation: object) -> Tensor:
+    swapped, mirrored = _UPRIGHT.get(orientation, _AS_IT_IS)
+    image = image.transpose(1, 2) if swapped else image
+    return image.flip(mirrored) if mirrored else image
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "no known image format"
+    return " ".join(str(error).split()) or type(error).__name__
