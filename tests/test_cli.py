@@ -183,7 +183,8 @@ def test_a_network_of_ones_own_needs_its_function_again(tmp_path: Path, images: 
 
 
 def test_finetune_leaves_a_run_folder(run_dir: Path) -> None:
-    assert sorted(files(run_dir)) == ["best.safetensors", "config.json", "last.safetensors", "summary.csv"]
+    kept = ["best.safetensors", "config.json", "last.safetensors", "state/000000004.safetensors", "summary.csv"]
+    assert sorted(files(run_dir)) == kept
     header, row = (run_dir / "summary.csv").read_text().splitlines()
     assert {"epoch", "loss", "lr", "score_48", "score_32", "top1_48", "top5_32", "images_per_second"} <= set(
         header.split(",")
@@ -203,8 +204,8 @@ def test_settings_come_from_a_file_and_options_override(checkpoint: Path, images
         1,
         "--distill",
         "vanilla",
-        "--crop",
-        "per-view",
+        "--set",
+        "crop=per-view",
     ]
     done("finetune", checkpoint, "--data", images, "--output", tmp_path / "run", *given)
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -452,7 +453,7 @@ def test_ctrl_c_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("rsconvert.training.finetune"), "measure", interrupted)
+    monkeypatch.setattr(importlib.import_module("rsconvert.training.run"), "measure", interrupted)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command would ignore further ones, here for good
     assert "interrupted" in finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
 

@@ -93,3 +93,13 @@ def test_a_process_that_starts_meanwhile_has_ctrl_c_blocked() -> None:
     with pytest.raises(KeyboardInterrupt):
         press_while_blocked(told)
     assert (told, mask_of_a_child()) == (["True"], "False")
+
+
+def test_a_schedulers_request_is_taken_like_ctrl_c() -> None:
+    passed: list[bool] = []
+    with pytest.raises(KeyboardInterrupt), postponed_interrupts() as interrupts:
+        passed.append(interrupts.came)
+        signal.raise_signal(signal.SIGTERM)
+        passed.append(interrupts.came)
+    assert passed == [False, True]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

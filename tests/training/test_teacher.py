@@ -1,0 +1,81 @@
+"""Teacher: its own normalization, the network as it was, who is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsconvert.checkpoint import save
+from rsconvert.data import Preprocessing, normalize
+from rsconvert.errors import ConfigError
+from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.objective import Objective
+from rsconvert.training.teacher import Teacher, create_teacher
+from rsconvert.zoo import create_model
+
+MakeNet = Callable[..., SwitchableModel]
+CPU = torch.device("cpu")
+
+
+def test_it_sees_images_as_it_was_trained_on_them() -> None:
+    pixels = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8)
+    own, student = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2)), Preprocessing()
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return x
+
+    teacher = Teacher(Spy(), own, student, CPU)
+    teacher(normalize(pixels, student))
+    torch.testing.assert_close(seen[0], normalize(pixels, own), rtol=1e-5, atol=1e-5)
+    view = normalize(pixels, student)
+    Teacher(Spy(), student, student, CPU)(view)
+    assert seen[1] is view
+
+
+def test_the_network_teaches_as_it_was(net: SwitchableModel) -> None:
+    view = torch.randn(2, 3, 32, 32)
+    wanted = net.eval().at(32)(view).detach().clone()
+    teacher = create_teacher(None, net.train(), CPU)
+    for parameter in net.parameters():
+        parameter.data.add_(1)
+    assert torch.equal(teacher(view), wanted)
+    assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+def test_a_checkpoint_teaches_by_its_native_path(tmp_path: Path) -> None:
+    def make(side: int) -> SwitchableModel:
+        torch.manual_seed(side)
+        return make_switchable(create_model("test_efficientnet", num_classes=4), (side, 32))
+
+    other, net = make(48).eval(), make(64)
+    save(other, tmp_path / "other.safetensors")
+    teacher = create_teacher(str(tmp_path / "other.safetensors"), net, CPU)
+    view = torch.randn(2, 3, 64, 64)
+    assert torch.equal(teacher(view), other.at(48)(view))
+
+
+def test_another_number_of_outputs_is_refused(make_net: MakeNet, tmp_path: Path) -> None:
+    save(make_switchable(create_model("test_efficientnet", num_classes=4), (48, 32)), tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="has 4 outputs; 3 are needed"):
+        create_teacher(str(tmp_path / "other.safetensors"), make_net(), CPU)
+
+
+def test_without_labels_a_frozen_native_path_teaches_itself(net: SwitchableModel) -> None:
+    views, target = [torch.randn(4, 3, r, r) for r in net.resolutions], torch.zeros(4, dtype=torch.int64)
+    frozen = Objective(net, FinetuneConfig(train="bn", labels="none")).train()
+    told = frozen(views, target)
+    outside = Objective(net, FinetuneConfig(train="bn", labels="none"), teacher=create_teacher(None, net, CPU)).train()
+    torch.testing.assert_close(outside(views, target).total, told.total)
+    assert told.classification == told.ensemble == 0
+    told.total.backward()
+    assert net.alpha.grad is None
+    assert {name.split(".at.")[-1].split(".")[0] for name, p in net.named_parameters() if p.grad is not None} == {
+        "24",
+        "16",
+    }
