@@ -96,10 +96,14 @@ def test_a_process_that_starts_meanwhile_has_ctrl_c_blocked() -> None:
 
 
 def test_a_schedulers_request_is_taken_like_ctrl_c() -> None:
+    def work() -> None:
+        with postponed_interrupts() as interrupts:
+            passed.append(interrupts.came)
+            signal.raise_signal(signal.SIGTERM)
+            passed.append(interrupts.came)
+
     passed: list[bool] = []
-    with pytest.raises(KeyboardInterrupt), postponed_interrupts() as interrupts:
-        passed.append(interrupts.came)
-        signal.raise_signal(signal.SIGTERM)
-        passed.append(interrupts.came)
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert passed == [False, True]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
