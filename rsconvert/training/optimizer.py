@@ -1,41 +1,102 @@
 """Optimizer with its schedule, both of timm; alpha has a rate of its own."""
 
-from typing import Any
+import math
+from typing import Any, cast
 
 import torch
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
+from torch import Tensor, nn
 
+from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
+from rsconvert.zoo import classifier_keys
 
 __all__ = ["create_optimizer", "create_schedule", "parameter_groups"]
 
+# Where torch steps all parameters in one kernel; it leaves that to the caller.
+_FUSED = ("cpu", "cuda")
+# timm's parameters per layer for a model that tells no order.
+_DOZEN = 12
+
 
 def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[str, Any]]:
-    """Split the trainable parameters: matrices decay, vectors (BatchNorm, biases) do not unless asked, alpha apart."""
-    others = [p for p in net.parameters() if p is not net.alpha]
-    decay = config.weight_decay if config.decay_all else 0.0
+    """Split the trainable parameters: matrices decay, vectors (BatchNorm, biases) do not unless asked, alpha apart.
+
+    Layers have a group each if their rates differ; the first group has the largest ``lr_scale``, a factor of the rate
+    that timm's schedule applies.
+
+    Raises:
+        ConfigError: ``layer_decay`` has no effect, for the network is one layer.
+    """
+    scales = {} if config.layer_decay is None else _scales(net, config.layer_decay)
+    split: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        if parameter is not net.alpha and parameter.requires_grad:
+            split.setdefault((scales.get(parameter, 1.0), parameter.ndim > 1), []).append(parameter)
+    spared = config.weight_decay if config.decay_all else 0.0
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in others if p.ndim <= 1], "weight_decay": decay},
-        {"params": [net.alpha], "weight_decay": decay, "lr": config.alpha_lr},
+        {"params": split[scale, decays], "weight_decay": config.weight_decay if decays else spared, "lr_scale": scale}
+        for scale, decays in sorted(split, reverse=True)
     ]
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
-    return [group for group in groups if group["params"]]
+    if net.alpha.requires_grad:
+        groups.append({"params": [net.alpha], "weight_decay": spared, "lr": config.alpha_lr})
+    return groups
 
 
-def create_optimizer(net: SwitchableModel, config: FinetuneConfig) -> torch.optim.Optimizer:
-    """Return timm's optimizer over the trainable parameters of a network."""
+def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes: int = 1) -> torch.optim.Optimizer:
+    """Return timm's optimizer over the trainable parameters of a network.
+
+    Args:
+        processes: how many train together, for the rate that follows from the images per step.
+    """
     name = {"sgd": "nesterov"}.get(config.optimizer, config.optimizer)
     arguments: dict[str, Any] = (
         {"betas": (config.momentum, 0.999)} if name == "adamw" else {"momentum": config.momentum}
     )
-    lr = config.peak_lr(len(net.resolutions))
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(parameter_groups(net, config), opt=name, lr=lr, **arguments)
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        parameter_groups(net, config),
+        opt=name,
+        lr=config.peak_lr(len(net.resolutions), processes),
+        fused=net.alpha.device.type in _FUSED or None,
+        **arguments,
+    )
+    optimizer.register_load_state_dict_post_hook(_lay_out)
     return optimizer
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give loaded states their parameters' strides: a fused step on a CPU reads memory in order, whatever they are."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _scales(net: SwitchableModel, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of each parameter's rate; a set of any resolution has its layer's."""
+    layers = _layers(net.at(net.native))
+    last = max(layers.values())
+    if last == 0:
+        raise ConfigError(
+            "layer_decay has no effect, for the network's parameters are all in one layer; a network of several is "
+            "needed. Leave it out."
+        )
+    named = (pair for resolution in net.resolutions for pair in net.at(resolution).named_parameters())
+    return {parameter: layer_decay ** (last - layers.get(name, last)) for name, parameter in named}
+
+
+def _layers(model: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter by timm's grouping; without one, of each dozen, with the classifier last."""
+    if hasattr(model, "group_matcher"):
+        layers: dict[str, int] = group_parameters(model, cast(Any, model).group_matcher(coarse=False), reverse=True)
+        return layers
+    head = classifier_keys(model)
+    trunk = [name for name, _ in model.named_parameters() if name not in head]
+    return {name: i // _DOZEN for i, name in enumerate(trunk)} | dict.fromkeys(head, math.ceil(len(trunk) / _DOZEN))
 
 
 def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, steps_per_epoch: int) -> Scheduler:
