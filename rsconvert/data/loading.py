@@ -171,6 +171,8 @@ def training_loader(
     crop: Crop = "shared",
     flip: Flip = "shared",
     interpolation: str = "bilinear",
+    color_jitter: float | None = None,
+    rand_augment: str | None = None,
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -193,6 +195,8 @@ def training_loader(
         crop=crop,
         flip=flip,
         interpolation=interpolation,
+        color_jitter=color_jitter,
+        rand_augment=rand_augment,
     )
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (batch_size if drop_last else 1):
