@@ -5,6 +5,7 @@ workers, and an epoch can be had again. A sampler puts the epoch into each key, 
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from random import Random
@@ -32,6 +33,8 @@ __all__ = [
 Key = tuple[int, int]  # epoch, index
 Sample = tuple[list[Tensor], int]
 Batch = tuple[list[Tensor], Tensor]
+
+_SECONDS_TO_DIE = 2
 
 
 class TrainingViews(Dataset[Sample | DataError]):
@@ -106,6 +109,7 @@ class ViewLoader:
 
     Raises:
         DataError: while iterating, when a sample can't be read.
+        RuntimeError: a worker process died; torch may raise it anywhere in the main thread.
     """
 
     def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
@@ -115,7 +119,7 @@ class ViewLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._started():
+        for batch in self._received():
             if isinstance(batch, DataError):
                 # Not the object itself: this frame would hold it, it would hold this frame, and a loader freed with
                 # such a cycle waits five seconds for its workers.
@@ -124,13 +128,26 @@ class ViewLoader:
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets
 
+    def _received(self) -> Iterator[Any]:
+        try:
+            yield from self._started()
+        except (ConnectionError, EOFError) as error:
+            # A worker was killed while it handed over a batch. Its sockets close before the process has ended; when it
+            # has, torch says so itself, by raising out of a signal handler here.
+            time.sleep(_SECONDS_TO_DIE)
+            raise RuntimeError("DataLoader worker (pid unknown) exited unexpectedly") from error
+
     def _started(self) -> Iterator[Any]:
         with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
             return iter(self._batches)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
-        self._batches._iterator = None
+        iterator, self._batches._iterator = self._batches._iterator, None
+        # Freed, it would end them too; but the traceback of an error may hold it.
+        end = getattr(iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the order and the randomness of the next iteration; evaluation has neither.
@@ -154,6 +171,8 @@ def training_loader(
     crop: Crop = "shared",
     flip: Flip = "shared",
     interpolation: str = "bilinear",
+    color_jitter: float | None = None,
+    rand_augment: str | None = None,
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -176,6 +195,8 @@ def training_loader(
         crop=crop,
         flip=flip,
         interpolation=interpolation,
+        color_jitter=color_jitter,
+        rand_augment=rand_augment,
     )
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (batch_size if drop_last else 1):

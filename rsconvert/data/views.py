@@ -9,6 +9,7 @@ network.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Literal, TypeVar, get_args
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsconvert.data.augmentation import augment
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.errors import ConfigError, ResolutionError
 
@@ -77,13 +79,16 @@ def training_views(
     crop: Crop = "shared",
     flip: Flip = "shared",
     interpolation: str = "bilinear",
+    color_jitter: float | None = None,
+    rand_augment: str | None = None,
 ) -> list[Tensor]:
     """Return one random view (3, r, r) per resolution, all cut out of ``image`` alike (the paper's Sec. 3).
 
     A crop's share of the image is uniform in ``crop_area``, its width over height log-uniform in ``crop_aspect``; a
     view is mirrored with probability 1/2. "shared" draws once for all views, "per-view" once for each. Crops are drawn
     before flips, so that one seed gives the same crops whatever ``flip`` is. An encoded image is decoded at a fraction
-    of its size where its crops are far larger than the views.
+    of its size where its crops are far larger than the views. ``color_jitter`` and ``rand_augment`` are drawn last and
+    once for all views, see `augment`.
 
     Raises:
         DataError: the encoded image is damaged.
@@ -102,6 +107,9 @@ def training_views(
         boxes = [_reduced(box, (height, width), image.shape[-2:]) for box in boxes]
     crops = list(zip(boxes, flips, strict=True))
     pixels = {crop: _pixels(image, *crop) for crop in dict.fromkeys(crops)}
+    if color_jitter is not None or rand_augment is not None:
+        change = partial(augment, seed=rng.getrandbits(63), color_jitter=color_jitter, rand_augment=rand_augment)
+        pixels = {crop: change(cut) for crop, cut in pixels.items()}
     return [_shrink(pixels[crop], r, interpolation) for crop, r in zip(crops, resolutions, strict=True)]
 
 

@@ -17,6 +17,7 @@ from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.loading import (
     EpochSampler,
     TrainingViews,
+    ViewLoader,
     _start_worker,
     evaluation_loader,
     training_loader,
@@ -260,3 +261,17 @@ class _WorkerFacts(torch.utils.data.Dataset):
 def test_a_worker_has_one_thread_and_leaves_ctrl_c_to_the_main_process():
     facts = next(iter(DataLoader(_WorkerFacts(), num_workers=1, batch_size=None, worker_init_fn=_start_worker)))
     assert tuple(facts) == (1, True)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("reset by peer"), EOFError()])
+def test_a_connection_that_breaks_is_the_death_of_a_worker(samples, error, monkeypatch):
+    """Which it is, in the moment before torch sees the process gone."""
+
+    class Breaking:
+        def __iter__(self):
+            raise error
+
+    monkeypatch.setattr("rsconvert.data.loading._SECONDS_TO_DIE", 0)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid unknown\) exited") as caught:
+        list(ViewLoader(Breaking()))
+    assert caught.value.__cause__ is error
