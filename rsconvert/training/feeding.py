@@ -52,6 +52,8 @@ class Feed:
             crop_aspect=(config.crop_aspect[0], config.crop_aspect[1]),
             crop=config.crop,
             flip=config.flip,
+            color_jitter=config.color_jitter,
+            rand_augment=config.rand_augment,
             interpolation=net.source.preprocessing.interpolation,
             pin_memory=processes.device.type == "cuda",
             rank=processes.rank,

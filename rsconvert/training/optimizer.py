@@ -8,7 +8,7 @@ from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.scheduler.scheduler_factory import create_scheduler_v2
-from torch import Tensor, nn
+from torch import nn
 
 from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
@@ -64,16 +64,7 @@ def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes:
         fused=net.alpha.device.type in _FUSED or None,
         **arguments,
     )
-    optimizer.register_load_state_dict_post_hook(_lay_out)
     return optimizer
-
-
-def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give loaded states their parameters' strides: a fused step on a CPU reads memory in order, whatever they are."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _scales(net: SwitchableModel, layer_decay: float) -> dict[nn.Parameter, float]:

@@ -73,7 +73,7 @@ def _places(optimizer: torch.optim.Optimizer) -> list[tuple[int, int, nn.Paramet
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    # Vectorized and strided kernels may round differently, so the strides are part of the state.
+    # A fused step on a CPU reads memory in order, whatever the strides are.
     if value.shape != parameter.shape:
         return value.to(parameter.device) if value.ndim else value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -47,7 +47,7 @@ class Stepper:
         self.forward: Any = (
             DistributedDataParallel(self.objective, broadcast_buffers=False) if distributed else self.objective
         )
-        self.optimizer = create_optimizer(net, config)
+        self.optimizer = create_optimizer(net, config, processes=processes.world_size)
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
         self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
