@@ -8,11 +8,6 @@ gradient at the logits have a closed form. With T the teachers of the mode, q_s 
 
 One softmax per resolution is enough, and a distillation of equal predictions is an exact zero, not a difference of
 two large entropies.
-
->>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]])
->>> loss = mred_loss(views, torch.tensor([0]), torch.zeros(2), "largest")
->>> [round(part.item(), 4) for part in loss]
-[1.4612, 0.8201, 0.3133, 0.3278]
 """
 
 import functools
@@ -23,15 +18,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rsconvert.errors import ConfigError
+from rsconvert.training.mred_inputs import MODES, check_inputs
 
 __all__ = ["MODES", "MREDLoss", "mred_loss"]
 
-MODES = ("full", "vanilla", "top-down", "largest", "none")
-
 
 class MREDLoss(NamedTuple):
-    """The loss and its three parts, scalars; ``total`` is their sum (Eq. 9)."""
+    """The loss and its three parts, scalars; ``total`` is their sum (Eq. 9).
+
+    >>> views = torch.tensor([[[2.0, 0.0]], [[0.0, 0.0]]])
+    >>> loss = mred_loss(views, torch.tensor([0]), torch.zeros(2), "largest")
+    >>> [round(part.item(), 4) for part in loss]
+    [1.4612, 0.8201, 0.3133, 0.3278]
+    """
 
     total: Tensor
     classification: Tensor
@@ -59,35 +58,34 @@ def mred_loss(
     - distillation: ``full`` 2/(S+1) · Σ_{0<=t<s<=S} KL(p_t ‖ p_s), Eq. 10; ``vanilla`` Σ_s KL(p_0 ‖ p_s), Eq. 8;
       ``top-down`` is ``full`` without t = 0, same factor; ``largest`` Σ_{s>1} KL(p_1 ‖ p_s); ``none`` 0.
 
-    Teachers are detached: logits learn from classification and distillation, alpha from the ensemble term alone, which
-    the total holds in every mode. Each is a mean over the samples, for dense logits over all positions whose target
-    is not ``ignore_index``; without any the loss is nan, as torch's is. Half-precision logits are promoted to float32.
+    Teachers are detached: logits learn from classification and distillation, alpha from the ensemble term alone.
+    The total holds the ensemble term in every mode, so ``none`` trains the network exactly as parallel training does
+    and still learns the importance scores.
+
+    A teacher's logits give p_0 in the ensemble's place, and with them a single resolution has something to learn as
+    well. Without labels the first two terms are exact zeros, and so is the gradient of alpha.
+
+    Each term is a mean over the samples, for dense logits over all positions whose target is not ``ignore_index``;
+    without any the loss is nan, as torch's is. Probability targets ignore no position and get no gradient.
+    Half-precision logits are promoted to float32, float64 is kept, autocast is off inside.
 
     Args:
         logits: S tensors (N, C), or dense (N, C, H, W), from the largest to the smallest resolution; or one stack.
-        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape; with None, and a teacher, the
-            first two terms and the gradient of alpha are exact zeros.
+        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape, or None beside a teacher.
         alpha: the scores before softmax, (S,).
-        teacher: logits of one view's shape that give p_0 in the ensemble's place, for ``full`` and ``vanilla``.
+        teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
-        ConfigError: a value is unknown or out of range, a shape or dtype does not fit, an argument has no effect.
+        ConfigError: a value is unknown or out of range, a shape or dtype does not fit, or an argument has no effect.
     """
     views = list(logits)
-    _check_logits(views)
-    _check_settings(views, alpha, mode, label_smoothing, class_weights)
-    _check_teacher(teacher, views[0].shape, mode)
-    if target is None:
-        _check_unlabelled(teacher, label_smoothing, class_weights)
-    else:
-        _check_target(target, views[0].shape)
+    check_inputs(views, target, alpha, mode, teacher, label_smoothing, class_weights)
     with torch.autocast(views[0].device.type, enabled=False):
         views = _promoted(views)
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
-        scores = alpha.to(views[0].dtype).softmax(0)
         outside = None if teacher is None else teacher.detach().to(views[0])
-        teachers, factor = _teachers(mode, len(views), teacher is not None)
-        parts = _ClosedForm.apply(teachers, factor, labels, share, scores, outside, *views)
+        teaching = _teachers(mode, len(views), teacher is not None)
+        parts = _ClosedForm.apply(*teaching, labels, share, alpha.to(views[0].dtype).softmax(0), outside, *views)
     return MREDLoss(parts[0] + parts[1] + parts[2], *parts)
 
 
@@ -221,74 +219,3 @@ def _along_classes(weights: Tensor, like: Tensor) -> Tensor:
 def _promoted(logits: Sequence[Tensor]) -> list[Tensor]:
     dtype = functools.reduce(torch.promote_types, (z.dtype for z in logits), torch.float32)
     return [z.to(dtype) for z in logits]
-
-
-def _check_logits(logits: Sequence[Tensor]) -> None:
-    shapes = [tuple(z.shape) for z in logits]
-    if not shapes:
-        raise ConfigError("logits is empty; one tensor per resolution is needed. Pass at least one.")
-    if len(set(shapes)) > 1:
-        raise ConfigError(
-            f"logits have the shapes {shapes}; all resolutions need one shape. Give all the same classes."
-        )
-    if len(shapes[0]) not in (2, 4) or 0 in shapes[0]:
-        raise ConfigError(
-            f"logits have the shape {shapes[0]}; (N, C) and (N, C, H, W), not empty, are accepted. "
-            "Pass one such tensor per resolution, as a list or stacked."
-        )
-    if not all(z.is_floating_point() for z in logits):
-        raise ConfigError(f"logits have the dtypes {[z.dtype for z in logits]}; floats are accepted. Convert them.")
-
-
-def _check_settings(
-    logits: Sequence[Tensor], alpha: Tensor, mode: str, label_smoothing: float, class_weights: Tensor | None
-) -> None:
-    students, classes = len(logits), logits[0].shape[1]
-    if mode not in MODES:
-        raise ConfigError(f"mode is {mode!r}; {', '.join(MODES)} are accepted. Choose one of them.")
-    if not 0 <= label_smoothing <= 1:
-        raise ConfigError(f"label_smoothing is {label_smoothing}; 0 to 1 is accepted. Choose a share such as 0.1.")
-    if alpha.shape != (students,) or not alpha.is_floating_point():
-        raise ConfigError(
-            f"alpha is {_described(alpha)}; {students} logits need floats of shape ({students},). "
-            "Give one score per resolution."
-        )
-    if class_weights is not None and (class_weights.shape != (classes,) or not class_weights.is_floating_point()):
-        raise ConfigError(
-            f"class_weights is {_described(class_weights)}; {classes} classes need floats of shape ({classes},). "
-            "Give one weight per class."
-        )
-
-
-def _check_unlabelled(teacher: Tensor | None, label_smoothing: float, class_weights: Tensor | None) -> None:
-    if teacher is None or label_smoothing or class_weights is not None:
-        raise ConfigError(
-            "target is None; without labels a teacher is needed, and label_smoothing and class_weights have no effect. "
-            "Pass labels, or the teacher's logits alone."
-        )
-
-
-def _check_target(target: Tensor, shape: torch.Size) -> None:
-    indices, is_float = (shape[0], *shape[2:]), target.is_floating_point()
-    wrong_dtype = target.is_complex() or target.dtype == torch.bool
-    if wrong_dtype or target.shape != (shape if is_float else indices):
-        raise ConfigError(
-            f"target is {_described(target)}; integer classes of shape {indices} or float probabilities of shape "
-            f"{tuple(shape)} are accepted. Give one label per sample or position."
-        )
-
-
-def _check_teacher(teacher: Tensor | None, shape: torch.Size, mode: str) -> None:
-    if teacher is None:
-        return
-    if mode not in ("full", "vanilla"):
-        raise ConfigError(f"teacher has no effect in mode {mode}; full and vanilla take one. Leave it out.")
-    if teacher.shape != shape or not teacher.is_floating_point():
-        raise ConfigError(
-            f"teacher is {_described(teacher)}; float logits of shape {tuple(shape)} are accepted, as of one view. "
-            "Give it the same classes."
-        )
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"
