@@ -5,7 +5,8 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,12 +49,25 @@ def _changes(color_jitter: float | None, rand_augment: str | None) -> list[Calla
                 f"rand_augment is {rand_augment!r}; rand and sections of timm's RandAugment are accepted (m9, n2, "
                 "p0.5, mstd0.5, mmax10, inc1, tweights), such as rand-m9-mstd0.5-inc1. Correct it."
             )
-        changes.append(rand_augment_transform(rand_augment, {}))
+        changes.append(_rand_augment(rand_augment))
     if color_jitter is not None:
         if not 0 < color_jitter < math.inf:
             raise ConfigError(f"color_jitter is {color_jitter}; a number above 0 is accepted, or None. Change it.")
         changes.append(ColorJitter(color_jitter, color_jitter, color_jitter))
     return changes
+
+
+def _rand_augment(config: str) -> Callable[[Image.Image], Image.Image]:
+    transform: Any = rand_augment_transform(config, {})
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            # At one end of its magnitudes timm asks for 0 bits, which Pillow refuses.
+            operation.level_fn = partial(_at_least_one_bit, operation.level_fn)
+    return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+def _at_least_one_bit(bits: Callable[..., tuple[int]], *magnitude: Any) -> tuple[int]:
+    return (max(1, *bits(*magnitude)),)
 
 
 @contextmanager

@@ -120,6 +120,14 @@ def test_timms_sections_are_accepted(config):
     augment(PIXELS, 0, color_jitter=None, rand_augment=config)
 
 
+@pytest.mark.parametrize("inc", ["", "-inc1", "-tweights"])
+def test_every_operation_works_at_every_magnitude(inc):
+    """Of timm's Posterize, Pillow refuses one end."""
+    for magnitude in (0, 10):
+        for seed in range(15):
+            augment(PIXELS, seed, color_jitter=None, rand_augment=f"rand-m{magnitude}-n9-p1{inc}")
+
+
 @pytest.mark.parametrize(
     "config", ["", "rand-", "rand-m", "rand-mm9", "rand-w0", "rand-n0", "rand-p2", "rand-inc2", "augmix-m5", "randm9"]
 )
