@@ -1,10 +1,14 @@
-"""Times one S-view training step against the S plain steps it stands for, on the CPU or a GPU.
+"""Times one S-view training step against what it stands for, on the CPU or a GPU.
 
     python benchmarks/step.py
-    python benchmarks/step.py --model mobilenetv2_100 --amp bf16 --device cuda --batch 128
+    python benchmarks/step.py --amp bf16 --reference float32
+    python benchmarks/step.py --low-memory --reference whole
+    python benchmarks/step.py --model resnet50 --amp bf16 --device cuda --batch 128 --compile default
 
-A plain step is forward, cross entropy, backward and optimizer step of the source model at one resolution, in the
-same precision and memory format. Both sides run by turns on the same views; the figure is the ratio of the medians.
+The reference is S plain steps of the source model, one per resolution, in the same precision and memory format
+(forward, cross entropy, backward, step of timm's own optimizer); or the S-view step itself in float32 and contiguous
+memory; or the S-view step with all views at once. Both sides run by turns on the same views; the figure is the ratio of
+the medians.
 """
 
 import argparse
@@ -17,74 +21,95 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
-from rsconvert.training import Objective
-from rsconvert.training.optimizer import create_optimizer
+from rsconvert.training.distributed import Processes
+from rsconvert.training.stepper import Stepper
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
+Step = Callable[[Sequence[Tensor], Tensor], None]
 
 
 def main() -> None:
+    options = parse_arguments()
+    device = torch.device(options.device)
+    views, target = batch(options.batch, device)
+    steps = [switchable_step(options, device), reference_step(options, device)]
+    whole, reference = by_turns(steps, views, target, options.rounds, device)
+    words = f"{options.amp}, {options.format}, compile {options.compile}" + (", low memory" * options.low_memory)
+    print(f"{options.model}, batch {options.batch}, {words}, {device}, {torch.get_num_threads()} threads")
+    print(f"S-view step {1e3 * whole:.1f} ms, reference ({options.reference}) {1e3 * reference:.1f} ms")
+    print(f"{options.batch / whole:.1f} images/s")
+    print(f"ratio {whole / reference:.3f}")
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--model", default="resnet18", help="a timm name")
     parser.add_argument("--batch", type=int, default=16, help="images per step (16)")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each kind (7)")
     parser.add_argument("--amp", choices=["off", "bf16"], default="off")
+    parser.add_argument("--format", choices=["channels_last", "contiguous"], default="channels_last")
+    parser.add_argument("--compile", default="off", help="torch.compile's mode (off)")
+    parser.add_argument("--low-memory", action="store_true", help="view by view")
+    parser.add_argument("--reference", choices=["plain", "float32", "whole"], default="plain", help="(plain)")
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    amp = {"off": None, "bf16": torch.bfloat16}[options.amp]
-    views, target = batch(options.batch, device)
-    kinds = [switchable_step(options.model, amp, device), plain_steps(options.model, amp, device)]
-    switchable, plain = by_turns(kinds, views, target, options.rounds, device)
-    threads = torch.get_num_threads()
-    print(f"{options.model}, batch {options.batch}, {options.amp}, {device}, {threads} threads, channels_last")
-    print(f"S-view step {1e3 * switchable:.1f} ms, sum of {len(RESOLUTIONS)} plain steps {1e3 * plain:.1f} ms")
-    print(f"ratio {switchable / plain:.3f}")
-
-
-Step = Callable[[Sequence[Tensor], Tensor], None]
+    return parser.parse_args()
 
 
 def batch(size: int, device: torch.device) -> tuple[list[Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
     views = [torch.randn(size, 3, r, r, generator=generator) for r in RESOLUTIONS]
     target = torch.randint(1000, (size,), generator=generator)
-    return [v.to(device, memory_format=torch.channels_last) for v in views], target.to(device)
+    return [v.to(device) for v in views], target.to(device)
 
 
-def switchable_step(name: str, amp: torch.dtype | None, device: torch.device) -> Step:
-    config = FinetuneConfig(optimizer="momentum", lr=1e-4)
-    net = make_switchable(create_model(name), RESOLUTIONS).to(device)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = Objective(net, config, amp).train()
-    optimizer = create_optimizer(net, config)
+def reference_step(options: argparse.Namespace, device: torch.device) -> Step:
+    if options.reference == "plain":
+        return plain_steps(options, device)
+    changes = {"float32": {"amp": "off", "format": "contiguous"}, "whole": {"low_memory": False}}[options.reference]
+    return switchable_step(argparse.Namespace(**{**vars(options), **changes}), device)
+
+
+def switchable_step(options: argparse.Namespace, device: torch.device) -> Step:
+    amp, layout = in_words(options)
+    config = FinetuneConfig(optimizer="momentum", lr=1e-4, low_memory=options.low_memory, compile=options.compile)
+    net = make_switchable(create_model(options.model), RESOLUTIONS)
+    net.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    stepper = Stepper(net, config, 1000, amp, Processes(0, 1, device))
+    stepper.objective.train()
 
     def step(views: Sequence[Tensor], target: Tensor) -> None:
-        optimizer.zero_grad()
-        objective(views, target).total.backward()
-        optimizer.step()
+        stepper.add([view.contiguous(memory_format=layout) for view in views], target, last=True)
+        stepper.step(1)
 
     return step
 
 
-def plain_steps(name: str, amp: torch.dtype | None, device: torch.device) -> Step:
-    model: nn.Module = create_model(name).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+def plain_steps(options: argparse.Namespace, device: torch.device) -> Step:
+    amp, layout = in_words(options)
+    model: nn.Module = create_model(options.model).to(device=device, memory_format=layout).train()  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(model, opt="momentum", lr=1e-4)
+    run = model if options.compile == "off" else torch.compile(model, dynamic=False, mode=options.compile)
 
     def step(views: Sequence[Tensor], target: Tensor) -> None:
         for view in views:
             optimizer.zero_grad()
             with torch.autocast(device.type, amp) if amp else nullcontext():
-                logits = model(view)
+                logits = run(view.contiguous(memory_format=layout))
             F.cross_entropy(logits.float(), target).backward()
             optimizer.step()
 
     return step
+
+
+def in_words(options: argparse.Namespace) -> tuple[torch.dtype | None, torch.memory_format]:
+    amp = {"off": None, "bf16": torch.bfloat16}[options.amp]
+    return amp, {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}[options.format]
 
 
 def by_turns(steps: list[Step], views: list[Tensor], target: Tensor, rounds: int, device: torch.device) -> list[float]:
