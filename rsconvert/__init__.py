@@ -2,7 +2,7 @@
 
 A map of the package, in the order in which it is used:
 
-    name → create_model → make_switchable → SwitchableModel → finetune → save
+    name → create_model → make_switchable → SwitchableModel → calibrate | finetune → save
     load → SwitchableModel → at(r): a plain nn.Module → evaluate | export
 
     data/        one crop of an image → S views
@@ -11,7 +11,7 @@ A map of the package, in the order in which it is used:
     models/      what the conversion does to each model of the libraries
     checkpoint   the one switchable file
     evaluation/  accuracy and cost at each resolution
-    training/    the loss and the loop
+    training/    the loss and the loop; statistics without labels
     export/      plain files for timm and torchvision
     demo, cli    the commands
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_timm, export_torchvision
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
-    from rsconvert.training import FinetuneConfig, finetune, mred_loss
+    from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "SwitchableModel",
     "TrainingError",
     "UnsupportedModelError",
+    "calibrate",
     "create_model",
     "evaluate",
     "export_timm",
@@ -69,7 +70,7 @@ _HOMES = {
     "evaluation": ("evaluate",),
     "export": ("export_timm", "export_torchvision"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
-    "training": ("FinetuneConfig", "finetune", "mred_loss"),
+    "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),
 }
 

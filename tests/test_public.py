@@ -61,7 +61,9 @@ def test_importing_the_package_leaves_torch_alone() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-@pytest.mark.parametrize("command", [[], ["wrap"], ["finetune"], ["evaluate"], ["export"], ["inspect"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["wrap"], ["calibrate"], ["finetune"], ["evaluate"], ["export"], ["inspect"], ["demo"]]
+)
 def test_help_answers_without_torch(command: list[str]) -> None:
     done = python("-X", "importtime", "-m", "rsconvert", *command, "--help")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

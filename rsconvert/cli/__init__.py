@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rsconvert import __version__
+from rsconvert.cli.calibrate import calibrate
 from rsconvert.cli.files import export, inspect, wrap
 from rsconvert.cli.images import demo, evaluate, finetune
 from rsconvert.cli.models import models
@@ -45,5 +46,5 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-for _command in (wrap, finetune, evaluate, export, inspect, models, demo):
+for _command in (wrap, calibrate, finetune, evaluate, export, inspect, models, demo):
     main.add_command(_command)

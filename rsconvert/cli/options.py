@@ -14,6 +14,7 @@ __all__ = [
     "class_map_option",
     "compute_options",
     "data_option",
+    "device_option",
     "file_name",
     "floats",
     "force_option",
@@ -24,6 +25,7 @@ __all__ = [
     "options",
     "refuse_existing",
     "strings",
+    "workers_option",
 ]
 
 
@@ -52,14 +54,16 @@ class_map_option = click.option(
     metavar="FILE",
     help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
 )
+workers_option = click.option("--workers", type=int, help="Processes that read images; 2.")
+device_option = click.option("--device", help="Such as cpu or cuda; the default is a GPU if there is one.")
 compute_options = options(
     click.option(
         "--amp",
         type=click.Choice(["bf16", "fp16", "off"]),
         help="Mixed precision; the default is bf16 on a GPU, off on a CPU.",
     ),
-    click.option("--workers", type=int, help="Processes that read images; 2."),
-    click.option("--device", help="Such as cpu or cuda; the default is a GPU if there is one."),
+    workers_option,
+    device_option,
 )
 
 

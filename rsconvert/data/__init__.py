@@ -11,7 +11,7 @@ from rsconvert.data.loading import (
     evaluation_loader,
     training_loader,
 )
-from rsconvert.data.sets import Samples, Split, open_split, open_train_val
+from rsconvert.data.sets import Samples, Split, open_images, open_split, open_train_val
 from rsconvert.data.views import (
     PAPER_PREPROCESSING,
     Crop,
@@ -42,6 +42,7 @@ __all__ = [
     "evaluation_views",
     "from_pillow",
     "normalize",
+    "open_images",
     "open_split",
     "open_train_val",
     "postponed_interrupts",

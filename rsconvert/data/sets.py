@@ -18,11 +18,12 @@ from PIL import Image
 from timm.data.dataset_factory import create_dataset
 from timm.utils.misc import natural_key
 from torch import Tensor
+from torch.utils.data import Subset
 
 from rsconvert.data.views import decode, from_pillow
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["Samples", "Split", "open_split", "open_train_val"]
+__all__ = ["Samples", "Split", "open_images", "open_split", "open_train_val"]
 
 Split = Literal["train", "val"]
 
@@ -57,6 +58,10 @@ class Samples:
     def name(self, index: int) -> str:
         """Return the file of a sample, or the set's name with the index."""
         return self._names[index] if self._names is not None else f"{self._label}[{index}]"
+
+    def subset(self, indices: Sequence[int]) -> "Samples":
+        """Return the samples of these indices, in their order."""
+        return Samples(Subset(self._source, indices), self._label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """Return an image, uint8 RGB of shape (3, H, W), and its target.
@@ -101,6 +106,20 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
     if root is not None:
         raise ConfigError(f"data_root is {root}, which has no effect on the folder {data}. Leave it out.")
     return _open_folder(Path(data), split)
+
+
+def open_images(data: str, *, root: str | None = None) -> Samples:
+    """Open images whose labels don't matter: those below a folder, or below its ``train/``, or a timm string's train.
+
+    Raises:
+        DataError, ConfigError: as `open_split`.
+    """
+    folder = Path(data)
+    if not folder.is_dir() or root is not None:
+        return open_split(data, "train", root=root)
+    base = folder / "train" if (folder / "train").is_dir() else folder
+    paths = sorted(_images_below(base), key=natural_key)
+    return Samples(_Files(paths, [0] * len(paths)), str(base), None, paths)
 
 
 def open_train_val(data: str, *, root: str | None = None) -> tuple[Samples, Samples]:

@@ -1,6 +1,7 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
 from rsconvert.evaluation import choose_device, choose_precision
+from rsconvert.training.calibrate import CalibrationReport, calibrate
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 from rsconvert.training.mred import MODES, MREDLoss, mred_loss
@@ -10,10 +11,12 @@ from rsconvert.training.recipes import RECIPES, build_config
 __all__ = [
     "MODES",
     "RECIPES",
+    "CalibrationReport",
     "FinetuneConfig",
     "MREDLoss",
     "Objective",
     "build_config",
+    "calibrate",
     "choose_device",
     "choose_precision",
     "finetune",

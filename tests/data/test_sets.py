@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsconvert.data.sets import Samples, open_split, open_train_val
+from rsconvert.data.sets import Samples, open_images, open_split, open_train_val
 from rsconvert.errors import ConfigError, DataError
 
 
@@ -223,3 +223,40 @@ def test_without_class_names_any_count_is_a_target():
     assert samples.read(0)[1] == 1000
     with pytest.raises(DataError, match="an integer from 0 upwards"):
         samples.read(1)
+
+
+def test_images_need_no_classes(tmp_path):
+    for name, grey in (("2.png", 2), ("10.png", 10), ("deep/er/1.png", 1)):
+        write_image(tmp_path / name, grey)
+    (tmp_path / "notes.txt").write_text("a word")
+    samples = open_images(str(tmp_path))
+    assert samples.classes is None
+    assert contents(samples) == [(2, 0), (10, 0), (1, 0)]
+    assert len(open_images(str(tmp_path / "deep"))) == 1
+
+
+def test_images_are_those_of_train_if_there_is_one(folder):
+    write_image(folder / "cover.png")
+    samples = open_images(str(folder))
+    assert [grey for grey, _ in contents(samples)] == [92, 93, 102, 103]
+    assert samples.name(0) == str(folder / "train" / "9" / "2.png")
+
+
+def test_images_that_are_not_there_are_refused(folder):
+    with pytest.raises(DataError, match="does not exist"):
+        open_images(str(folder / "nowhere"))
+    with pytest.raises(DataError, match="can only be read in order"):
+        open_images("wds/x")
+    with pytest.raises(ConfigError, match="data_root"):
+        open_images(str(folder), root="elsewhere")
+
+
+def test_a_subset_keeps_names_classes_and_its_own_order(folder):
+    train = open_split(str(folder), "train")
+    some = train.subset([3, 0])
+    assert contents(some) == [(103, 1), (92, 0)]
+    assert some.classes == train.classes
+    assert [some.name(i) for i in range(2)] == [train.name(3), train.name(0)]
+    (folder / "train" / "9" / "2.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"9.2\.png"):
+        some.read(1)
