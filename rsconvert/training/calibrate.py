@@ -85,16 +85,12 @@ def calibrate(
     Args:
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
         resolutions: trained ones; None takes all but the native one, whose statistics are those of its training.
-        images: how many to draw at random; all, if there are fewer.
+        images: how many to draw at random, by ``seed``; all, if there are fewer.
         form: ``population``; or ``momentum``: each BatchNorm's own running average, from its present values on.
         batch_size: the largest number of images in a batch; batches are made nearly equal.
         device: where to compute, and where the network stays; None keeps it where it is.
-        seed: of the drawing.
-        data_root: where a timm data-set string finds its files.
-        progress: show a bar on stderr.
     Raises:
-        ConfigError: a setting is unusable.
-        ResolutionError: a resolution has no BN set of its own.
+        ConfigError, ResolutionError: a setting is unusable; a resolution has no BN set of its own.
         DataError: there are no images, one can't be read, or the network does not take three colours.
         UnsupportedModelError: the network does not run on images, or no BatchNorm keeps statistics.
         TrainingError: a statistic is not finite, or can't be had; memory ran out. The network is as it was.
@@ -104,20 +100,14 @@ def calibrate(
     check_colours(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     chosen = _drawn(samples, images, seed)
-    # The last of several batches would else be small, and its statistics, by which it is normalized, poor.
-    size = -(-len(chosen) // -(-len(chosen) // batch_size))
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         if device is not None:
             net.to(choose_device(str(device)))
+        watched = {r: _watched(net.at(r), form) for r in asked}
+        size = _even(len(chosen), batch_size)
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
-            watched = {r: _watched(net.at(r), form) for r in asked}
             _run(net, watched, loader, progress, check)
-    values = {r: _values(found, r) for r, found in watched.items()}
-    for found in values.values():
-        for bn, mean, variance in found:
-            bn.running_mean.copy_(mean)
-            bn.running_var.copy_(variance)
-    return CalibrationReport(len(chosen), form, {r: len(found) for r, found in values.items()}, _left(net, watched))
+    return CalibrationReport(len(chosen), form, _write(watched), _left(net, watched))
 
 
 def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
@@ -152,6 +142,12 @@ def _drawn(samples: Samples, images: int, seed: int) -> Samples:
         raise DataError("the data holds no images; statistics need at least one. Add images.")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return samples.subset(order[:images].tolist())
+
+
+def _even(images: int, batch_size: int) -> int:
+    """Return the size of nearly equal batches: a small last one would be normalized by poor statistics."""
+    batches = -(-images // batch_size)
+    return -(-images // batches)
 
 
 def _watched(path: nn.Module, form: str) -> _Watched:
@@ -196,8 +192,18 @@ def _forward(path: nn.Module, image: Tensor, resolution: int) -> None:
         ) from error
 
 
+def _write(watched: Mapping[int, _Watched]) -> dict[int, int]:
+    """Write all estimates, or none if one is bad; return how many BatchNorms each resolution has of them."""
+    values = {r: _values(found, r) for r, found in watched.items()}
+    for found in values.values():
+        for bn, mean, variance in found:
+            bn.running_mean.copy_(mean)
+            bn.running_var.copy_(variance)
+    return {r: len(found) for r, found in values.items()}
+
+
 def _values(found: _Watched, resolution: int) -> list[tuple[Any, Tensor, Tensor]]:
-    """Return what each BatchNorm that ran is to have; nothing is written before all is known to be good."""
+    """Return what each BatchNorm that ran is to have."""
     values = []
     for name, (bn, estimator) in found.items():
         if not estimator.batches:
