@@ -109,7 +109,7 @@ def training_views(
     pixels = {crop: _pixels(image, *crop) for crop in dict.fromkeys(crops)}
     if color_jitter is not None or rand_augment is not None:
         change = partial(augment, seed=rng.getrandbits(63), color_jitter=color_jitter, rand_augment=rand_augment)
-        pixels = {crop: change(cut) for crop, cut in pixels.items()}
+        pixels = {crop: _batch(change(cut[0].permute(1, 2, 0))) for crop, cut in pixels.items()}
     return [_shrink(pixels[crop], r, interpolation) for crop, r in zip(crops, resolutions, strict=True)]
 
 
@@ -132,9 +132,9 @@ def evaluation_views(
         raise ConfigError(
             f"crop_pct has {len(shares)} numbers for {len(resolutions)} resolutions; give one, or one per resolution."
         )
-    pixels = _pixels(image, (0, 0, *image.shape[-2:]), False)
+    batch = _pixels(image, (0, 0, *image.shape[-2:]), False)
     return [
-        _central_view(pixels, resolution, int(resolution / share), interpolation)
+        _central_view(batch, resolution, int(resolution / share), interpolation)
         for resolution, share in zip(resolutions, shares, strict=True)
     ]
 
@@ -191,33 +191,36 @@ def _reduced(box: _Box, size: Sequence[int], reduced: Sequence[int]) -> _Box:
 
 
 def _pixels(image: Tensor, box: _Box, mirrored: bool) -> Tensor:
-    """Return the box as a dense (h, w, 3): torch's fast uint8 resize takes nothing else, and the copy is small."""
+    """Return the box as a dense batch of one: torch's fast uint8 resize takes nothing else, and the copy is small."""
     top, left, height, width = box
     pixels = image[:, top : top + height, left : left + width].permute(1, 2, 0)
-    return pixels.flip(1) if mirrored else pixels.contiguous()
+    return _batch(pixels.flip(1) if mirrored else pixels.contiguous())
 
 
-def _shrink(pixels: Tensor, resolution: int, interpolation: str) -> Tensor:
-    # Columns first: torch sums whole rows faster than neighbours in a row, and so leaves fewer rows to the slower pass.
-    height, width, _ = pixels.shape
-    if height > resolution:
-        pixels = _resize(pixels, resolution, width, interpolation).permute(1, 2, 0)
-    return _resize(pixels, resolution, resolution, interpolation)
-
-
-def _resize(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+def _batch(pixels: Tensor) -> Tensor:
     # Adding the batch axis before moving the colours gives the strides by which torch recognizes channels_last.
-    batch = pixels.unsqueeze(0).permute(0, 3, 1, 2)
-    return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)[0]
+    return pixels.unsqueeze(0).permute(0, 3, 1, 2)
 
 
-def _central_view(pixels: Tensor, resolution: int, short_side: int, interpolation: str) -> Tensor:
-    height, width, _ = pixels.shape
+def _shrink(batch: Tensor, resolution: int, interpolation: str) -> Tensor:
+    # Columns first: torch sums whole rows faster than neighbours in a row, and so leaves fewer rows to the slower pass.
+    _, _, height, width = batch.shape
+    if height > resolution:
+        batch = _resize(batch, resolution, width, interpolation)
+    return _resize(batch, resolution, resolution, interpolation)[0]
+
+
+def _resize(batch: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)
+
+
+def _central_view(batch: Tensor, resolution: int, short_side: int, interpolation: str) -> Tensor:
+    _, _, height, width = batch.shape
     scale = short_side / min(height, width)
     h, w = (short_side if side == min(height, width) else int(side * scale) for side in (height, width))
     top, left = round((h - resolution) / 2), round((w - resolution) / 2)
-    resized = _resize(pixels, h, w, interpolation)
-    return resized[:, top : top + resolution, left : left + resolution]
+    resized = _resize(batch, h, w, interpolation)
+    return resized[0, :, top : top + resolution, left : left + resolution]
 
 
 def _three_numbers(name: str, values: object) -> tuple[float, ...]:

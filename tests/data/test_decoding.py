@@ -165,6 +165,24 @@ def test_broken_exif_data_are_ignored():
     assert decode(data, "x").shape == (3, 90, 120)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"icc_profile": bytes(70000)}, {"comment": b"\xff\xc0 no size"}], ids=str
+)
+def test_the_size_of_a_plain_jpeg_is_found_without_pillow(options, monkeypatch):
+    data = encoded(PICTURE, "JPEG", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", None)
+        image = EncodedImage(data, "x")
+        assert image.shape == (3, 90, 120)
+    assert torch.equal(image.decode(), decode(data, "x"))
+
+
+@pytest.mark.parametrize("end", range(0, 700, 7))
+def test_a_jpeg_that_ends_anywhere_is_named(end):
+    with pytest.raises(DataError, match="x can't be decoded"):
+        decode(encoded(PICTURE, "JPEG")[:end], "x")
+
+
 @pytest.mark.parametrize("reduction", [1, 2, 4, 8])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_jpeg_can_be_decoded_at_a_fraction_of_its_size(reduction, mode):
