@@ -122,7 +122,9 @@ def _preview(net: "SwitchableModel", data: str, config: "FinetuneConfig", as_jso
     from rsconvert.training import preview
 
     facts = preview(net, data, config)
-    print_result(facts, as_json, "\n".join(f"{key}: {plain(value)}" for key, value in facts.items()))
+    memory = ", ".join(f"{part} {size / 2**20:.0f}" for part, size in facts["memory"].items())
+    lines = [f"{key}: {plain(value)}" for key, value in facts.items() if key != "memory"]
+    print_result(facts, as_json, "\n".join([*lines, f"memory (MiB): {memory}"]))
 
 
 def _train(

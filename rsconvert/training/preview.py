@@ -11,6 +11,8 @@ from rsconvert.training.distributed import joined_processes
 from rsconvert.training.feeding import Feed
 from rsconvert.training.learning import learning_parameters
 from rsconvert.training.opening import open_for_training
+from rsconvert.training.plan import memory_estimate
+from rsconvert.training.teacher import create_teacher
 
 __all__ = ["preview"]
 
@@ -26,6 +28,8 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
         amp = choose_precision(config.amp, processes.device)
         dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
         batches = len(Feed(net, train, config, processes, dtype, outputs))
+        teacher = create_teacher(net, config, processes.device)
+        taught = None if teacher is None else teacher.model
         learning = learning_parameters(net, config.train, alpha=config.labels == "data")
         return {
             **asdict(config),
@@ -37,5 +41,5 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
             "val_images": len(val),
             "steps": batches // config.grad_accum_steps * config.epochs,
             "learning_parameters": sum(p.numel() for p in learning),
-            "memory": {},
+            "memory": memory_estimate(net.to(processes.device), config, amp=amp, teacher=taught),
         }

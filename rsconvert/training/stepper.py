@@ -38,8 +38,7 @@ class Stepper:
     ) -> None:
         self.net, self.config, self.processes = net, config, processes
         self.steps_per_epoch = batches // config.grad_accum_steps
-        taught = config.teacher is not None or (config.labels == "none" and config.train != "bn")
-        teacher = create_teacher(config.teacher, net, processes.device) if taught else None
+        teacher = create_teacher(net, config, processes.device)
         _set_checkpointing(net, config)
         self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
         distributed = processes.world_size > 1 and not config.low_memory

@@ -7,6 +7,7 @@ from rsconvert.checkpoint import load
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
+from rsconvert.training.config import FinetuneConfig
 from rsconvert.zoo import count_outputs, create_model, is_file_name, source_of
 
 __all__ = ["Teacher", "create_teacher"]
@@ -30,18 +31,26 @@ class Teacher:
         return logits
 
 
-def create_teacher(name: str | None, net: SwitchableModel, device: torch.device) -> Teacher:
-    """Return a teacher by name, or for None the network itself at its native resolution, copied as it is now.
+def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.device) -> Teacher | None:
+    """Return the teacher of a run, if it has one beside its own paths.
 
-    Args:
-        name: a switchable checkpoint, whose native path teaches; or a model as for ``create_model``, with its weights.
+    ``teacher`` names a switchable checkpoint, whose native path teaches, or a model as for ``create_model``, with its
+    weights. Without labels it is the network's native path, copied as it is now; a frozen one teaches itself.
+
     Raises:
         ConfigError: the teacher has another number of outputs.
         UnsupportedModelError, CheckpointError: there is no such model or checkpoint.
     """
     student = net.source.preprocessing
-    if name is None:
+    if config.teacher is not None:
+        model, own = _named(config.teacher, net)
+        return Teacher(model, own, student, device)
+    if config.labels == "none" and config.train != "bn":
         return Teacher(net.extract(net.native), student, student, device)
+    return None
+
+
+def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
     if name.endswith(".safetensors"):
         known = load(name)
         model, source = known.extract(known.native), known.source
@@ -54,4 +63,4 @@ def create_teacher(name: str | None, net: SwitchableModel, device: torch.device)
             f"teacher is {name}, which has {own} outputs; {taught} are needed, those of the network. Choose another."
         )
     dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-    return Teacher(model.to(dtype), source.preprocessing, student, device)
+    return model.to(dtype), source.preprocessing

@@ -157,3 +157,25 @@ def test_the_default_rate_grows_with_the_batch_and_falls_with_the_views() -> Non
 def test_a_config_is_frozen() -> None:
     with pytest.raises(AttributeError):
         FinetuneConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_the_default_rate_counts_all_images_of_a_step() -> None:
+    config = FinetuneConfig(batch_size=16, grad_accum_steps=4)
+    assert config.peak_lr(5, processes=2) == pytest.approx(0.001 * 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"labels": "none", "distill": "none"}, "distill is none"),
+        ({"teacher": "resnet18", "distill": "largest"}, "distill is largest"),
+        ({"labels": "none", "teacher": "resnet18"}, "teacher has no effect with labels none"),
+        ({"labels": "none", "mixup": 0.2}, "mixup has no effect with labels none"),
+        ({"labels": "none", "label_smoothing": 0.1}, "label_smoothing has no effect"),
+        ({"labels": "none", "class_weights": (1.0, 2.0)}, "class_weights has no effect"),
+    ],
+)
+def test_what_has_no_effect_beside_another_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        FinetuneConfig(**settings)
+    assert "\n" not in str(caught.value)

@@ -41,7 +41,8 @@ def test_it_sees_images_as_it_was_trained_on_them() -> None:
 def test_the_network_teaches_as_it_was(net: SwitchableModel) -> None:
     view = torch.randn(2, 3, 32, 32)
     wanted = net.eval().at(32)(view).detach().clone()
-    teacher = create_teacher(None, net.train(), CPU)
+    teacher = create_teacher(net.train(), FinetuneConfig(labels="none"), CPU)
+    assert teacher is not None
     for parameter in net.parameters():
         parameter.data.add_(1)
     assert torch.equal(teacher(view), wanted)
@@ -55,22 +56,29 @@ def test_a_checkpoint_teaches_by_its_native_path(tmp_path: Path) -> None:
 
     other, net = make(48).eval(), make(64)
     save(other, tmp_path / "other.safetensors")
-    teacher = create_teacher(str(tmp_path / "other.safetensors"), net, CPU)
+    teacher = create_teacher(net, FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
+    assert teacher is not None
     view = torch.randn(2, 3, 64, 64)
     assert torch.equal(teacher(view), other.at(48)(view))
+
+
+def test_most_runs_have_none(net: SwitchableModel) -> None:
+    assert create_teacher(net, FinetuneConfig(), CPU) is None
+    assert create_teacher(net, FinetuneConfig(train="bn", labels="none"), CPU) is None
 
 
 def test_another_number_of_outputs_is_refused(make_net: MakeNet, tmp_path: Path) -> None:
     save(make_switchable(create_model("test_efficientnet", num_classes=4), (48, 32)), tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match="has 4 outputs; 3 are needed"):
-        create_teacher(str(tmp_path / "other.safetensors"), make_net(), CPU)
+        create_teacher(make_net(), FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
 
 
 def test_without_labels_a_frozen_native_path_teaches_itself(net: SwitchableModel) -> None:
     views, target = [torch.randn(4, 3, r, r) for r in net.resolutions], torch.zeros(4, dtype=torch.int64)
     frozen = Objective(net, FinetuneConfig(train="bn", labels="none")).train()
     told = frozen(views, target)
-    outside = Objective(net, FinetuneConfig(train="bn", labels="none"), teacher=create_teacher(None, net, CPU)).train()
+    teacher = create_teacher(net, FinetuneConfig(labels="none"), CPU)
+    outside = Objective(net, FinetuneConfig(train="bn", labels="none"), teacher=teacher).train()
     torch.testing.assert_close(outside(views, target).total, told.total)
     assert told.classification == told.ensemble == 0
     told.total.backward()
