@@ -5,14 +5,16 @@ from rsconvert.data.decoding import EncodedImage, decode, from_pillow
 from rsconvert.data.interrupts import Interrupts, blocked_interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     Batch,
-    EpochSampler,
     EvaluationViews,
     TrainingViews,
     ViewLoader,
     evaluation_loader,
     training_loader,
 )
-from rsconvert.data.sets import Samples, Split, open_images, open_split, open_train_val
+from rsconvert.data.samples import Samples
+from rsconvert.data.sampling import EpochSampler
+from rsconvert.data.sets import Split, open_images, open_split, open_train_val
+from rsconvert.data.streams import Stream
 from rsconvert.data.views import (
     PAPER_PREPROCESSING,
     Crop,
@@ -35,6 +37,7 @@ __all__ = [
     "Preprocessing",
     "Samples",
     "Split",
+    "Stream",
     "TrainingViews",
     "ViewLoader",
     "blocked_interrupts",

@@ -13,16 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rsconvert.data.interrupts import blocked_interrupts
-from rsconvert.data.sets import Samples
+from rsconvert.data.samples import Samples
+from rsconvert.data.sampling import EpochSampler, Key
+from rsconvert.data.streams import Stream, StreamViews
 from rsconvert.data.views import Crop, Flip, evaluation_views, training_views
 from rsconvert.errors import ConfigError, DataError
 
 __all__ = [
     "Batch",
-    "EpochSampler",
     "EvaluationViews",
     "TrainingViews",
     "ViewLoader",
@@ -30,7 +31,6 @@ __all__ = [
     "training_loader",
 ]
 
-Key = tuple[int, int]  # epoch, index
 Sample = tuple[list[Tensor], int]
 Batch = tuple[list[Tensor], Tensor]
 
@@ -48,14 +48,12 @@ class TrainingViews(Dataset[Sample | DataError]):
 
     def __init__(self, samples: Samples, resolutions: Sequence[int], *, seed: int, **augmentation: Any) -> None:
         self._samples, self._seed = samples, seed
-        self._views: Callable[..., list[Tensor]] = partial(
-            training_views, resolutions=tuple(resolutions), **augmentation
-        )
-        self._views(image=_blank(), rng=Random(seed))
+        self.cut: Callable[..., list[Tensor]] = partial(training_views, resolutions=tuple(resolutions), **augmentation)
+        self.cut(image=_blank(), rng=Random(seed))
 
     def __getitem__(self, key: Key) -> Sample | DataError:
         epoch, index = key
-        cut = partial(self._views, rng=Random(f"{self._seed}-{epoch}-{index}"))
+        cut = partial(self.cut, rng=Random(f"{self._seed}-{epoch}-{index}"))
         return _sample(self._samples.open, index, cut)
 
 
@@ -74,59 +72,42 @@ class EvaluationViews(Dataset[Sample | DataError]):
         interpolation: str,
     ) -> None:
         self._samples = samples
-        self._views = partial(
+        self.cut = partial(
             evaluation_views, resolutions=tuple(resolutions), crop_pct=crop_pct, interpolation=interpolation
         )
-        self._views(_blank())
+        self.cut(_blank())
 
     def __getitem__(self, index: int) -> Sample | DataError:
-        return _sample(self._samples.read, index, self._views)
-
-
-class EpochSampler(Sampler[Key]):
-    """Gives each index of this process once, as (epoch, index), in an order that is a function of (seed, epoch).
-
-    Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch. The
-    first ``skip`` of this process's order are left out, though the length still counts them.
-    """
-
-    def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.epoch = self.skip = 0
-        self._count, self._seed, self._rank, self._world_size = count, seed, rank, world_size
-
-    def __len__(self) -> int:
-        return self._count // self._world_size
-
-    def __iter__(self) -> Iterator[Key]:
-        generator = torch.Generator().manual_seed(Random(f"{self._seed}-{self.epoch}").getrandbits(63))
-        order = torch.randperm(self._count, generator=generator).tolist()
-        mine = order[self._rank :: self._world_size][self.skip : len(self)]
-        return iter([(self.epoch, index) for index in mine])
+        return _sample(self._samples.read, index, self.cut)
 
 
 class ViewLoader:
     """Iterates over batches ([S views of shape (N, 3, r, r), uint8, channels_last], targets (N,), int64).
 
     Raises:
-        DataError: while iterating, when a sample can't be read.
+        DataError: while iterating, when a sample can't be read, or a stream to evaluate has lost some.
         RuntimeError: a worker process died; torch may raise it anywhere in the main thread.
     """
 
-    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | StreamViews | None = None) -> None:
         self._batches, self._sampler = batches, sampler
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
+        seen = 0
         for batch in self._received():
             if isinstance(batch, DataError):
                 # Not the object itself: this frame would hold it, it would hold this frame, and a loader freed with
                 # such a cycle waits five seconds for its workers.
                 raise DataError(str(batch))
             views, targets = batch
+            seen += len(targets)
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets
+        if isinstance(self._sampler, StreamViews):
+            self._sampler.check_count(seen)
 
     def _received(self) -> Iterator[Any]:
         try:
@@ -153,7 +134,8 @@ class ViewLoader:
         """Choose the order and the randomness of the next iteration; evaluation has neither.
 
         The iteration leaves out the first ``skip`` images of this process, whole batches as a rule: what follows is
-        what an uninterrupted epoch would have given. The loader's length remains that of a full epoch.
+        what an uninterrupted epoch would have given; but a stream, whose order hangs on what its workers read before,
+        may give others. The loader's length remains that of a full epoch.
         """
         if self._sampler is not None:
             self._sampler.epoch, self._sampler.skip = epoch, skip
@@ -198,6 +180,9 @@ def training_loader(
         color_jitter=color_jitter,
         rand_augment=rand_augment,
     )
+    if isinstance(samples, Stream):
+        stream = partial(StreamViews, samples, dataset.cut, training=True, seed=seed, rank=rank, world_size=world_size)
+        return _stream_loader(stream, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed)
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (batch_size if drop_last else 1):
         share = " per process" if world_size > 1 else ""
@@ -229,17 +214,37 @@ def evaluation_loader(
         ResolutionError, ConfigError: a setting is unusable.
     """
     dataset = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
+    if isinstance(samples, Stream):
+        stream = partial(StreamViews, samples, dataset.cut, rank=rank, world_size=world_size)
+        return _stream_loader(stream, batch_size, workers, drop_last=False, pin_memory=pin_memory)
     mine = range(rank, len(samples), world_size)
     return ViewLoader(_batches(dataset, mine, batch_size, workers, drop_last=False, pin_memory=pin_memory))
 
 
-def _batches(
-    dataset: Dataset[Any], sampler: Any, batch_size: int, workers: int, *, drop_last: bool, pin_memory: bool
-) -> DataLoader[Any]:
+def _stream_loader(stream: Callable[..., StreamViews], batch_size: int, workers: int, **options: Any) -> ViewLoader:
+    _check_sizes(batch_size, workers)
+    views = stream(batch_size=batch_size, workers=workers)
+    return ViewLoader(_batches(views, None, batch_size, workers, **options), views)
+
+
+def _check_sizes(batch_size: int, workers: int) -> None:
     if not 1 <= batch_size < 2**31 or workers < 0:
         raise ConfigError(
             f"batch_size is {batch_size}, workers {workers}; 1 to 2**31 - 1 and at least 0 are accepted. Change them."
         )
+
+
+def _batches(
+    dataset: Dataset[Any],
+    sampler: Any,
+    batch_size: int,
+    workers: int,
+    *,
+    drop_last: bool,
+    pin_memory: bool,
+    seed: int = 0,
+) -> DataLoader[Any]:
+    _check_sizes(batch_size, workers)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -251,7 +256,7 @@ def _batches(
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         # Without one of its own, the loader would draw from torch's global generator at each epoch.
-        generator=torch.Generator(),
+        generator=torch.Generator().manual_seed(seed),
     )
 
 

@@ -1,26 +1,21 @@
 """Names of data sets → labelled images that are read one by one.
 
 A name is a folder that holds ``train/`` and ``val/`` (or ``validation/``) with one folder per class, or a timm data-set
-string: ``torch/cifar10``, ``hfds/…``. Sets that can only be read in order (``hfids/``, ``wds/``, ``tfds/``) are
-refused: the randomness of a sample is a function of its index, which they have not got.
+string: ``torch/cifar10``, ``hfds/…``. Sets that can only be read in order, ``wds/`` and ``hfids/``, become streams.
 """
 
 import contextlib
 import importlib.util
 import os
-import sys
-from collections.abc import Iterator, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from PIL import Image
 from timm.data.dataset_factory import create_dataset
 from timm.utils.misc import natural_key
-from torch import Tensor
-from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.samples import Samples, one_line
+from rsconvert.data.streams import Stream
 from rsconvert.errors import ConfigError, DataError
 
 __all__ = ["Samples", "Split", "open_images", "open_split", "open_train_val"]
@@ -32,69 +27,8 @@ _FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "v
 _HUB_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("validation", "val", "valid")}
 _EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
 _INDEXED = ("torch", "hfds")
-_IN_ORDER = ("hfids", "wds", "tfds")
+_IN_ORDER = ("hfids", "wds")
 _EXAMPLES = 3
-
-
-class _Source(Protocol):
-    """Gives an encoded file (bytes or open) or a Pillow image, and its target."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> tuple[Any, Any]: ...
-
-
-class Samples:
-    """Labelled images by index; ``classes`` names the targets 0, 1, … where the set has names."""
-
-    def __init__(
-        self, source: _Source, label: str, classes: tuple[str, ...] | None, names: Sequence[str] | None = None
-    ) -> None:
-        self.classes = classes
-        self._source, self._label, self._names = source, label, names
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def name(self, index: int) -> str:
-        """Return the file of a sample, or the set's name with the index."""
-        return self._names[index] if self._names is not None else f"{self._label}[{index}]"
-
-    def subset(self, indices: Sequence[int]) -> "Samples":
-        """Return the samples of these indices, in their order."""
-        return Samples(Subset(self._source, indices), self._label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
-
-    def read(self, index: int) -> tuple[Tensor, int]:
-        """Return an image, uint8 RGB of shape (3, H, W), and its target.
-
-        Raises:
-            DataError: the sample can't be read or decoded, or its target is no class.
-        """
-        image, target = self.open(index)
-        return (image.decode() if isinstance(image, EncodedImage) else image), target
-
-    def open(self, index: int) -> tuple[EncodedImage | Tensor, int]:
-        """Return an image, not decoded yet if it is a file, and its target.
-
-        Raises:
-            DataError: as `read`, but for damage behind the file's header.
-        """
-        name = self.name(index)
-        try:
-            content, target = self._source[index]
-            if hasattr(content, "read"):
-                with content:
-                    content = content.read()
-        except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
-            raise DataError(f"{name} can't be read ({_one_line(error)}). Replace or remove it.") from error
-        image = from_pillow(content) if isinstance(content, Image.Image) else EncodedImage(content, name)
-        return image, self._checked(target, name)
-
-    def _checked(self, target: object, name: str) -> int:
-        classes = len(self.classes) if self.classes is not None else sys.maxsize
-        if isinstance(target, Integral) and 0 <= int(target) < classes:
-            return int(target)
-        accepted = f"one of 0 to {classes - 1}" if self.classes is not None else "an integer from 0 upwards"
-        raise DataError(f"{name} has the target {target!r}; a target is {accepted}. Correct the label.")
 
 
 def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
@@ -105,11 +39,13 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
         ConfigError: ``root`` is given beside a folder.
     """
     kind = data.partition("/")[0].lower()
-    if kind in _IN_ORDER:
+    if kind == "tfds":
         raise DataError(
-            f"{data} can only be read in order; data sets that are read by index are supported (a folder, "
-            f"{', '.join(f'{known}/…' for known in _INDEXED)}). Unpack it into class folders, or use hfds/ for hfids/."
+            f"{data} is read by TensorFlow; a folder, {', '.join(f'{known}/…' for known in (*_INDEXED, *_IN_ORDER))} "
+            "are supported. Unpack it into class folders, or choose another source."
         )
+    if kind in _IN_ORDER and "/" in data:
+        return _first_split(data, split, root, Stream)
     if kind in _INDEXED and "/" in data:
         return _open_torch(data, split, root) if kind == "torch" else _open_hub(data, split, root)
     if root is not None:
@@ -221,10 +157,16 @@ def _open_torch(data: str, split: Split, root: str | None) -> Samples:
 def _open_hub(data: str, split: Split, root: str | None) -> Samples:
     if importlib.util.find_spec("datasets") is None:
         raise DataError(f"{data} needs the package datasets, which is not installed. Run `pip install datasets`.")
+    return _first_split(data, split, root, _hub_samples)
+
+
+def _first_split(
+    data: str, split: Split, root: str | None, open_one: Callable[[str, str, str | None], Samples]
+) -> Samples:
     for name in _HUB_SPLITS[split][:-1]:
         with contextlib.suppress(DataError):
-            return _hub_samples(data, name, root)
-    return _hub_samples(data, _HUB_SPLITS[split][-1], root)
+            return open_one(data, name, root)
+    return open_one(data, _HUB_SPLITS[split][-1], root)
 
 
 def _hub_samples(data: str, split: str, root: str | None) -> Samples:
@@ -240,7 +182,7 @@ def _create(data: str, split: str, root: str | None) -> Any:
         return create_dataset(data, root=root, split=split)
     except Exception as error:  # whatever torchvision, datasets or the network raise
         raise DataError(
-            f"{data} can't be opened, split {split} ({_one_line(error)}). Check the name and data_root."
+            f"{data} can't be opened, split {split} ({one_line(error)}). Check the name and data_root."
         ) from error
 
 
@@ -262,7 +204,3 @@ def _difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
             examples = ", ".join(extra[:_EXAMPLES]) + (", …" if len(extra) > _EXAMPLES else "")
             parts.append(f"{len(extra)} only in {only}: {examples}")
     return "; ".join(parts) or "in another order"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rsconvert.data import Samples, normalize, training_loader
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, DataError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
@@ -85,8 +85,15 @@ class Feed:
         device, config = self.processes.device, self.config
         moved = [view.to(device, non_blocking=True) for view in views]
         inputs = [normalize(v, self.preprocessing, dtype=self.dtype, memory_format=self.layout) for v in moved]
-        target = (target if self.outputs is None else self.outputs[target]).to(device, non_blocking=True)
-        if config.mixup or config.cutmix:
+        target = target if self.outputs is None else self.outputs[target]
+        mixing = bool(config.mixup or config.cutmix)
+        if mixing and int(target.max()) >= self.classes:
+            raise DataError(
+                f"a target is {int(target.max())}; the network has {self.classes} outputs, so 0 to {self.classes - 1} "
+                "is accepted. Correct the labels, or give the network an output per class."
+            )
+        target = target.to(device, non_blocking=True)
+        if mixing:
             return mix(inputs, target, self.classes, mixup=config.mixup, cutmix=config.cutmix, rng=rng)
         return inputs, target
 

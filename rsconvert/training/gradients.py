@@ -10,10 +10,12 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from rsconvert.errors import ConfigError
+from rsconvert.surgery import SwitchableModel
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 
-__all__ = ["backward", "backward_by_view", "kept_buffers", "restored_generators"]
+__all__ = ["backward", "backward_by_view", "kept_buffers", "restored_generators", "set_checkpointing"]
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -70,6 +72,21 @@ def _take_back(objective: Objective, logits: Tensor, leaf: Tensor) -> None:
     assert leaf.grad is not None
     with kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext():
         torch.autograd.backward(logits, leaf.grad.to(logits.dtype))
+
+
+def set_checkpointing(net: SwitchableModel) -> None:
+    """Switch on the model's own activation checkpointing, on every path.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    try:
+        net.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
+            "rule. Set it to false, or use low_memory."
+        ) from error
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rsconvert.errors import TrainingError
 from rsconvert.evaluation import is_memory_error
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.gradients import set_checkpointing
 from rsconvert.training.objective import Objective
 from rsconvert.zoo import example_input
 from rsconvert.zoo.building import first_line
@@ -44,7 +45,7 @@ def memory_estimate(
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     own.to(memory_format=layout)
     if config.grad_checkpointing:
-        own.set_grad_checkpointing(True)
+        set_checkpointing(own)
     sizes = dict(zip(own.resolutions, config.view_sizes or own.resolutions, strict=True))
     views = {r: example_input(own.at(r), size, _MORE).to(memory_format=layout) for r, size in sizes.items()}
     weights, trained = _bytes(_tensors(own)), _bytes(p for p in own.parameters() if p.requires_grad)

@@ -14,7 +14,7 @@ from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
-from rsconvert.training.gradients import backward, backward_by_view, kept_buffers
+from rsconvert.training.gradients import backward, backward_by_view, kept_buffers, set_checkpointing
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 from rsconvert.training.optimizer import create_optimizer, create_schedule
@@ -39,7 +39,8 @@ class Stepper:
         self.net, self.config, self.processes = net, config, processes
         self.steps_per_epoch = batches // config.grad_accum_steps
         teacher = create_teacher(net, config, processes.device)
-        _set_checkpointing(net, config)
+        if config.grad_checkpointing:
+            set_checkpointing(net)
         self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
         distributed = processes.world_size > 1 and not config.low_memory
         # Statistics are each process's own within an epoch: to send them at every step would cost time for nothing.
@@ -116,18 +117,6 @@ class Stepper:
         flat /= self.processes.world_size
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
-
-
-def _set_checkpointing(net: SwitchableModel, config: FinetuneConfig) -> None:
-    if not config.grad_checkpointing:
-        return
-    try:
-        net.set_grad_checkpointing(True)
-    except (AttributeError, AssertionError) as error:
-        raise ConfigError(
-            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
-            "rule. Set it to false, or use low_memory."
-        ) from error
 
 
 def _synced(config: FinetuneConfig, processes: Processes) -> bool:

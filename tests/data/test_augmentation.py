@@ -11,7 +11,7 @@ from timm.data.auto_augment import rand_augment_transform
 
 from rsconvert.data.augmentation import augment
 from rsconvert.data.loading import training_loader
-from rsconvert.data.sets import Samples
+from rsconvert.data.samples import Samples
 from rsconvert.data.views import training_views
 from rsconvert.errors import ConfigError
 

@@ -5,7 +5,6 @@ import gc
 import multiprocessing
 import signal
 import weakref
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.loading import (
-    EpochSampler,
     TrainingViews,
     ViewLoader,
     _start_worker,
@@ -130,17 +128,6 @@ def test_an_epoch_is_a_permutation(samples):
     assert sorted(indices(loader)) == list(range(7))
     loader.set_epoch(3)
     assert sorted(indices(loader)) == list(range(7))
-
-
-def test_processes_share_an_epoch_without_overlap():
-    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=3) for rank in range(3)]
-    keys = [list(sampler) for sampler in samplers]
-    assert [len(part) for part in keys] == [len(sampler) for sampler in samplers] == [3, 3, 3]
-    assert max(Counter(key for part in keys for key in part).values()) == 1
-    samplers[0].skip = 2
-    assert list(samplers[0]) == keys[0][2:]
-    samplers[0].epoch = 7
-    assert {epoch for epoch, _ in samplers[0]} == {7}
 
 
 def test_a_resolution_may_be_given_twice(samples):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rsconvert.data.sets import Samples, open_images, open_split, open_train_val
+from rsconvert.data.samples import Samples
+from rsconvert.data.sets import open_images, open_split, open_train_val
 from rsconvert.errors import ConfigError, DataError
 
 
@@ -122,10 +123,19 @@ def test_an_unreadable_file_is_named_not_replaced(folder, damage):
     assert samples.read(3)[1] == 1
 
 
-@pytest.mark.parametrize("data", ["wds/photos", "hfids/name", "tfds/name", "WDS/photos"])
-def test_sets_without_an_index_are_refused(data):
-    with pytest.raises(DataError, match="can only be read in order; data sets that are read by index"):
+@pytest.mark.parametrize("data", ["tfds/name", "TFDS/name"])
+def test_tensorflows_sets_are_refused(data):
+    with pytest.raises(DataError, match=r"is read by TensorFlow; a folder, torch/…, hfds/…, hfids/…, wds/… are supp"):
         open_split(data, "train")
+
+
+@pytest.mark.parametrize(("data", "package"), [("wds/", "webdataset"), ("hfids/name", "datasets")])
+def test_a_stream_without_its_package_is_one_line(data, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setattr("timm.data.readers.reader_wds.wds", None)
+    with pytest.raises(DataError, match=rf"{data} can't be opened, split train \(.*{package}") as caught:
+        open_split(data, "train", root="somewhere")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_package_is_named(monkeypatch):
@@ -245,7 +255,7 @@ def test_images_are_those_of_train_if_there_is_one(folder):
 def test_images_that_are_not_there_are_refused(folder):
     with pytest.raises(DataError, match="does not exist"):
         open_images(str(folder / "nowhere"))
-    with pytest.raises(DataError, match="can only be read in order"):
+    with pytest.raises(DataError, match="wds/x can't be opened"):
         open_images("wds/x")
     with pytest.raises(ConfigError, match="data_root"):
         open_images(str(folder), root="elsewhere")

@@ -1,6 +1,7 @@
 """Feed: the batches that the loader gives, normalized, mapped and mixed; the same wherever an epoch is entered."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rsconvert.data import normalize, open_train_val, training_loader
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, DataError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
@@ -70,3 +71,10 @@ def test_mixing_is_drawn_by_seed_epoch_batch_and_rank(make_net: MakeNet, photos:
 def test_sizes_must_be_one_per_resolution(net: SwitchableModel, photos: str) -> None:
     with pytest.raises(ConfigError, match="view_sizes has 2 numbers; 3 are needed"):
         feed_of(net, photos, view_sizes=(32, 32))
+
+
+def test_a_target_beyond_the_outputs_is_refused_before_it_is_mixed(make_net: MakeNet, photos: str) -> None:
+    net = make_net(classes=2)
+    net.source = replace(net.source, num_classes=2)
+    with pytest.raises(DataError, match="a target is 2; the network has 2 outputs"):
+        taken(feed_of(net, photos, mixup=0.2, batch_size=24), stop=1)
