@@ -184,12 +184,7 @@ def training_loader(
         stream = partial(StreamViews, samples, dataset.cut, training=True, seed=seed, rank=rank, world_size=world_size)
         return _stream_loader(stream, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed)
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
-    if len(sampler) < (batch_size if drop_last else 1):
-        share = " per process" if world_size > 1 else ""
-        raise DataError(
-            f"the training set has {len(sampler)} images{share}, fewer than one batch of {batch_size}; every "
-            f"batch must be full. Choose a batch size of at most {len(sampler)}, or add images."
-        )
+    _check_count(len(sampler), batch_size if drop_last else 1, world_size)
     batches = _batches(dataset, sampler, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory)
     return ViewLoader(batches, sampler)
 
@@ -225,6 +220,15 @@ def _stream_loader(stream: Callable[..., StreamViews], batch_size: int, workers:
     _check_sizes(batch_size, workers)
     views = stream(batch_size=batch_size, workers=workers)
     return ViewLoader(_batches(views, None, batch_size, workers, **options), views)
+
+
+def _check_count(images: int, needed: int, world_size: int) -> None:
+    if images < needed:
+        share = " per process" if world_size > 1 else ""
+        raise DataError(
+            f"the training set has {images} images{share}, fewer than one batch of {needed}; every batch must be full. "
+            f"Choose a batch size of at most {images}, or add images."
+        )
 
 
 def _check_sizes(batch_size: int, workers: int) -> None:

@@ -63,10 +63,10 @@ class Samples:
             if hasattr(content, "read"):
                 with content:
                     content = content.read()
+            image = from_pillow(content) if isinstance(content, Image.Image) else bytes(content)
         except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
             raise DataError(f"{name} can't be read ({one_line(error)}). Replace or remove it.") from error
-        image = from_pillow(content) if isinstance(content, Image.Image) else EncodedImage(content, name)
-        return image, self.checked(target, name)
+        return (EncodedImage(image, name) if isinstance(image, bytes) else image), self.checked(target, name)
 
     def checked(self, target: object, name: str) -> int:
         """Return the target of the sample that an error calls ``name``.

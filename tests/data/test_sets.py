@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from rsconvert.data.samples import Samples
 from rsconvert.data.sets import open_images, open_split, open_train_val
 from rsconvert.errors import ConfigError, DataError
 
@@ -219,20 +218,6 @@ def test_a_set_that_is_not_there_gives_one_line(data, tmp_path):
     with pytest.raises(DataError, match=f"^{data} can't be opened, split train") as caught:
         open_split(data, "train", root=str(tmp_path))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("target", [2, -1, None, 0.5, "cat", [0, 1]])
-def test_a_target_that_is_no_class_is_named(target):
-    samples = Samples([(Image.new("RGB", (2, 2)), target)], "set train", ("cat", "dog"))
-    with pytest.raises(DataError, match=r"^set train\[0\] has the target .*; a target is one of 0 to 1\."):
-        samples.read(0)
-
-
-def test_without_class_names_any_count_is_a_target():
-    samples = Samples([(Image.new("RGB", (2, 2)), 1000), (Image.new("RGB", (2, 2)), -1)], "set", None)
-    assert samples.read(0)[1] == 1000
-    with pytest.raises(DataError, match="an integer from 0 upwards"):
-        samples.read(1)
 
 
 def test_images_need_no_classes(tmp_path):
