@@ -119,9 +119,11 @@ def finetune(
 
 
 def _preview(net: "SwitchableModel", data: str, config: "FinetuneConfig", as_json: bool) -> None:
-    from rsconvert.training import preview
+    from rsconvert.training import launched_rank, preview
 
     facts = preview(net, data, config)
+    if launched_rank() != 0:
+        return
     memory = ", ".join(f"{part} {size / 2**20:.0f}" for part, size in facts["memory"].items())
     lines = [f"{key}: {plain(value)}" for key, value in facts.items() if key != "memory"]
     print_result(facts, as_json, "\n".join([*lines, f"memory (MiB): {memory}"]))

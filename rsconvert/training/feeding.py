@@ -67,6 +67,7 @@ class Feed:
         """Yield the batches of an epoch from number ``start`` on, counted from 0, to below ``stop``."""
         self.loader.set_epoch(epoch, skip=start * self.config.batch_size)
         ready: Batch | None = None
+        number = start - 1
         for number, batch in enumerate(itertools.islice(self.loader, stop - start), start=start):
             # The copy and the normalization are queued before the caller waits for the loss of the batch before.
             following = self._prepared(batch, Random(f"{self.config.seed}-{epoch}-{number}-{self.processes.rank}"))
@@ -75,6 +76,10 @@ class Feed:
             ready = following
         if ready is not None:
             yield ready
+        if number + 1 < stop:  # other processes would wait for this one's gradients for ever
+            raise DataError(
+                f"the data gave {number + 1} of {stop} batches of an epoch; all are needed. Check the data."
+            )
 
     def close(self) -> None:
         """End the worker processes."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsconvert.data import Interrupts, Samples
-from rsconvert.errors import TrainingError
+from rsconvert.errors import CheckpointError, TrainingError
 from rsconvert.evaluation import Evaluation, choose_precision, measure, validation_loader
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.board import Board
@@ -99,9 +99,14 @@ class Run:
 
         Raises:
             ConfigError: the run was made with other settings, or on another network, and ``force`` is not set.
-            CheckpointError: there are states, but none is intact.
+            CheckpointError: there are states, but none is intact, or the processes see different ones.
         """
         found = None if self.folder is None else self.folder.states.newest()
+        place = None if found is None else (found[1]["progress"]["epoch"], found[1]["progress"]["batches"])
+        if len(set(self.processes.gather(place))) > 1:
+            raise CheckpointError(
+                "the processes found different states of the run; a folder that all of them see is needed. Share it."
+            )
         if found is None:
             return
         tensors, facts = found

@@ -38,6 +38,11 @@ class Stepper:
     ) -> None:
         self.net, self.config, self.processes = net, config, processes
         self.steps_per_epoch = batches // config.grad_accum_steps
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"grad_accum_steps is {config.grad_accum_steps}, more than the {batches} batches of an epoch; at most "
+                "that many are accepted. Lower it, or batch_size."
+            )
         teacher = create_teacher(net, config, processes.device)
         if config.grad_checkpointing:
             set_checkpointing(net)

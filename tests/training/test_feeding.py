@@ -78,3 +78,8 @@ def test_a_target_beyond_the_outputs_is_refused_before_it_is_mixed(make_net: Mak
     net.source = replace(net.source, num_classes=2)
     with pytest.raises(DataError, match="a target is 2; the network has 2 outputs"):
         taken(feed_of(net, photos, mixup=0.2, batch_size=24), stop=1)
+
+
+def test_data_that_ends_early_is_told(net: SwitchableModel, photos: str) -> None:
+    with pytest.raises(DataError, match="the data gave 6 of 7 batches of an epoch"):
+        taken(feed_of(net, photos), 2, 7)

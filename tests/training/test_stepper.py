@@ -132,3 +132,8 @@ def test_checkpointing_is_the_models_own() -> None:
 def test_a_model_without_checkpointing_is_refused(make_net: MakeNet) -> None:
     with pytest.raises(ConfigError, match="grad_checkpointing is on, but Tiny has none"):
         stepper_of(make_net(), grad_checkpointing=True)
+
+
+def test_more_accumulation_than_batches_is_refused(make_net: MakeNet) -> None:
+    with pytest.raises(ConfigError, match="grad_accum_steps is 11, more than the 10 batches of an epoch"):
+        stepper_of(make_net(), grad_accum_steps=11)
