@@ -101,7 +101,7 @@ def killed(command: list[str], run: Path, kills: int, longest: float, rng: rando
         process.communicate()
         states = sorted(file.stem.lstrip("0") for file in (run / "state").glob("*.safetensors"))
         partial = len(list(run.rglob(".*.part")))
-        told = f"states after steps {', '.join(states)}" if states else "no state"
+        told = f"states {', '.join(states)}" if states else "no state"
         print(f"kill {kill + 1} after {seconds:.1f} s: {told}; partial files {partial}", flush=True)
     return kills
 

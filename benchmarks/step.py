@@ -27,6 +27,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
+from rsconvert.training.allocator import keep_freed_memory
 from rsconvert.training.distributed import Processes
 from rsconvert.training.stepper import Stepper
 
@@ -36,6 +37,7 @@ Step = Callable[[Sequence[Tensor], Tensor], None]
 
 def main() -> None:
     options = parse_arguments()
+    keep_freed_memory()  # as the finetune command does
     device = torch.device(options.device)
     views, target = batch(options.batch, device)
     steps = [switchable_step(options, device), reference_step(options, device)]

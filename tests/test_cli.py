@@ -183,7 +183,7 @@ def test_a_network_of_ones_own_needs_its_function_again(tmp_path: Path, images: 
 
 
 def test_finetune_leaves_a_run_folder(run_dir: Path) -> None:
-    kept = ["best.safetensors", "config.json", "last.safetensors", "state/000000004.safetensors", "summary.csv"]
+    kept = ["best.safetensors", "config.json", "last.safetensors", "state/000000001.safetensors", "summary.csv"]
     assert sorted(files(run_dir)) == kept
     header, row = (run_dir / "summary.csv").read_text().splitlines()
     assert {"epoch", "loss", "lr", "score_48", "score_32", "top1_48", "top5_32", "images_per_second"} <= set(

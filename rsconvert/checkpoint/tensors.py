@@ -36,6 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.chmod(part, mode)  # safetensors leaves a file that its owner alone can read
         sync(part)
         os.replace(part, target)
+        _sync_folder(target.parent)
     except Exception as error:  # safetensors and torch wrap the system's errors in their own
         raise CheckpointError(
             f"{path} can't be written ({_first_line(error)}); a file in a folder that exists, with room for it, is "
@@ -50,6 +51,17 @@ def sync(path: Path) -> None:
     """Wait until the disk holds the file."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk holds the folder's names too, where a system lets one open a folder."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:

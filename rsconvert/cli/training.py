@@ -133,7 +133,9 @@ def _train(
     net: "SwitchableModel", data: str, output: str, config: "FinetuneConfig", as_json: bool, how: Mapping[str, bool]
 ) -> None:
     from rsconvert.training import finetune as train
-    from rsconvert.training import launched_rank
+    from rsconvert.training import keep_freed_memory, launched_rank
+
+    keep_freed_memory()
 
     def log(row: Mapping[str, Any]) -> None:
         log_epoch(row, config.epochs)

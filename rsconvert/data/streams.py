@@ -47,7 +47,8 @@ class Stream(Samples):
     def reader(self, **options: Any) -> Any:
         """Return timm's reader, which gives (Pillow image, target)."""
         try:
-            return create_dataset(self._data, root=self._root, split=self._split, **options).reader
+            # Without a mode timm leaves the picture as it is; its own conversion would clip 16 bits.
+            return create_dataset(self._data, root=self._root, split=self._split, input_img_mode="", **options).reader
         except Exception as error:  # whatever webdataset, datasets or the network raise
             raise DataError(
                 f"{self._data} can't be opened, split {self._split} ({one_line(error)}). Check the name and data_root."

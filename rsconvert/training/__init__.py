@@ -1,6 +1,7 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
 from rsconvert.evaluation import choose_device, choose_precision
+from rsconvert.training.allocator import keep_freed_memory
 from rsconvert.training.calibrate import CalibrationReport, calibrate
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import launched_rank
@@ -22,6 +23,7 @@ __all__ = [
     "choose_device",
     "choose_precision",
     "finetune",
+    "keep_freed_memory",
     "launched_rank",
     "mred_loss",
     "preview",

@@ -13,11 +13,13 @@ __all__ = ["Board"]
 class Board:
     """Writes loss parts and rate of each step, and the row of each epoch, into a folder.
 
+    Args:
+        first: the step from which on; what an earlier run wrote of it is left out.
     Raises:
         ConfigError: the package tensorboard is not installed, or the folder can't be written.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, first: int = 1) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 f"log_dir is {folder}, but the package tensorboard is not installed; it writes the curves. "
@@ -26,7 +28,7 @@ class Board:
         from torch.utils.tensorboard import SummaryWriter
 
         try:
-            self._writer = SummaryWriter(folder)
+            self._writer = SummaryWriter(folder, purge_step=first)
         except OSError as error:
             raise ConfigError(f"log_dir {folder} can't be written ({error}); a folder is needed. Change it.") from error
 

@@ -29,7 +29,7 @@ _RULES: dict[str, _Rule] = {
     "layer_decay": (lambda x: 0 < x <= 1, "a number above 0, at most 1,"),
     "warmup_epochs": _FROM_0,
     "label_smoothing": _BELOW_1,
-    "class_weights": (lambda x: all(0 <= w < math.inf for w in x) and any(x), "numbers of 0 or more, not all 0,"),
+    "class_weights": (lambda x: all(0 < w < math.inf for w in x), "numbers above 0"),
     "crop_area": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "a smallest and a largest share in (0, 1]"),
     "crop_aspect": (lambda x: len(x) == 2 and 0 < x[0] <= x[1] < math.inf, "a smallest and a largest number above 0"),
     "color_jitter": _ABOVE_0,
@@ -69,7 +69,7 @@ class FinetuneConfig:
         labels: ``data``; ``none``: images alone, the network as it starts teaches all paths and alpha rests.
         teacher: a model or checkpoint that takes the ensemble's place as a teacher; None has none.
         label_smoothing: share of the target that is spread over all classes.
-        class_weights: one weight of the cross entropy per output.
+        class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
         train: ``all``; ``bn``: the BN sets but the native one; ``head``: the classifier. alpha learns with each.
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.

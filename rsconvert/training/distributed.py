@@ -50,7 +50,7 @@ class Processes:
 
 def launched_rank() -> int:
     """Return the rank that a launcher gave this process; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
         with _plain_peer_errors():
             yield Processes(dist.get_rank(), dist.get_world_size(), _own_device(device))
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number("WORLD_SIZE", 1) == 1:
         yield Processes(0, 1, choose_device(device))
         return
     if missing := [name for name in _VARIABLES if name not in os.environ]:
@@ -82,6 +82,13 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
             yield Processes(dist.get_rank(), dist.get_world_size(), own)
         finally:
             dist.destroy_process_group()
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdigit():
+        raise ConfigError(f"{variable} is {text!r}; a launcher sets a whole number. Unset it, or start by torchrun.")
+    return int(text)
 
 
 def _own_device(name: str | None) -> torch.device:
@@ -100,7 +107,7 @@ def _plain_peer_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
-        if not _is_peer_error(error):
+        if not _is_peer_error(error) or isinstance(error, BrokenPipeError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise TrainingError(

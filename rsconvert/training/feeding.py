@@ -13,6 +13,7 @@ from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
 from rsconvert.training.mixing import mix
+from rsconvert.zoo import count_outputs
 
 __all__ = ["Feed"]
 
@@ -41,7 +42,7 @@ class Feed:
         self.preprocessing = net.source.preprocessing
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.outputs = None if outputs is None else torch.tensor(outputs)
-        self.classes = net.source.num_classes or len(train.classes or ())
+        self.classes = net.source.num_classes or count_outputs(net.at(net.native)) or 0
         self.loader = training_loader(
             train,
             _sizes(net, config),

@@ -75,15 +75,11 @@ def finetune(
 def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> list[Row]:
     if run.folder is not None and run.processes.leads:
         run.folder.start(run.settings(), fresh=not run.done.started)
-    try:
-        while run.done.epoch < run.config.epochs:
-            row = run.epoch()
-            if on_epoch is not None:
-                on_epoch(row)
-    except KeyboardInterrupt:
-        if run.interrupts.came:  # then it was raised between two steps
-            run.save_state()
-        raise
+    run.open_board()
+    while run.done.epoch < run.config.epochs:
+        row = run.epoch()
+        if on_epoch is not None:
+            on_epoch(row)
     return run.done.rows
 
 

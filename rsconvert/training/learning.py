@@ -17,8 +17,12 @@ def learning_parameters(net: SwitchableModel, part: str, *, alpha: bool = True) 
             for one without a classifier.
     """
     parts = {"all": lambda: list(net.parameters()), "bn": lambda: _smaller_sets(net), "head": lambda: _head(net)}
-    learning = {*parts[part](), net.alpha}
-    return learning if alpha else learning - {net.alpha}
+    learning = {*parts[part](), net.alpha} - (set() if alpha else {net.alpha})
+    if not learning:
+        raise ConfigError(
+            f"train is {part} and alpha rests, but the network has no such parameters; something must learn. Change it."
+        )
+    return learning
 
 
 def _head(net: SwitchableModel) -> list[nn.Parameter]:

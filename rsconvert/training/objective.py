@@ -6,6 +6,7 @@ from typing import cast
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsconvert.errors import DataError, RSConvertError, TrainingError
 from rsconvert.evaluation import is_memory_error
@@ -67,7 +68,14 @@ class Objective(nn.Module):
             path.train(self.training)
         if self.config.train == "bn":
             self._paths[0].eval()
+            self._freeze_shared_buffers()
         return self
+
+    def moved_statistics(self) -> list[Tensor]:
+        """Return the running means and variances that a forward in train mode moves."""
+        modules = (module for path in self._paths for module in path.modules() if isinstance(module, _BatchNorm))
+        found = [statistic for bn in modules if bn.training for statistic in (bn.running_mean, bn.running_var)]
+        return [statistic for statistic in found if statistic is not None]
 
     def forward(self, views: Sequence[Tensor], target: Tensor) -> MREDLoss:
         """Return the loss of S normalized views, each (N, C, H, W), and targets, (N,) or probabilities (N, classes).
@@ -108,6 +116,14 @@ class Objective(nn.Module):
             class_weights=self.class_weights,
         )
 
+    def _freeze_shared_buffers(self) -> None:
+        """Hold what moves a buffer of the native path too, such as spectral_norm's vectors."""
+        shared = {id(buffer) for buffer in self._paths[0].buffers()}
+        for path in self._paths[1:]:
+            for module in path.modules():
+                if any(id(buffer) in shared for buffer in module.buffers(recurse=False)):
+                    module.training = False
+
     def _taught(self, native: Tensor, view: Tensor) -> Tensor | None:
         if self.teacher is None:
             return native.detach() if self.config.labels == "none" else None
@@ -137,9 +153,11 @@ class Objective(nn.Module):
         resolution = self.net.resolutions[place]
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             return f"resolution {resolution} can't be compiled ({reason}); a compiler is needed. Set compile to off."
+        few = "more than 1 value per channel" in reason
+        needed = "BatchNorm needs more than one value per channel" if few else "a size that every layer takes is needed"
         return (
-            f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); BatchNorm "
-            "needs more than one value per channel. Raise batch_size, or choose larger resolutions."
+            f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); {needed}. "
+            f"{'Raise batch_size, or choose' if few else 'Choose'} larger resolutions."
         )
 
 

@@ -1,18 +1,18 @@
 """preview: what a run would do, before it does it."""
 
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rsconvert.evaluation import choose_precision
+from rsconvert.data import Interrupts
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import joined_processes
-from rsconvert.training.feeding import Feed
-from rsconvert.training.learning import learning_parameters
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.plan import memory_estimate
-from rsconvert.training.teacher import create_teacher
+from rsconvert.training.run import Run
+from rsconvert.training.teacher import Teacher
 
 __all__ = ["preview"]
 
@@ -20,26 +20,27 @@ __all__ = ["preview"]
 def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> dict[str, Any]:
     """Return the settings of a run, its images, steps and learning parameters, and an estimate of its memory in bytes.
 
+    The network is left as ``finetune`` would take it: on the device, with what learns marked.
+
     Raises:
         ConfigError, DataError: as ``finetune``.
     """
-    (train, val), outputs = open_for_training(net, data, config)
-    with joined_processes(config.device) as processes:
-        amp = choose_precision(config.amp, processes.device)
-        dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-        batches = len(Feed(net, train, config, processes, dtype, outputs))
-        teacher = create_teacher(net, config, processes.device)
-        taught = None if teacher is None else teacher.model
-        learning = learning_parameters(net, config.train, alpha=config.labels == "data")
+    samples, outputs = open_for_training(net, data, config)
+    with (
+        joined_processes(config.device) as processes,
+        closing(Run(net, samples, config, processes, None, Interrupts(), outputs=outputs)) as run,
+    ):
+        facts, objective = run.facts(), run.stepper.objective
+        taught = objective.teacher.model if isinstance(objective.teacher, Teacher) else None
         return {
             **asdict(config),
-            "lr": config.peak_lr(len(net.resolutions), processes.world_size),
-            "amp": str(amp or dtype).removeprefix("torch."),
+            "lr": facts["peak_lr"],
+            "amp": facts["precision"],
             "device": str(processes.device),
             "processes": processes.world_size,
-            "train_images": len(train),
-            "val_images": len(val),
-            "steps": batches // config.grad_accum_steps * config.epochs,
-            "learning_parameters": sum(p.numel() for p in learning),
-            "memory": memory_estimate(net.to(processes.device), config, amp=amp, teacher=taught),
+            "train_images": len(samples[0]),
+            "val_images": len(samples[1]),
+            "steps": facts["steps_per_epoch"] * config.epochs,
+            "learning_parameters": sum(p.numel() for p in net.parameters() if p.requires_grad),
+            "memory": memory_estimate(net, config, amp=run.amp, teacher=taught),
         }

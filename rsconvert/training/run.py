@@ -2,24 +2,25 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
-from timm.utils.distributed import distribute_bn
 from torch import Tensor
 from tqdm import tqdm
 
 from rsconvert.data import Interrupts, Samples
-from rsconvert.errors import CheckpointError, TrainingError
+from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from rsconvert.evaluation import Evaluation, choose_precision, measure, validation_loader
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.board import Board
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
 from rsconvert.training.feeding import Feed
-from rsconvert.training.progress import Progress, Row, check_same_run
+from rsconvert.training.identity import check_same_run, data_identity
+from rsconvert.training.progress import Progress, Row
+from rsconvert.training.record import epoch_row, note_training
 from rsconvert.training.run_folder import RunFolder
 from rsconvert.training.state import collect_state, restore_state
 from rsconvert.training.state_files import digest
@@ -54,7 +55,12 @@ class Run:
         self.interrupts, self.outputs, self.visible = interrupts, outputs, visible
         self.done, self._saved = Progress(), time.monotonic()
         self.amp = choose_precision(config.amp, processes.device)
-        self.start = digest(net.state_dict())
+        self.start, self.data = digest(net.state_dict()), data_identity(net, samples, outputs)
+        if len(set(processes.gather(self.start))) > 1:
+            raise ConfigError(
+                "the processes start from different networks; one is needed. Give all the same checkpoint."
+            )
+        self.val_images = len(samples[1])
         dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
         self.precision = str(self.amp or dtype).removeprefix("torch.")
         self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
@@ -68,7 +74,7 @@ class Run:
             world_size=processes.world_size,
         )
         self.stepper = Stepper(net, config, len(self.feed), self.amp, processes)
-        self.board = Board(config.log_dir) if config.log_dir is not None and processes.leads else None
+        self.board: Board | None = None
         # Within the process that trains, networks are named by what they learn.
         self.class_names = samples[0].classes if outputs is None else net.source.class_names
 
@@ -90,6 +96,11 @@ class Run:
             "resolved_device": self.processes.device.type,
         }
 
+    def open_board(self) -> None:
+        """Begin the curves, from the step on at which the run stands."""
+        if self.config.log_dir is not None and self.processes.leads:
+            self.board = Board(self.config.log_dir, self._steps() + 1)
+
     def settings(self) -> dict[str, Any]:
         """Return the settings and what they amount to."""
         return {**asdict(self.config), **self.facts()}
@@ -102,8 +113,7 @@ class Run:
             CheckpointError: there are states, but none is intact, or the processes see different ones.
         """
         found = None if self.folder is None else self.folder.states.newest()
-        place = None if found is None else (found[1]["progress"]["epoch"], found[1]["progress"]["batches"])
-        if len(set(self.processes.gather(place))) > 1:
+        if len(set(self.processes.gather(None if found is None else found[1]["progress"]["saves"]))) > 1:
             raise CheckpointError(
                 "the processes found different states of the run; a folder that all of them see is needed. Share it."
             )
@@ -112,11 +122,14 @@ class Run:
         tensors, facts = found
         check_same_run(facts["settings"], self.config, self._identity(), force=force)
         restore_state(tensors, self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
-        self.stepper.scaler.load_state_dict(facts["scaler"])
+        if facts["scaler"]:  # empty without fp16
+            self.stepper.scaler.load_state_dict(facts["scaler"])
         self.done = Progress(**facts["progress"])
+        if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:
+            self.done.begin_epoch()  # its place has no meaning in epochs of another length
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had
         if self.done.rows:
-            self._note(self.done.rows[-1])
+            self._note(self.done.epoch)
 
     def save_state(self) -> None:
         """Keep where the run stands; all processes must come here.
@@ -127,6 +140,7 @@ class Run:
         if self.folder is None:
             return
         self._check_weights()
+        self.done.saves += 1
         tensors = collect_state(self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
         facts = {
             "progress": asdict(self.done),
@@ -134,18 +148,17 @@ class Run:
             "scaler": self.stepper.scaler.state_dict(),
         }
         if self.processes.leads:
-            self.folder.add_state(self._steps(), tensors, facts)
+            self.folder.add_state(self.done.saves, tensors, facts)
         self._saved = time.monotonic()
 
     def epoch(self) -> Row:
         """Train what is left of an epoch, evaluate, note on the network how it came about, and write it."""
         self._train()
-        if self.processes.world_size > 1:
-            for model in {self.net, self.stepper.judged}:
-                distribute_bn(model, self.processes.world_size, reduce=True)
+        self.stepper.average_statistics()
         result = self._evaluate()
-        row = self._row(result)
-        self._note(row)
+        lr = self.stepper.optimizer.param_groups[0]["lr"]
+        row = epoch_row(self.done, self.stepper.judged, result, lr=lr, images=self._images())
+        self._note(row["epoch"])
         score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
         is_best = self.done.next_epoch(row, score)
         if self.folder is not None and self.processes.leads:
@@ -190,23 +203,30 @@ class Run:
             return
         due = self.processes.leads and time.monotonic() - self._saved > 60 * self.config.save_minutes
         stop, save = self.processes.total(torch.tensor([self.interrupts.came, due], dtype=torch.int64)).tolist()
-        if save:
+        if save or stop:
             self.save_state()
         if stop:
             raise KeyboardInterrupt
 
     def _evaluate(self) -> Evaluation:
+        alone = self.processes.world_size == 1
         # With several processes a request to stop must reach all at the same place: the next step.
-        check = self.interrupts if self.processes.world_size == 1 else lambda: None
-        return measure(
-            self.stepper.judged,
-            self.val_loader,
-            amp=self.amp,
-            progress=self.visible,
-            check=check,
-            outputs=self.outputs,
-            reduce=self.processes.total,
-        )
+        options: dict[str, Any] = {"check": self.interrupts if alone else lambda: None, "progress": self.visible}
+        try:
+            result = measure(
+                self.stepper.judged,
+                self.val_loader,
+                amp=self.amp,
+                outputs=self.outputs,
+                reduce=self.processes.total,
+                **options,
+            )
+        except KeyboardInterrupt:
+            self.save_state()
+            raise
+        if result.count != self.val_images:
+            raise DataError(f"{result.count} of {self.val_images} val images came; all are needed. Mend the data.")
+        return result
 
     def _steps(self) -> int:
         """Return the steps done since the beginning."""
@@ -222,28 +242,12 @@ class Run:
         """Return what must be the same, beside the settings, for a state to be gone on from."""
         facts = self.facts()
         kept = {key: facts[key] for key in ("resolutions", "steps_per_epoch", "processes", "resolved_device")}
-        return {**kept, "starting_network": self.start}
+        return {**kept, **self.data, "starting_network": self.start, "teacher_network": self.stepper.taught_by}
 
-    def _note(self, row: Row) -> None:
+    def _note(self, epoch: int) -> None:
         """Tell on the network that is saved how it came about."""
-        training = _record(self.config, self.facts(), row)
         for net in (self.net, self.stepper.judged):
-            net.source = replace(net.source, new_classifier=(), class_names=self.class_names, training=training)
-
-    def _row(self, result: Evaluation) -> Row:
-        done, net = self.done, self.stepper.judged
-        names = ("loss", "classification", "ensemble", "distillation")
-        row: Row = {"epoch": done.epoch + 1}
-        row |= {name: round(value / done.batches, 6) for name, value in zip(names, done.sums, strict=True)}
-        row["lr"] = self.stepper.optimizer.param_groups[0]["lr"]
-        scores = net.alpha.detach().softmax(0).tolist()
-        row |= {f"score_{r}": round(score, 4) for r, score in zip(net.resolutions, scores, strict=True)}
-        for r, accuracy in result.resolutions.items():
-            row |= {f"top1_{r}": round(accuracy.top1, 3), f"top5_{r}": round(accuracy.top5, 3)}
-        if result.ensemble is not None:
-            row["top1_ensemble"] = round(result.ensemble.top1, 3)
-        row["images_per_second"] = round(self._images() / done.seconds, 1)
-        return {**row, "percent_waiting": round(100 * done.waited / done.seconds, 1)}
+            note_training(net, self.config, self.facts()["peak_lr"], epoch, self.class_names)
 
     def _check_weights(self) -> None:
         weights = torch.stack([parameter.detach().double().sum() for parameter in self.net.parameters()])
@@ -252,9 +256,9 @@ class Run:
 
     def _refuse_loss(self, mean: float, own: Tensor, views: list[Tensor], target: Tensor) -> None:
         """Say where a loss left the finite numbers; no step was made along its gradients."""
+        parts, resolution = self.stepper.diagnose(views, target)  # by all, for with --sync-bn it is a common forward
         if bool(own.isfinite().all()):
             self._refuse("the loss of another process", mean, "")
-        parts, resolution = self.stepper.diagnose(views, target)
         where = ", though all logits are finite" if resolution is None else f", from the view of {resolution} on"
         self._refuse(f"the loss ({', '.join(parts)})", mean, where)
 
@@ -270,9 +274,3 @@ class Run:
         title = f"epoch {self.done.epoch + 1}/{self.config.epochs}"
         counts: dict[str, Any] = {"total": batches * size, "initial": self.done.batches * size}
         return tqdm(**counts, desc=title, unit="img", disable=not self.visible, leave=False)
-
-
-def _record(config: FinetuneConfig, facts: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Return what the checkpoint tells of its training."""
-    kept = ("epochs", "batch_size", "alpha_lr", "optimizer", "weight_decay", "distill", "train", "crop_area", "seed")
-    return {**{name: getattr(config, name) for name in kept}, "lr": facts["peak_lr"], "epoch": row["epoch"]}

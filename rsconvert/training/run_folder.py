@@ -56,21 +56,21 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.path).close()
+            for part in self.path.rglob(".*.part"):  # of writes that were killed
+                part.unlink()
         except OSError as error:
             raise CheckpointError(
                 f"{self.path} can't be written ({error}); a folder is needed. Choose another."
             ) from error
 
-    def add_state(self, steps: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep what the run needs to go on after a number of steps; the first one ends the states of an earlier run.
+    def add_state(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Keep what the run needs to go on; the first one ends the states of an earlier run.
 
         Raises:
             CheckpointError: there is no room on the disk.
         """
-        if self._fresh:
-            self.states.clear()
-            self._fresh = False
-        self.states.write(steps, tensors, facts)
+        self._end_earlier()
+        self.states.write(number, tensors, facts)
 
     def add_epoch(self, net: SwitchableModel, rows: Sequence[Mapping[str, Any]], *, is_best: bool) -> None:
         """Write the last network, also as the best one if it is that, and the rows of all epochs.
@@ -78,6 +78,7 @@ class RunFolder:
         Raises:
             CheckpointError: there is no room on the disk.
         """
+        self._end_earlier()
         # First, so that the best of an earlier run is replaced at once and never stands beside a row of this one.
         if is_best:
             save(net, self.best)
@@ -88,3 +89,8 @@ class RunFolder:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+    def _end_earlier(self) -> None:
+        if self._fresh:
+            self.states.clear()
+            self._fresh = False

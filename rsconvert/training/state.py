@@ -1,6 +1,6 @@
 """What a run must keep to go on to the bit, as tensors by name: network, average, optimizer, random generators.
 
-    net.KEY  average.KEY  optimizer.GROUP.PLACE.KEY  random.RANK.DEVICE  buffers.RANK.KEY
+    net.KEY  average.KEY  optimizer.GROUP.PLACE.KEY  random.RANK.DEVICE  buffers.RANK.net.KEY  buffers.RANK.average.KEY
 
 Processes share weights, but each has generators and, within an epoch, BatchNorm statistics of its own.
 """
@@ -20,12 +20,17 @@ __all__ = ["collect_state", "restore_state"]
 def collect_state(
     net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, processes: Processes
 ) -> dict[str, Tensor]:
-    """Return copies of all tensors of a run; every process must ask, and the leading one has the whole."""
+    """Return copies of all tensors of a run to the leading process; every process must ask."""
     own = {f"random.{processes.rank}.{name}": state for name, state in _generators(processes.device).items()}
     if not processes.leads:
-        own |= {f"buffers.{processes.rank}.{key}": value.cpu() for key, value in net.named_buffers()}
-    tensors = {name: value for part in processes.gather(own) for name, value in part.items()}
-    tensors |= _named("net", net) | ({} if average is None else _named("average", average))
+        for name, model in _models(net, average).items():
+            own |= {f"buffers.{processes.rank}.{name}.{key}": value.cpu() for key, value in model.named_buffers()}
+    gathered = processes.gather(own)
+    if not processes.leads:
+        return {}
+    tensors = {name: value for part in gathered for name, value in part.items()}
+    for name, model in _models(net, average).items():
+        tensors |= {f"{name}.{key}": value.detach().cpu().clone() for key, value in model.state_dict().items()}
     for group, place, parameter in _places(optimizer):
         for key, value in optimizer.state[parameter].items():
             if isinstance(value, Tensor):
@@ -45,22 +50,22 @@ def restore_state(
     Raises:
         CheckpointError: the state is of another network or optimizer, or of fewer processes.
     """
-    fill(net, _below("net", tensors), "the state")
-    if average is not None:
-        fill(average, _below("average", tensors), "the state")
-    own = _below(f"buffers.{processes.rank}", tensors)
-    with torch.no_grad():
-        for key, buffer in net.named_buffers():
-            buffer.copy_(own.get(key, buffer))
+    for name, model in _models(net, average).items():
+        fill(model, _below(name, tensors), "the state")
+        own = _below(f"buffers.{processes.rank}.{name}", tensors)
+        with torch.no_grad():
+            for key, buffer in model.named_buffers():
+                buffer.copy_(own.get(key, buffer))
     held = _below("optimizer", tensors)
     for group, place, parameter in _places(optimizer):
         mine = _below(f"{group}.{place}", held)
-        optimizer.state[parameter] = {key: _like(value, parameter) for key, value in mine.items()}
+        fused = bool(optimizer.param_groups[group].get("fused"))
+        optimizer.state[parameter] = {key: _like(value, parameter, fused) for key, value in mine.items()}
     _restore_generators(_below(f"random.{processes.rank}", tensors), processes.device)
 
 
-def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    return {f"{prefix}.{key}": value.detach().cpu().clone() for key, value in module.state_dict().items()}
+def _models(net: nn.Module, average: nn.Module | None) -> dict[str, nn.Module]:
+    return {"net": net} | ({} if average is None else {"average": average})
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,10 +77,10 @@ def _places(optimizer: torch.optim.Optimizer) -> list[tuple[int, int, nn.Paramet
     return [(g, p, parameter) for g, group in groups for p, parameter in enumerate(group["params"])]
 
 
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    # A fused step on a CPU reads memory in order, whatever the strides are.
-    if value.shape != parameter.shape:
-        return value.to(parameter.device) if value.ndim else value
+def _like(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
+    """Return a state with its parameter's strides: a fused step on a CPU reads memory in order, whatever they are."""
+    if value.shape != parameter.shape:  # a count of steps, which a fused step wants beside the parameter
+        return value.to(parameter.device) if fused else value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 

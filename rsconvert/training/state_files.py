@@ -19,12 +19,12 @@ _VERSION = 1
 
 
 class StateFiles:
-    """The files ``NUMBER.safetensors`` of a folder, numbered by the steps done."""
+    """The files ``NUMBER.safetensors`` of a folder, numbered in the order in which they are written."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
 
-    def write(self, steps: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def write(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Add a state; then remove all but the newest.
 
         Raises:
@@ -36,7 +36,7 @@ class StateFiles:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.folder} can't be made ({error}); a folder is needed. Make room.") from error
-        write_tensors(tensors, self.folder / f"{steps:09d}.safetensors", checked)
+        write_tensors(tensors, self.folder / f"{number:09d}.safetensors", checked)
         for file in self._files()[self.keep :]:
             with suppress(OSError):
                 file.unlink()

@@ -1,7 +1,8 @@
 """Stepper: objective, optimizer, schedule and moving average of one run, moved batch by batch."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
@@ -18,9 +19,16 @@ from rsconvert.training.gradients import backward, backward_by_view, kept_buffer
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 from rsconvert.training.optimizer import create_optimizer, create_schedule
+from rsconvert.training.state_files import digest
 from rsconvert.training.teacher import create_teacher
 
 __all__ = ["Stepper"]
+
+# Older torch knows another name for it. Statistics differ between processes within an epoch.
+_KNOWN = inspect.signature(DistributedDataParallel.__init__).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers": False
+}
 
 
 class Stepper:
@@ -44,14 +52,12 @@ class Stepper:
                 "that many are accepted. Lower it, or batch_size."
             )
         teacher = create_teacher(net, config, processes.device)
+        self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
         if config.grad_checkpointing:
             set_checkpointing(net)
         self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
         distributed = processes.world_size > 1 and not config.low_memory
-        # Statistics are each process's own within an epoch: to send them at every step would cost time for nothing.
-        self.forward: Any = (
-            DistributedDataParallel(self.objective, broadcast_buffers=False) if distributed else self.objective
-        )
+        self.forward: Any = DistributedDataParallel(self.objective, **_OWN_BUFFERS) if distributed else self.objective
         self.optimizer = create_optimizer(net, config, processes=processes.world_size)
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
@@ -84,7 +90,7 @@ class Stepper:
                 self._average_gradients()
         else:
             distributed = isinstance(self.forward, DistributedDataParallel)
-            with self.forward.no_sync() if distributed and not last else nullcontext():
+            with self.forward.no_sync() if distributed and not last else nullcontext(), _plain_reduction_errors():
                 loss = backward(self.forward, self.objective, views, target, scale)
         return torch.stack([part.detach() for part in loss]).double()
 
@@ -113,6 +119,21 @@ class Stepper:
         sides = [r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all()]
         return parts, sides[0] if sides else None
 
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Give all processes the mean of their running statistics, of those alone that training moves.
+
+        The mean of equal numbers is not always that number.
+        """
+        if self.processes.world_size == 1:
+            return
+        moved = {id(buffer) for buffer in self.objective.moved_statistics()}
+        names = [name for name, buffer in self.net.named_buffers() if id(buffer) in moved]
+        for model in dict.fromkeys((self.net, self.judged)):
+            for name in names:
+                buffer = model.get_buffer(name)
+                buffer.copy_(self.processes.total(buffer) / self.processes.world_size)
+
     def _average_gradients(self) -> None:
         if self.processes.world_size == 1:
             return
@@ -131,3 +152,16 @@ def _synced(config: FinetuneConfig, processes: Processes) -> bool:
             "several processes and works on GPUs. Leave it out."
         )
     return config.sync_bn
+
+
+@contextmanager
+def _plain_reduction_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "Expected to have finished reduction" not in str(error):
+            raise
+        raise TrainingError(
+            "some parameters have no part in the loss, such as those of an idle head; DistributedDataParallel needs "
+            "all that learn. Set low_memory, which averages without it, or take them out of the model."
+        ) from error

@@ -62,5 +62,11 @@ def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
         raise ConfigError(
             f"teacher is {name}, which has {own} outputs; {taught} are needed, those of the network. Choose another."
         )
+    theirs, ours = source.class_names, net.source.class_names
+    if theirs and ours and theirs != ours:
+        raise ConfigError(
+            f"teacher is {name}, which knows the classes {', '.join(theirs[:3])}, …; the network's "
+            f"{', '.join(ours[:3])}, … are needed in their order. Choose another."
+        )
     dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
     return model.to(dtype), source.preprocessing

@@ -20,7 +20,7 @@ from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes, _plain_peer_errors, joined_processes, launched_rank
-from rsconvert.training.stepper import Stepper
+from rsconvert.training.stepper import Stepper, _plain_reduction_errors
 from rsconvert.zoo import create_model
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ GRADIENTS = """
 import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
-from test_distributed import gradients
+from test_distributed import averaged_statistics, gradients
 from rsconvert.training.distributed import joined_processes
 torch.set_num_threads(1)
 with joined_processes("cpu") as processes:
@@ -39,6 +39,7 @@ with joined_processes("cpu") as processes:
             found = gradients(processes, low_memory=low_memory, accumulate=accumulate)
             if processes.leads:
                 save_file(found, f"{folder}/{{low_memory}}-{{accumulate}}.safetensors")
+    averaged_statistics(processes)
     assert processes.gather(processes.rank) == [0, 1]
     assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
 """
@@ -59,6 +60,22 @@ def gradients(processes: Processes, *, low_memory: bool, accumulate: int) -> dic
         mine = shares[processes.rank]
         stepper.add([view[mine] for view in images], target[mine], last=number == accumulate)
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def averaged_statistics(processes: Processes) -> None:
+    """Statistics that training moves become those of all processes, also in the moving average; others stay."""
+    net = make_switchable(create_model("test_resnet", num_classes=3), (48, 32))
+    config = FinetuneConfig(train="bn", ema_decay=0.9)
+    stepper = Stepper(net, config, 10, None, processes)
+    stepper.objective.train()
+    for model, base in ((net, 0.0), (stepper.judged, 10.0)):
+        for _, buffer in model.named_buffers():
+            buffer.fill_(base + processes.rank)
+    stepper.average_statistics()
+    for model, base in ((net, 0.0), (stepper.judged, 10.0)):
+        for name, buffer in model.named_buffers():
+            mean = ".at." in name and "running" in name
+            assert (buffer == base + (0.5 if mean else processes.rank)).all(), name
 
 
 def torchrun(*words: str, processes: int = 2) -> subprocess.Popen[str]:
@@ -106,9 +123,11 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(tmp_path:
 
 
 def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(start: Path, photos: str, tmp_path: Path) -> None:
-    whole = finetuned(start, photos, tmp_path / "whole", "--epochs", "2", "--json")
+    average = ("--epochs", "2", "--set", "ema_decay=0.9")
+    whole = finetuned(start, photos, tmp_path / "whole", *average, "--json")
     out, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
+    assert "Warning" not in err
     rows = json.loads(out)["epochs"]
     # 12 images over two processes: an image missed or seen twice gives other percentages.
     hits = [row[key] * 12 / 100 for row in rows for key in row if key.startswith("top")]
@@ -117,7 +136,7 @@ def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(start: Path, photo
         assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
 
     run = tmp_path / "run"
-    options = ("--epochs", "2", "--set", "save_minutes=1e-9", "--set", "keep_states=9")
+    options = (*average, "--set", "save_minutes=1e-9", "--set", "keep_states=9")
     stopped = finetuned(start, photos, run, *options)
     waited_for(stopped, lambda: len(list((run / "state").glob("*.safetensors"))) >= 2)
     os.killpg(stopped.pid, signal.SIGKILL)
@@ -148,6 +167,19 @@ def test_a_lost_peer_is_one_line() -> None:
 
 def raise_from_gloo() -> None:
     raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer\nmore")
+
+
+def test_idle_parameters_are_one_line() -> None:
+    with (
+        pytest.raises(TrainingError, match="some parameters have no part in the loss") as caught,
+        _plain_reduction_errors(),
+    ):
+        raise_from_reducer()
+    assert "\n" not in str(caught.value)
+
+
+def raise_from_reducer() -> None:
+    raise RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.\nMore")
 
 
 def test_an_incomplete_launch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

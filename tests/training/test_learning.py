@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from torch import nn
 
 from rsconvert.errors import ConfigError
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.learning import learning_parameters
 
 MakeNet = Callable[..., SwitchableModel]
@@ -25,6 +26,14 @@ def test_each_part_is_what_it_says(net: SwitchableModel) -> None:
     assert all(
         names(net, part, alpha=False) == names(net, part) - {"rsconvert.alpha"} for part in ("all", "bn", "head")
     )
+
+
+def test_something_must_learn() -> None:
+    body = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    net = make_switchable(nn.Sequential(*body), (24, 16))
+    assert len(learning_parameters(net, "bn")) == 1
+    with pytest.raises(ConfigError, match="train is bn and alpha rests, but the network has no such parameters"):
+        learning_parameters(net, "bn", alpha=False)
 
 
 def test_smaller_sets_need_a_trained_classifier_and_sets_of_their_own(make_net: MakeNet) -> None:

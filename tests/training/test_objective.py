@@ -141,3 +141,22 @@ def test_auxiliary_outputs_are_refused() -> None:
     net = make_switchable(Aux(), (16, 8))
     with pytest.raises(TrainingError, match="returns a tuple in train mode"):
         Objective(net, FinetuneConfig()).train()(views_of(net), TARGET)
+
+
+def test_the_native_path_stays_to_the_bit_whatever_buffers_the_paths_share() -> None:
+    conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
+    body = conv, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    net = make_switchable(nn.Sequential(*body).eval(), (24, 16))
+    image = torch.randn(2, 3, 24, 24)
+    wanted = net.eval()(image)
+    objective = Objective(net, FinetuneConfig(train="bn")).train()
+    objective(views_of(net), TARGET).total.backward()
+    assert objective.moved_statistics()
+    assert all(any(moved is b for b in net.at(16).buffers()) for moved in objective.moved_statistics())
+    assert torch.equal(net.eval()(image), wanted)
+
+
+def test_what_else_fails_is_not_laid_on_batchnorm(net: SwitchableModel) -> None:
+    views = [torch.randn(4, 3, side, side) for side in (32, 24, 2)]
+    with pytest.raises(TrainingError, match=r"resolution 16 does not train .*a size that every layer takes is needed"):
+        Objective(net, FinetuneConfig()).train()(views, TARGET)

@@ -1,5 +1,7 @@
 """Run: stopped anywhere and resumed, it ends in the same bits; what it refuses to go on from."""
 
+import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -94,21 +96,25 @@ def test_states_are_written_by_the_clock_and_the_last_are_kept(
     net: SwitchableModel, photos: str, tmp_path: Path
 ) -> None:
     finetune(net, photos, tmp_path, settings(save_minutes=1e-9, keep_states=3))
-    assert sorted(file.stem for file in (tmp_path / "state").iterdir()) == ["000000010", "000000011", "000000012"]
+    # One after each of 12 steps, and one after each of 2 epochs.
+    assert sorted(file.stem for file in (tmp_path / "state").iterdir()) == ["000000012", "000000013", "000000014"]
     finetune(net, photos, tmp_path, settings(epochs=1), force=True)
-    assert [file.stem for file in (tmp_path / "state").iterdir()] == ["000000006"]
+    assert [file.stem for file in (tmp_path / "state").iterdir()] == ["000000001"]
 
 
 def test_every_state_leads_to_the_same_end(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
     config = settings(epochs=1, save_minutes=1e-9, keep_states=9)
     whole = make_net(dropout=0.5)
     finetune(whole, photos, tmp_path, config)
-    for file in sorted((tmp_path / "state").iterdir(), reverse=True):
-        file.unlink()
+    states = {file: file.read_bytes() for file in (tmp_path / "state").iterdir()}
+    assert len(states) == 7
+    for file, content in states.items():
+        for other in (tmp_path / "state").iterdir():
+            other.unlink()
+        file.write_bytes(content)
         again = make_net(dropout=0.5)
         finetune(again, photos, tmp_path, config, resume=True)
         assert bits(again) == bits(whole)
-        (tmp_path / "state" / "000000006.safetensors").unlink()
 
 
 def test_without_a_state_a_resumed_run_starts_afresh(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
@@ -151,6 +157,39 @@ def test_other_settings_are_named_and_refused_unless_told(
     assert {file: file.read_bytes() for file in before} == before
     rows = finetune(make_net(), photos, tmp_path, settings(**changes), resume=True, force=True)
     assert len(rows) == changes.get("epochs", 2)
+
+
+def test_a_run_that_is_forced_on_begins_its_epoch_anew_and_keeps_its_states(
+    make_net: MakeNet, photos: str, tmp_path: Path
+) -> None:
+    net = make_net()
+    pressed_at(net, 4)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(net, photos, tmp_path, settings())
+    changed = settings(batch_size=8, epochs=3)
+    rows = finetune(make_net(), photos, tmp_path, changed, resume=True, force=True)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert sorted(file.stem for file in (tmp_path / "state").iterdir()) == ["000000003", "000000004"]
+    again = make_net()
+    assert finetune(again, photos, tmp_path, changed, resume=True) == rows
+    assert json.loads((tmp_path / "config.json").read_text())["batch_size"] == 8
+
+
+def test_other_images_are_named(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
+    finetune(make_net(), photos, tmp_path / "run", settings())
+    shutil.copytree(photos, tmp_path / "copy")
+    for split in ("train", "val"):
+        (tmp_path / "copy" / split / "blue").rename(tmp_path / "copy" / split / "zebra")
+    with pytest.raises(ConfigError, match=r"data was 24 train .* Give the images that the run started with"):
+        finetune(make_net(), str(tmp_path / "copy"), tmp_path / "run", settings(), resume=True)
+
+
+def test_what_a_killed_write_left_is_removed(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    for part in (tmp_path / ".last.safetensors.7.part", tmp_path / "state" / ".000000009.safetensors.7.part"):
+        part.write_bytes(b"half")
+    finetune(make_net(), photos, tmp_path, settings(epochs=1), resume=True)
+    assert list(tmp_path.rglob(".*")) == []
 
 
 def test_another_network_is_named(make_net: MakeNet, photos: str, tmp_path: Path) -> None:

@@ -129,6 +129,14 @@ def test_the_best_of_an_earlier_run_never_stands_beside_a_new_one(
     assert contents(tmp_path) == {**old, "best.safetensors": seen[-1]["best.safetensors"]}
 
 
+def test_the_first_epoch_ends_the_states_of_an_earlier_run_too(tmp_path: Path, net: SwitchableModel) -> None:
+    old = started(tmp_path)
+    old.add_state(7, {"a": torch.zeros(1)}, {})
+    new = started(tmp_path, force=True)
+    new.add_epoch(net, [{"epoch": 1}], is_best=True)
+    assert list(new.states.folder.iterdir()) == []
+
+
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "file", tmp_path / "file" / "run"):

@@ -59,7 +59,7 @@ def test_a_rank_takes_its_own_statistics_and_generator(make_net: MakeNet) -> Non
     with torch.random.fork_rng(devices=[]):
         state = collect_state(net, None, optimizer, ALONE)
         torch.manual_seed(5)
-        state |= {"random.1.cpu": torch.get_rng_state(), "buffers.1.bn1.running_mean": torch.full((6,), 3.0)}
+        state |= {"random.1.cpu": torch.get_rng_state(), "buffers.1.net.bn1.running_mean": torch.full((6,), 3.0)}
         second = Processes(1, 2, torch.device("cpu"))
         restore_state(state, net, None, optimizer, second)
         assert torch.equal(torch.get_rng_state(), state["random.1.cpu"])

@@ -1,6 +1,7 @@
 """Teacher: its own normalization, the network as it was, who is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_another_number_of_outputs_is_refused(make_net: MakeNet, tmp_path: Path)
     save(make_switchable(create_model("test_efficientnet", num_classes=4), (48, 32)), tmp_path / "other.safetensors")
     with pytest.raises(ConfigError, match="has 4 outputs; 3 are needed"):
         create_teacher(make_net(), FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
+
+
+def test_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    nets = [make_switchable(create_model("test_efficientnet", num_classes=2), (48, 32)) for _ in range(2)]
+    for net, names in zip(nets, (("cat", "dog"), ("dog", "cat")), strict=True):
+        net.source = replace(net.source, class_names=names)
+    save(nets[0], tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="knows the classes cat, dog, …; the network's dog, cat, … are needed"):
+        create_teacher(nets[1], FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
 
 
 def test_without_labels_a_frozen_native_path_teaches_itself(net: SwitchableModel) -> None:
