@@ -189,3 +189,18 @@ def test_unusable_settings_are_refused_at_once(train, tmp_path):
         loader(train, flip="never")
     with pytest.raises(DataError, match=r"wds/ can't be opened, split train"):
         open_split("wds/", "train", root=str(tmp_path / "nowhere"))
+
+
+def test_sixteen_bits_keep_their_high_byte(tmp_path):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 24), 127 * 256 + 99, dtype=np.uint16)).save(buffer, "PNG")
+    with tarfile.open(tmp_path / "val.tar", "w") as archive:
+        for name, content in (("0.png", buffer.getvalue()), ("0.cls", b"0")):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    split = {"name": "validation", "num_samples": 1, "filenames": ["val.tar"], "shard_lengths": [1]}
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"validation": split}}))
+    stream = open_split("wds/", "val", root=str(tmp_path))
+    ((views, _),) = list(evaluation_loader(stream, (16,), batch_size=1, workers=0))
+    assert views[0].unique().tolist() == [127]
