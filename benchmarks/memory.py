@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from step import batch, plain_steps, switchable_step
 
+from rsconvert.training.allocator import keep_freed_memory
+
 KINDS = ("plain", "whole", "by view")
 
 
@@ -45,6 +47,7 @@ def run(kind: str) -> int:
 
 
 def measured(options: argparse.Namespace) -> int:
+    keep_freed_memory()  # as the finetune command does
     device = torch.device("cpu")
     settings = {**vars(options), "format": "channels_last", "compile": "off", "low_memory": options.kind == "by view"}
     views, target = batch(options.batch, device)
