@@ -47,7 +47,8 @@ def run(kind: str) -> int:
 
 
 def measured(options: argparse.Namespace) -> int:
-    keep_freed_memory()  # as the finetune command does
+    if options.kind == "whole":  # as the finetune command does
+        keep_freed_memory()
     device = torch.device("cpu")
     settings = {**vars(options), "format": "channels_last", "compile": "off", "low_memory": options.kind == "by view"}
     views, target = batch(options.batch, device)

@@ -37,7 +37,8 @@ Step = Callable[[Sequence[Tensor], Tensor], None]
 
 def main() -> None:
     options = parse_arguments()
-    keep_freed_memory()  # as the finetune command does
+    if not options.low_memory:  # as the finetune command does
+        keep_freed_memory()
     device = torch.device(options.device)
     views, target = batch(options.batch, device)
     steps = [switchable_step(options, device), reference_step(options, device)]

@@ -135,7 +135,8 @@ def _train(
     from rsconvert.training import finetune as train
     from rsconvert.training import keep_freed_memory, launched_rank
 
-    keep_freed_memory()
+    if not config.low_memory:  # what is kept is memory too
+        keep_freed_memory()
 
     def log(row: Mapping[str, Any]) -> None:
         log_epoch(row, config.epochs)

@@ -13,7 +13,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory; return whether the C library can.
 
     Left alone, glibc gives every large tensor back to the system when it is freed, and a step on a CPU pays for getting
-    each of its pages again. It is a setting of the whole process, so a program calls it, never a library's function.
+    each of its pages again. The process holds more memory for it, up to a fifth. It is a setting of the whole process,
+    so a program calls it, never a library's function.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
