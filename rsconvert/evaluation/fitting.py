@@ -10,7 +10,7 @@ from rsconvert.errors import DataError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import input_channels
 
-__all__ = ["check_classes", "check_colours", "check_targets", "mapped_outputs"]
+__all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "mapped_outputs"]
 
 
 def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int] | None = None) -> None:
@@ -72,11 +72,19 @@ def check_targets(targets: Tensor, logits: Tensor, outputs: Sequence[int] | None
     """
     if outputs is not None:
         _check_outputs(outputs, logits.shape[1])
-    columns = logits.shape[1] if outputs is None else len(outputs)
-    if int(targets.max()) >= columns:
+    check_labels(targets, logits.shape[1] if outputs is None else len(outputs))
+
+
+def check_labels(targets: Tensor, outputs: int) -> None:
+    """See that class indices are below the number of outputs; on a GPU a loss would end the use of the device.
+
+    Raises:
+        DataError: one is not.
+    """
+    if targets.numel() and int(targets.max()) >= outputs:
         raise DataError(
-            f"a target is {int(targets.max())}; the network has {columns} outputs, one per class is needed. "
-            "Check the data."
+            f"a target is {int(targets.max())}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted. "
+            "Correct the labels, or give the network an output per class."
         )
 
 

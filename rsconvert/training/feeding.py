@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rsconvert.data import Samples, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
+from rsconvert.evaluation import check_labels
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes
@@ -93,11 +94,8 @@ class Feed:
         inputs = [normalize(v, self.preprocessing, dtype=self.dtype, memory_format=self.layout) for v in moved]
         target = target if self.outputs is None else self.outputs[target]
         mixing = bool(config.mixup or config.cutmix)
-        if mixing and int(target.max()) >= self.classes:
-            raise DataError(
-                f"a target is {int(target.max())}; the network has {self.classes} outputs, so 0 to {self.classes - 1} "
-                "is accepted. Correct the labels, or give the network an output per class."
-            )
+        if mixing:
+            check_labels(target, self.classes)
         target = target.to(device, non_blocking=True)
         if mixing:
             return mix(inputs, target, self.classes, mixup=config.mixup, cutmix=config.cutmix, rng=rng)

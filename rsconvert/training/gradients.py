@@ -4,7 +4,7 @@ Both give the same gradients: with the logits z_1 … z_S known, the gradient of
 form, so one view after the other can be computed again and taken back through the network.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
+from rsconvert.training.generators import generator_states, restored_generators
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 
-__all__ = ["backward", "backward_by_view", "kept_buffers", "restored_generators", "set_checkpointing"]
+__all__ = ["backward", "backward_by_view", "kept_buffers", "set_checkpointing"]
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -50,7 +51,7 @@ def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tens
     outputs, replays = [largest.detach()], []
     for place, view in enumerate(views[1:], start=1):
         path = objective.net.at(objective.net.resolutions[place])
-        replays.append(_generator_states(view.device))
+        replays.append(generator_states(view.device))
         with torch.no_grad(), kept_buffers(path):
             outputs.append(objective.logits(place, view))
     leaves = [z.requires_grad_() for z in outputs]
@@ -97,19 +98,3 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         for buffer, value in before:
             buffer.copy_(value)
-
-
-def _generator_states(device: torch.device) -> list[Tensor]:
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
-
-
-@contextmanager
-def restored_generators(states: Iterable[Tensor], device: torch.device) -> Iterator[None]:
-    """Draw from given states of the global generators; at the end these go on from where they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        cpu, *cuda = states
-        torch.set_rng_state(cpu)
-        for state in cuda:
-            torch.cuda.set_rng_state(state, device)
-        yield

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsconvert.errors import DataError, RSConvertError, TrainingError
-from rsconvert.evaluation import is_memory_error
+from rsconvert.evaluation import check_labels, is_memory_error
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.paths import copy_structure
 from rsconvert.training.config import FinetuneConfig
@@ -104,8 +104,8 @@ class Objective(nn.Module):
             DataError: a target is beyond the network's outputs.
         """
         config, unlabelled = self.config, self.config.labels == "none"
-        if not unlabelled:
-            _check_targets(target, logits[0].shape[1])
+        if not (unlabelled or target.is_floating_point()):
+            check_labels(target, logits[0].shape[1])
         return mred_loss(
             logits,
             None if unlabelled else target,
@@ -174,13 +174,4 @@ def _check_output(output: object) -> None:
         raise TrainingError(
             f"the network returns a {type(output).__name__} in train mode; one tensor of logits is needed. "
             "Switch auxiliary outputs off by model_kwargs, or wrap the model."
-        )
-
-
-def _check_targets(target: Tensor, outputs: int) -> None:
-    # On a GPU the loss would meet such a target with an assertion that ends the process's use of the device.
-    if not target.is_floating_point() and target.numel() and int(target.max()) >= outputs:
-        raise DataError(
-            f"a target is {int(target.max())}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted. "
-            "Correct the labels, or give the network an output per class."
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rsconvert.checkpoint import fill
 from rsconvert.errors import CheckpointError
 from rsconvert.training.distributed import Processes
+from rsconvert.training.generators import generator_states, set_generators
 
 __all__ = ["collect_state", "restore_state"]
 
@@ -21,7 +22,7 @@ def collect_state(
     net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, processes: Processes
 ) -> dict[str, Tensor]:
     """Return copies of all tensors of a run to the leading process; every process must ask."""
-    own = {f"random.{processes.rank}.{name}": state for name, state in _generators(processes.device).items()}
+    own = {f"random.{processes.rank}.{name}": state for name, state in generator_states(processes.device).items()}
     if not processes.leads:
         for name, model in _models(net, average).items():
             own |= {f"buffers.{processes.rank}.{name}.{key}": value.cpu() for key, value in model.named_buffers()}
@@ -61,7 +62,10 @@ def restore_state(
         mine = _below(f"{group}.{place}", held)
         fused = bool(optimizer.param_groups[group].get("fused"))
         optimizer.state[parameter] = {key: _like(value, parameter, fused) for key, value in mine.items()}
-    _restore_generators(_below(f"random.{processes.rank}", tensors), processes.device)
+    states = _below(f"random.{processes.rank}", tensors)
+    if not states:
+        raise CheckpointError("the state is of a run with fewer processes; as many are needed. Start as many.")
+    set_generators(states, processes.device)
 
 
 def _models(net: nn.Module, average: nn.Module | None) -> dict[str, nn.Module]:
@@ -82,16 +86,3 @@ def _like(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
     if value.shape != parameter.shape:  # a count of steps, which a fused step wants beside the parameter
         return value.to(parameter.device) if fused else value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-def _generators(device: torch.device) -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def _restore_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
-    if "cpu" not in states:
-        raise CheckpointError("the state is of a run with fewer processes; as many are needed. Start as many.")
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
