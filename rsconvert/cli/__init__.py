@@ -35,9 +35,10 @@ class _Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             raise click.ClickException(f"{error}; a place with room is needed. Check it, or see --debug.") from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
-            raise click.ClickException("interrupted; what was written before is intact.") from None
+            kept = f"{interrupt}. Go on with --resume." if interrupt.args else "what was written before is intact."
+            raise click.ClickException(f"interrupted; {kept}") from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

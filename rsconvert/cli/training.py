@@ -37,9 +37,9 @@ _method_options = options(
         "--distill", type=click.Choice(["full", "vanilla", "top-down", "largest", "none"]), help="Distillation; full."
     ),
     click.option(
-        "--labels", type=click.Choice(["data", "none"]), help="none: the network as it starts teaches; no labels; data."
+        "--labels", type=click.Choice(["data", "none"]), help="none: no labels, the network as it starts teaches; data."
     ),
-    click.option("--teacher", metavar="MODEL", help="A model or checkpoint in the ensemble's place as a teacher."),
+    click.option("--teacher", metavar="MODEL", help="A model, checkpoint or RUN_DIR in the ensemble's place."),
     click.option("--class-map", type=click.Path(), metavar="FILE", help="The network's output for each class folder."),
     click.option(
         "--train",
@@ -124,7 +124,7 @@ def _preview(net: "SwitchableModel", data: str, config: "FinetuneConfig", as_jso
     facts = preview(net, data, config)
     if launched_rank() != 0:
         return
-    memory = ", ".join(f"{part} {size / 2**20:.0f}" for part, size in facts["memory"].items())
+    memory = ", ".join(f"{part} {size / 2**20:.1f}" for part, size in facts["memory"].items())
     lines = [f"{key}: {plain(value)}" for key, value in facts.items() if key != "memory"]
     print_result(facts, as_json, "\n".join([*lines, f"memory (MiB): {memory}"]))
 
@@ -141,6 +141,8 @@ def _train(
     def log(row: Mapping[str, Any]) -> None:
         log_epoch(row, config.epochs)
 
+    if config.compile != "off" and launched_rank() == 0:
+        click.echo("each path is compiled when it first runs, which takes a minute or more", err=True)
     rows = train(net, data, output, config, **how, progress=not as_json, on_epoch=log)
     if launched_rank() == 0:
         best = best_row(rows, config.best)

@@ -66,7 +66,7 @@ class FinetuneConfig:
         schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step.
         warmup_epochs: length of the linear warm-up from 0, within ``epochs``; may be a fraction.
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
-        labels: ``data``; ``none``: images alone, the network as it starts teaches all paths and alpha rests.
+        labels: ``data``; ``none``: images alone, the network as it starts, or ``teacher``, teaches; alpha rests.
         teacher: a model or checkpoint that takes the ensemble's place as a teacher; None has none.
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
@@ -170,7 +170,7 @@ class FinetuneConfig:
                 "accepted with labels none or a teacher. Change it."
             )
         if self.labels == "none":
-            for name in ("teacher", "label_smoothing", "class_weights", "mixup", "cutmix"):
+            for name in ("label_smoothing", "class_weights", "mixup", "cutmix"):
                 if getattr(self, name):
                     raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
 

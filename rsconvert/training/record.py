@@ -10,7 +10,18 @@ from rsconvert.training.progress import Progress, Row
 
 __all__ = ["epoch_row", "note_training"]
 
-_KEPT = ("epochs", "batch_size", "alpha_lr", "optimizer", "weight_decay", "distill", "train", "crop_area", "seed")
+_KEPT = (
+    "epochs",
+    "batch_size",
+    "alpha_lr",
+    "optimizer",
+    "weight_decay",
+    "distill",
+    "labels",
+    "train",
+    "crop_area",
+    "seed",
+)
 
 
 def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: float, images: int) -> Row:

@@ -1,6 +1,7 @@
 """Run: one finetuning from its first batch, or from where it was left, to its last epoch."""
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -130,6 +131,8 @@ class Run:
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had
         if self.done.rows:
             self._note(self.done.epoch)
+        if self.visible:
+            tqdm.write(f"resumed after {self._told()}", file=sys.stderr)
 
     def save_state(self) -> None:
         """Keep where the run stands; all processes must come here.
@@ -206,7 +209,7 @@ class Run:
         if save or stop:
             self.save_state()
         if stop:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"its state after {self._told()} is kept")
 
     def _evaluate(self) -> Evaluation:
         alone = self.processes.world_size == 1
@@ -223,10 +226,15 @@ class Run:
             )
         except KeyboardInterrupt:
             self.save_state()
-            raise
+            raise KeyboardInterrupt(f"its state after {self._told()} is kept") from None
         if result.count != self.val_images:
             raise DataError(f"{result.count} of {self.val_images} val images came; all are needed. Mend the data.")
         return result
+
+    def _told(self) -> str:
+        """Return where the run stands, in words."""
+        step = self.done.batches // self.config.grad_accum_steps
+        return f"epoch {self.done.epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
 
     def _steps(self) -> int:
         """Return the steps done since the beginning."""

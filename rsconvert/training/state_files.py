@@ -54,7 +54,10 @@ class StateFiles:
             except CheckpointError as error:
                 broken.append(str(error))
         if broken:
-            raise CheckpointError(f"no state of the run is intact: {broken[0]} Start anew without --resume.")
+            raise CheckpointError(
+                f"no state in {self.folder} is intact ({len(broken)} are damaged); one is needed to go on. "
+                "Start the run anew by --force instead of --resume."
+            )
         return None
 
     def clear(self) -> None:

@@ -1,5 +1,7 @@
 """The teacher beside the views: another network, or the one that is finetuned as it starts."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -34,8 +36,9 @@ class Teacher:
 def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.device) -> Teacher | None:
     """Return the teacher of a run, if it has one beside its own paths.
 
-    ``teacher`` names a switchable checkpoint, whose native path teaches, or a model as for ``create_model``, with its
-    weights. Without labels it is the network's native path, copied as it is now; a frozen one teaches itself.
+    ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, or a model as for
+    ``create_model``, with its weights. Without labels and a name it is the network's native path, copied as it is now;
+    a frozen one teaches itself.
 
     Raises:
         ConfigError: the teacher has another number of outputs.
@@ -51,8 +54,9 @@ def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.d
 
 
 def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
-    if name.endswith(".safetensors"):
-        known = load(name)
+    best = Path(name) / "best.safetensors"
+    if name.endswith(".safetensors") or best.is_file():
+        known = load(best if best.is_file() else name)
         model, source = known.extract(known.native), known.source
     else:
         model = create_model(name, pretrained=not is_file_name(name))

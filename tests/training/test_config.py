@@ -168,7 +168,6 @@ def test_the_default_rate_counts_all_images_of_a_step() -> None:
     [
         ({"labels": "none", "distill": "none"}, "distill is none"),
         ({"teacher": "resnet18", "distill": "largest"}, "distill is largest"),
-        ({"labels": "none", "teacher": "resnet18"}, "teacher has no effect with labels none"),
         ({"labels": "none", "mixup": 0.2}, "mixup has no effect with labels none"),
         ({"labels": "none", "label_smoothing": 0.1}, "label_smoothing has no effect"),
         ({"labels": "none", "class_weights": (1.0, 2.0)}, "class_weights has no effect"),

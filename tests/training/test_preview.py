@@ -19,7 +19,7 @@ def test_it_tells_what_the_run_does(net: SwitchableModel, photos: str) -> None:
     assert (facts["train_images"], facts["val_images"], facts["steps"]) == (24, 12, 4)
     assert facts["learning_parameters"] == 6 * 3 + 3 + 3
     assert facts["lr"] == pytest.approx(0.005 * 10 / 32 / 3)
-    assert (facts["amp"], facts["device"], facts["processes"], facts["train"]) == ("float32", "cpu", 1, "head")
+    assert (facts["amp"], facts["device"], facts["processes"], facts["train"]) == ("off", "cpu", 1, "head")
     assert facts["memory"]["total"] > facts["memory"]["weights"] > 0
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     rows = finetune(net, photos, config=config)

@@ -62,7 +62,7 @@ def test_a_broken_state_is_passed_over_and_alone_refused(tmp_path: Path, harm: C
     assert found is not None
     assert found[1] == {"step": 1}
     harm(tmp_path / "000000001.safetensors")
-    with pytest.raises(CheckpointError, match="no state of the run is intact") as caught:
+    with pytest.raises(CheckpointError, match=r"no state in .* is intact") as caught:
         files.newest()
     assert "\n" not in str(caught.value)
 

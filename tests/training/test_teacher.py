@@ -13,6 +13,7 @@ from rsconvert.data import Preprocessing, normalize
 from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.mred import mred_loss
 from rsconvert.training.objective import Objective
 from rsconvert.training.teacher import Teacher, create_teacher
 from rsconvert.zoo import create_model
@@ -66,6 +67,24 @@ def test_a_checkpoint_teaches_by_its_native_path(tmp_path: Path) -> None:
 def test_most_runs_have_none(net: SwitchableModel) -> None:
     assert create_teacher(net, FinetuneConfig(), CPU) is None
     assert create_teacher(net, FinetuneConfig(train="bn", labels="none"), CPU) is None
+
+
+def test_without_labels_another_network_may_teach(net: SwitchableModel) -> None:
+    views, target = [torch.randn(4, 3, r, r) for r in net.resolutions], torch.zeros(4, dtype=torch.int64)
+    config = FinetuneConfig(labels="none", teacher="other")
+    taught = Objective(net, config, teacher=lambda view: torch.eye(4, 3)).train()(views, target)
+    logits = [net.at(r)(view) for r, view in zip(net.resolutions, views, strict=True)]
+    wanted = mred_loss(logits, None, net.alpha, teacher=torch.eye(4, 3))
+    torch.testing.assert_close(taught.total, wanted.total)
+
+
+def test_a_run_folder_teaches_by_its_best(tmp_path: Path) -> None:
+    nets = [make_switchable(create_model("test_efficientnet", num_classes=2), (48, 32)).eval() for _ in range(2)]
+    save(nets[0], tmp_path / "best.safetensors")
+    teacher = create_teacher(nets[1], FinetuneConfig(teacher=str(tmp_path)), CPU)
+    assert teacher is not None
+    view = torch.randn(2, 3, 48, 48)
+    assert torch.equal(teacher(view), nets[0].at(48)(view))
 
 
 def test_another_number_of_outputs_is_refused(make_net: MakeNet, tmp_path: Path) -> None:
