@@ -37,7 +37,7 @@ Step = Callable[[Sequence[Tensor], Tensor], None]
 
 def main() -> None:
     options = parse_arguments()
-    if not options.low_memory:  # as the finetune command does
+    if not (options.low_memory or options.usual_allocator):  # as the finetune command does
         keep_freed_memory()
     device = torch.device(options.device)
     views, target = batch(options.batch, device)
@@ -71,6 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--format", choices=["channels_last", "contiguous"], default="channels_last")
     parser.add_argument("--compile", default="off", help="torch.compile's mode (off)")
     parser.add_argument("--low-memory", action="store_true", help="view by view")
+    parser.add_argument("--usual-allocator", action="store_true", help="give freed memory back to the system")
     parser.add_argument("--reference", choices=["plain", "float32", "whole"], default="plain", help="(plain)")
     parser.add_argument("--profile", action="store_true", help="print where the time of a step goes")
     parser.add_argument("--device", default="cpu")

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep freed memory; return whether the C library can.
 
     Left alone, glibc gives every large tensor back to the system when it is freed, and a step on a CPU pays for getting
-    each of its pages again. The process holds more memory for it, up to a fifth. It is a setting of the whole process,
+    each of its pages again. The process holds about a tenth more memory for it. It is a setting of the whole process,
     so a program calls it, never a library's function.
     """
     try:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -76,7 +76,7 @@ class Run:
         )
         self.stepper = Stepper(net, config, len(self.feed), self.amp, processes)
         self.board: Board | None = None
-        # Within the process that trains, networks are named by what they learn.
+        # With a class map the outputs keep the names that they had.
         self.class_names = samples[0].classes if outputs is None else net.source.class_names
 
     def close(self) -> None:
@@ -206,10 +206,10 @@ class Run:
             return
         due = self.processes.leads and time.monotonic() - self._saved > 60 * self.config.save_minutes
         stop, save = self.processes.total(torch.tensor([self.interrupts.came, due], dtype=torch.int64)).tolist()
-        if save or stop:
-            self.save_state()
         if stop:
-            raise KeyboardInterrupt(f"its state after {self._told()} is kept")
+            self._stop()
+        if save:
+            self.save_state()
 
     def _evaluate(self) -> Evaluation:
         alone = self.processes.world_size == 1
@@ -225,11 +225,15 @@ class Run:
                 **options,
             )
         except KeyboardInterrupt:
-            self.save_state()
-            raise KeyboardInterrupt(f"its state after {self._told()} is kept") from None
+            self._stop()
         if result.count != self.val_images:
             raise DataError(f"{result.count} of {self.val_images} val images came; all are needed. Mend the data.")
         return result
+
+    def _stop(self) -> NoReturn:
+        self.save_state()
+        kept = () if self.folder is None else (f"its state after {self._told()} is kept",)
+        raise KeyboardInterrupt(*kept) from None
 
     def _told(self) -> str:
         """Return where the run stands, in words."""
