@@ -62,7 +62,7 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("epochs", "delay", "presses", "number"),
     [(0, 0.0, 1, signal.SIGINT), (1, 0.03, 3, signal.SIGINT), (2, 0.1, 1, signal.SIGINT), (1, 0.1, 1, signal.SIGTERM)],
-    ids=["while workers start", "pressed repeatedly", "in an epoch", "a scheduler's request to all processes"],
+    ids=["while workers start", "pressed repeatedly", "in an epoch", "a request to the process itself"],
 )
 def test_ctrl_c_is_one_line_and_keeps_the_last_epoch(
     place: Path, tmp_path: Path, epochs: int, delay: float, presses: int, number: int
@@ -73,7 +73,7 @@ def test_ctrl_c_is_one_line_and_keeps_the_last_epoch(
         wait_for(process, lambda: output.exists() and epochs_in(output) >= epochs)
         for _ in range(presses):
             time.sleep(delay)
-            os.killpg(process.pid, number)
+            (os.kill if number == signal.SIGTERM else os.killpg)(process.pid, number)
         _, shown = process.communicate(timeout=30)
     finally:
         process.kill()

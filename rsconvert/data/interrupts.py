@@ -10,11 +10,11 @@ __all__ = ["Interrupts", "blocked_interrupts", "postponed_interrupts"]
 
 @contextmanager
 def blocked_interrupts() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM in this thread; processes that it starts meanwhile never receive them."""
+    """Block Ctrl-C in this thread; processes that it starts meanwhile never receive it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:

@@ -285,9 +285,7 @@ def _collate(samples: list[Any]) -> Any:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C and a scheduler's SIGTERM are for the main process, which ends its workers.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
 
 
 def _blank() -> Tensor:
