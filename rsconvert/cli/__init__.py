@@ -10,8 +10,9 @@ import click
 
 from rsconvert import __version__
 from rsconvert.cli.calibrate import calibrate
+from rsconvert.cli.demo import demo
+from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.files import export, inspect, wrap
-from rsconvert.cli.images import demo, evaluate
 from rsconvert.cli.models import models
 from rsconvert.cli.training import finetune
 from rsconvert.errors import RSConvertError

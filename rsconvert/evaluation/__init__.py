@@ -13,7 +13,7 @@ from rsconvert.evaluation.fitting import (
 )
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.predictions import Answers, Predictions, predict
+from rsconvert.evaluation.predictions import Answers, Predictions, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, resolution_of, size_name
 from rsconvert.evaluation.tables import as_csv, as_markdown, as_text
@@ -48,6 +48,7 @@ __all__ = [
     "plain_memory_errors",
     "predict",
     "resolution_of",
+    "save_logits",
     "size_name",
     "summarize",
     "validation_loader",

@@ -14,16 +14,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from rsconvert.checkpoint import write_tensors
 from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader, open_split, postponed_interrupts
 from rsconvert.errors import ConfigError, DataError, RSConvertError
 from rsconvert.evaluation.device import choose_device
 from rsconvert.evaluation.fitting import check_classes, mapped_outputs
 from rsconvert.evaluation.memory import plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.sizes import check_sizes
+from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Subject
 
-__all__ = ["Answers", "Predictions", "collect", "predict"]
+__all__ = ["Answers", "Predictions", "collect", "predict", "save_logits"]
 
 _PRECISIONS = (None, torch.bfloat16, torch.float16)
 
@@ -166,6 +167,20 @@ def collect(
             check()
     answers = {name: {size: Answers.joined(batches) for size, batches in by.items()} for name, by in parts.items()}
     return answers, torch.cat(targets)
+
+
+def save_logits(found: Predictions, path: str | Path) -> None:
+    """Write kept logits to a safetensors file: ``NETWORK/SIZE`` (N, classes), ``NETWORK/ensemble``, ``targets`` (N,).
+
+    Raises:
+        CheckpointError: the file can't be written.
+    """
+    tensors = {"targets": found.targets}
+    for network, by_size in found.answers.items():
+        for size, answers in by_size.items():
+            assert answers.logits is not None, "predict(…, keep_logits=True)"
+            tensors[f"{network}/{'ensemble' if size is None else size_name(size)}"] = answers.logits
+    write_tensors(tensors, path, {"format": "pt"})
 
 
 def _loader(alike: Mapping[str, Subject], samples: Samples, batch_size: int, workers: int) -> ViewLoader:
