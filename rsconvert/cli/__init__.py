@@ -10,7 +10,8 @@ import click
 
 from rsconvert import __version__
 from rsconvert.cli.calibrate import calibrate
-from rsconvert.cli.files import export, inspect, wrap
+from rsconvert.cli.export import export
+from rsconvert.cli.files import inspect, wrap
 from rsconvert.cli.images import demo, evaluate
 from rsconvert.cli.models import models
 from rsconvert.cli.training import finetune
