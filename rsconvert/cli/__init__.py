@@ -15,6 +15,7 @@ from rsconvert.cli.files import inspect, wrap
 from rsconvert.cli.images import demo, evaluate
 from rsconvert.cli.models import models
 from rsconvert.cli.training import finetune
+from rsconvert.cli.verify import verify
 from rsconvert.errors import RSConvertError
 
 __all__ = ["main"]
@@ -49,5 +50,5 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-for _command in (wrap, calibrate, finetune, evaluate, export, inspect, models, demo):
+for _command in (wrap, calibrate, finetune, evaluate, export, verify, inspect, models, demo):
     main.add_command(_command)
