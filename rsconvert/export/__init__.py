@@ -1,5 +1,18 @@
-"""Exports: one path as a file for software that does not know rsconvert."""
+"""Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
+from rsconvert.export.agreement import Agreement, Verification
+from rsconvert.export.opening import Export, open_export, open_onnx, open_program
 from rsconvert.export.stock import export_timm, export_torchvision
+from rsconvert.export.verify import verify_export
 
-__all__ = ["export_timm", "export_torchvision"]
+__all__ = [
+    "Agreement",
+    "Export",
+    "Verification",
+    "export_timm",
+    "export_torchvision",
+    "open_export",
+    "open_onnx",
+    "open_program",
+    "verify_export",
+]
