@@ -1,6 +1,7 @@
 """The command export: a network for others."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,12 +18,14 @@ __all__ = ["export"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["switchable", "timm", "torchvision"]),
+    type=click.Choice(["switchable", "timm", "torchvision", "onnx"]),
     default="switchable",
     show_default=True,
 )
-@click.option("--resolution", type=int, help="Side in pixels of the plain network; trained or not.")
+@click.option("--resolution", help="Side in pixels of the plain network, trained or not; onnx takes a list.")
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
+@click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
+@click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
 @model_option
 @force_option
@@ -30,8 +33,10 @@ __all__ = ["export"]
 def export(
     checkpoint: str,
     form: str,
-    resolution: int | None,
+    resolution: str | None,
     resolutions: str | None,
+    compact: bool,
+    shared_weights: bool,
     output: str,
     model: str | None,
     force: bool,
@@ -39,24 +44,44 @@ def export(
 ) -> None:
     """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
 
-    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict.
+    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. onnx: one
+    file that chooses its BN set by the size of its input, or with --resolution a plain file for each.
     """
-    if (form == "switchable") == (resolution is not None):
-        raise ConfigError(
-            f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
-        )
-    if resolutions is not None and form != "switchable":
-        raise ConfigError(
-            f"resolutions is {resolutions} for the plain format {form}; one --resolution is accepted. Correct it."
-        )
-    refuse_existing(Path(output), force)
-    from rsconvert import export_timm, export_torchvision, save
+    sides = None if resolution is None else numbers(resolution)
+    _check_options(form, sides, resolutions, compact or shared_weights)
+    if form != "onnx":  # of which there may be several files
+        refuse_existing(Path(output), force)
+    from rsconvert import export_onnx, export_timm, export_torchvision, save
     from rsconvert.checkpoint import subset
 
     net = load_network(best_of(checkpoint), model)
+    facts: dict[str, Any] = {
+        "output": output,
+        "format": form,
+        "resolution": sides[0] if sides and len(sides) == 1 else sides,
+    }
+    lines = [f"wrote {output}"]
     if form == "switchable":
         save(net if resolutions is None else subset(net, numbers(resolutions)), output)
+    elif form == "onnx":
+        files = export_onnx(net, output, sides, compact=compact, shared_weights=shared_weights, force=force)
+        facts["files"] = {str(path): result.to_dict() for path, result in files.items()}
+        lines = [f"{result}\nwrote {path}" for path, result in files.items()]
     else:
-        assert resolution is not None
-        (export_timm if form == "timm" else export_torchvision)(net, resolution, output, force=force)
-    print_result({"output": output, "format": form, "resolution": resolution}, as_json, f"wrote {output}")
+        assert sides is not None
+        (export_timm if form == "timm" else export_torchvision)(net, sides[0], output, force=force)
+    print_result(facts, as_json, "\n".join(lines))
+
+
+def _check_options(form: str, sides: list[Any] | None, resolutions: str | None, onnx_alone: bool) -> None:
+    if form != "onnx" and (form == "switchable") != (sides is not None and len(sides) == 1):
+        raise ConfigError(
+            f"format is {form} and resolution {sides}; a plain format needs one, switchable none. Correct it."
+        )
+    if resolutions is not None and form != "switchable":
+        raise ConfigError(
+            f"resolutions is {resolutions} for the format {form}; it chooses the sets of a switchable file. "
+            "Use --resolution."
+        )
+    if onnx_alone and form != "onnx":
+        raise ConfigError(f"compact or shared-weights is set for the format {form}; onnx takes them. Leave them out.")

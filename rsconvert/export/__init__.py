@@ -1,6 +1,7 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
 from rsconvert.export.agreement import Agreement, Verification
+from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx, open_program
 from rsconvert.export.stock import export_timm, export_torchvision
 from rsconvert.export.verify import verify_export
@@ -9,6 +10,7 @@ __all__ = [
     "Agreement",
     "Export",
     "Verification",
+    "export_onnx",
     "export_timm",
     "export_torchvision",
     "open_export",
