@@ -181,8 +181,27 @@ def test_a_classifier_of_zeros_hides_no_difference(
     nn.init.zeros_(model.fc.weight)
     own = fold._behind
     monkeypatch.setattr(fold, "_behind", lambda layer, bn: (own(layer, bn)[0], own(layer, bn)[1] * 1.01))
-    with pytest.raises(UnsupportedModelError, match=r"Tiny folded differs by .* at 32; 0.0001 is accepted"):
+    with pytest.raises(UnsupportedModelError, match=r"Tiny folded differs by .* at 32 in float64; rounding alone"):
         fold_batchnorm(model, 32)
+
+
+@torch.no_grad()
+def test_rounding_that_grows_is_told_from_an_error() -> None:
+    """A difference of two nearly equal numbers: float32 keeps few of its digits, float64 enough."""
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.bn(self.conv(x)) + 20000
+            return x - 20000
+
+    model = filled(Steep())
+    _, report = fold_batchnorm(model, 16)
+    assert report.folded == {"bn": "conv"}
+    assert report.difference > 1e-4
 
 
 def test_numbers_that_are_none_prove_nothing(tiny: Callable[[], nn.Module]) -> None:
