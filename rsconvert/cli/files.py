@@ -1,4 +1,4 @@
-"""Commands about files: wrap, inspect, export."""
+"""Commands about files: wrap, inspect."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import (
     best_of,
     file_name,
@@ -17,7 +16,6 @@ from rsconvert.cli.options import (
     force_option,
     json_option,
     literals,
-    model_option,
     numbers,
     refuse_existing,
 )
@@ -27,7 +25,7 @@ from rsconvert.errors import ConfigError, ResolutionError
 if TYPE_CHECKING:
     from rsconvert.surgery import ConversionReport, SwitchableModel
 
-__all__ = ["export", "inspect", "wrap"]
+__all__ = ["inspect", "wrap"]
 
 _FIVE = "224,192,160,128,96"
 
@@ -139,53 +137,3 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 
     facts = describe(best_of(checkpoint))
     print_result(facts, as_json, "\n".join(f"{key}: {plain(value)}" for key, value in facts.items()))
-
-
-@click.command()
-@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["switchable", "timm", "torchvision"]),
-    default="switchable",
-    show_default=True,
-)
-@click.option("--resolution", type=int, help="Side in pixels of the plain network; trained or not.")
-@click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
-@model_option
-@force_option
-@json_option
-def export(
-    checkpoint: str,
-    form: str,
-    resolution: int | None,
-    resolutions: str | None,
-    output: str,
-    model: str | None,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
-
-    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict.
-    """
-    if (form == "switchable") == (resolution is not None):
-        raise ConfigError(
-            f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
-        )
-    if resolutions is not None and form != "switchable":
-        raise ConfigError(
-            f"resolutions is {resolutions} for the plain format {form}; one --resolution is accepted. Correct it."
-        )
-    refuse_existing(Path(output), force)
-    from rsconvert import export_timm, export_torchvision, save
-    from rsconvert.checkpoint import subset
-
-    net = load_network(best_of(checkpoint), model)
-    if form == "switchable":
-        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
-    else:
-        assert resolution is not None
-        (export_timm if form == "timm" else export_torchvision)(net, resolution, output, force=force)
-    print_result({"output": output, "format": form, "resolution": resolution}, as_json, f"wrote {output}")

@@ -1,6 +1,21 @@
-"""Exports: one path as a file for software that does not know rsconvert."""
+"""Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
+from rsconvert.export.agreement import Agreement, Verification
 from rsconvert.export.fold import FoldReport, fold_batchnorm
+from rsconvert.export.opening import Export, open_export, open_onnx, open_program
 from rsconvert.export.stock import export_timm, export_torchvision
+from rsconvert.export.verify import verify_export
 
-__all__ = ["FoldReport", "export_timm", "export_torchvision", "fold_batchnorm"]
+__all__ = [
+    "Agreement",
+    "Export",
+    "FoldReport",
+    "Verification",
+    "export_timm",
+    "export_torchvision",
+    "fold_batchnorm",
+    "open_export",
+    "open_onnx",
+    "open_program",
+    "verify_export",
+]

@@ -29,7 +29,7 @@ def difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / one.abs().max())
 
 
-@pytest.mark.parametrize("resolution", [96, 64])
+@pytest.mark.parametrize("resolution", [64, 32])
 @pytest.mark.parametrize(
     ("name", "folded", "total"),
     [
@@ -187,7 +187,7 @@ def test_a_classifier_of_zeros_hides_no_difference(
 
 @torch.no_grad()
 def test_rounding_that_grows_is_told_from_an_error() -> None:
-    """A difference of two nearly equal numbers: float32 keeps few of its digits, float64 enough."""
+    """A steep function turns the rounding of float32 into another number, and that of float64 into little."""
 
     class Steep(nn.Module):
         def __init__(self) -> None:
@@ -195,8 +195,7 @@ def test_rounding_that_grows_is_told_from_an_error() -> None:
             self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
 
         def forward(self, x: Tensor) -> Tensor:
-            x = self.bn(self.conv(x)) + 20000
-            return x - 20000
+            return torch.sin(1e6 * self.bn(self.conv(x)))
 
     model = filled(Steep())
     _, report = fold_batchnorm(model, 16)

@@ -1,0 +1,158 @@
+"""Exports opened again, each as a function of images, by the software that it was written for."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rsconvert.checkpoint import fill
+from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.zoo import create_model
+from rsconvert.zoo.building import first_line
+
+__all__ = ["Export", "needed", "open_export", "open_onnx", "open_program"]
+
+_TORCHVISION = "torchvision/"
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export that can be run.
+
+    Args:
+        run: images (N, C, H, W) → logits.
+        height, width, batch: the numbers that the file is bound to; a name is free, two equal names are one number.
+        plain: it holds one path and does not tell of which resolution.
+    """
+
+    run: Callable[[Tensor], Tensor]
+    height: int | str = "height"
+    width: int | str = "width"
+    batch: int | str = "batch"
+    plain: bool = False
+
+    @property
+    def bound(self) -> tuple[int, ...]:
+        """The one height and width that the file takes; empty if both are free."""
+        return tuple(side for side in (self.height, self.width) if isinstance(side, int))
+
+
+def open_export(path: str | Path, net: SwitchableModel) -> Export:
+    """Open what ``export`` wrote: ``.onnx``, ``.pt2``, a folder of timm, or a state_dict of torchvision.
+
+    Args:
+        net: the network that it was made from; a state_dict does not tell its architecture.
+    Raises:
+        CheckpointError: it is none of these, or is broken.
+        ConfigError: the package that reads it is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; a file or folder that export wrote is needed. Check the path.")
+    if path.suffix == ".onnx":
+        return open_onnx(path)
+    if path.suffix == ".pt2":
+        return open_program(path)
+    if path.suffix in (".safetensors", ".pth", ".pt"):
+        return _open_state(path, net)
+    raise CheckpointError(
+        f"{path} has the suffix {path.suffix!r}; .onnx, .pt2, a folder of timm, or a state_dict of torchvision in "
+        ".safetensors, .pth or .pt are accepted. Check the path."
+    )
+
+
+def open_onnx(path: str | Path) -> Export:
+    """Open an ONNX file in ONNX Runtime, on as many threads as torch has.
+
+    Raises:
+        CheckpointError: it is broken, or takes something else than one image batch.
+        ConfigError: ONNX Runtime is not installed.
+    """
+    runtime = needed("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong is raised too
+    try:
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own, which share no base
+        raise _broken(path, "ONNX", error) from error
+    images = session.get_inputs()
+    if len(images) != 1 or len(images[0].shape) < 4:
+        raise CheckpointError(
+            f"{path} takes {', '.join(f'{i.name} {i.shape}' for i in images)}; one image batch is accepted. "
+            "Give a file that export wrote."
+        )
+    name, shape = images[0].name, images[0].shape
+    return Export(
+        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), shape[-2], shape[-1], batch=shape[0]
+    )
+
+
+def open_program(path: str | Path) -> Export:
+    """Open a program of ``torch.export``.
+
+    Raises:
+        CheckpointError: it is broken.
+    """
+    try:
+        program = torch.export.load(path)
+    except Exception as error:  # zip, JSON and torch's own
+        raise _broken(path, "torch.export", error) from error
+    first = program.graph_signature.user_inputs[0]
+    image = next(node for node in program.graph.nodes if node.name == first)
+    shape = [size if isinstance(size, int) else str(size) for size in image.meta["val"].shape]
+    return Export(program.module(), shape[-2], shape[-1], batch=shape[0])
+
+
+def needed(package: str) -> Any:
+    """Import a package of the extra ``onnx``.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"the package {package} is not installed; ONNX files are written and read by it. "
+            "Run `pip install rsconvert[onnx]`."
+        ) from error
+
+
+def _open_folder(folder: Path) -> Export:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} holds no config.json; a folder of timm is needed. Check the path.")
+    model: Any = create_model(f"local-dir:{folder}", pretrained=True).eval()
+    height, width = model.pretrained_cfg["input_size"][-2:]
+    return Export(model, height, width)
+
+
+def _open_state(path: Path, net: SwitchableModel) -> Export:
+    name = net.source.architecture or ""
+    if not name.startswith(_TORCHVISION):
+        raise CheckpointError(
+            f"{path} would be a state_dict of torchvision, but the network is {name or 'one without a name'}; an "
+            "export of this network is needed. Check the path."
+        )
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    except Exception as error:  # safetensors, pickle and zip errors share no base
+        raise _broken(path, "torchvision", error) from error
+    model = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs)
+    fill(model, state, str(path))
+    return Export(model.eval(), plain=True)
+
+
+def _broken(path: str | Path, kind: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path} can't be opened as a file of {kind} ({first_line(error)}); it is foreign, truncated or damaged. "
+        "Give another file, or export it again."
+    )

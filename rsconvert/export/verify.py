@@ -1,0 +1,135 @@
+"""verify_export: does an export compute what the network computes, at every size that both take?"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsconvert.data import Samples, normalize, open_images
+from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
+from rsconvert.evaluation import check_colours, eval_mode, validation_loader
+from rsconvert.export.agreement import Agreement, Verification, compare
+from rsconvert.export.opening import Export, open_export
+from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.zoo import example_input
+from rsconvert.zoo.building import first_line
+
+__all__ = ["verify_export"]
+
+_Size = tuple[int, int]
+_BATCHES = (1, 5)
+
+
+@torch.no_grad()
+def verify_export(
+    export: Export | str | Path,
+    net: SwitchableModel,
+    resolutions: Sequence[int] | None = None,
+    *,
+    data: str | Path | Samples | None = None,
+    images: int = 200,
+    tolerance: float = 1e-4,
+) -> Verification:
+    """Compare an export with ``net(x)`` at each size, on random images in batches of 1 and 5, and on real ones.
+
+    Args:
+        export: a file or folder, or what ``open_export`` made of it.
+        resolutions: in pixels; None takes the one that the export is bound to, else the trained ones and the middle of
+            each two neighbours. Where an export takes any height and width, an oblong image is added.
+        data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
+        images: how many of the data to draw at random; all, if there are fewer.
+        tolerance: the largest relative difference that passes.
+    Raises:
+        CheckpointError, ConfigError: as `open_export`; a setting is unusable.
+        ResolutionError: the export or the network does not take a resolution.
+        UnsupportedModelError: the network gives something else than one tensor.
+        DataError: there are no images, or the network does not take them.
+    """
+    if not tolerance > 0 or images < 1:
+        raise ConfigError(f"tolerance is {tolerance}, images {images}; both must be above 0. Change them.")
+    opened = export if isinstance(export, Export) else open_export(export, net)
+    rows: dict[_Size, Agreement] = {}
+    with eval_mode([net, *map(net.at, net.resolutions)]):
+        for size in _sizes(opened, net, resolutions):
+            # The network need not take a size that nobody named.
+            named = size[0] == size[1] and (resolutions or opened.bound or size[0] in net.resolutions)
+            for x in _random_images(opened, net, size):
+                if (expected := _expected(net, x, bool(named))) is not None:
+                    rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance)
+        if data is not None:
+            for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
+                rows[size] += compare(opened.run, x, net(x), tolerance)
+    return Verification(tolerance, {f"{h}" if h == w else f"{h}x{w}": row for (h, w), row in rows.items()})
+
+
+def _sizes(export: Export, net: SwitchableModel, resolutions: Sequence[int] | None) -> list[_Size]:
+    asked = None if resolutions is None else check_resolutions(resolutions)
+    if export.bound:
+        if wrong := [r for r in asked or () if {r} != set(export.bound)]:
+            raise ResolutionError(
+                f"resolution {wrong[0]} is not that of the export, which is bound to {export.bound[0]}; that alone is "
+                "accepted. Leave resolutions out."
+            )
+        return [(export.bound[0], export.bound[-1])]
+    if export.plain and (asked is None or len(asked) != 1):
+        raise ResolutionError(
+            f"resolutions is {asked}; the export holds one path and does not tell which, so one resolution is needed. "
+            "Name it by --resolutions."
+        )
+    sides = asked or _with_middles(net.resolutions)
+    oblong = [(sides[0], sides[-1])] if len(sides) > 1 and export.height != export.width else []
+    return [(side, side) for side in sides] + oblong
+
+
+def _with_middles(resolutions: Sequence[int]) -> tuple[int, ...]:
+    middles = {(upper + lower) // 2 for upper, lower in itertools.pairwise(resolutions)}
+    return check_resolutions([*middles.union(resolutions)])
+
+
+def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterator[Tensor]:
+    """Yield the same images at each call."""
+    height, width = size
+    generator = torch.Generator().manual_seed(1000 * height + width)
+    for batch in _BATCHES if isinstance(export.batch, str) else (export.batch,):
+        like = example_input(net, height, batch)
+        yield torch.randn((*like.shape[:-1], width), generator=generator).to(like)
+
+
+def _expected(net: SwitchableModel, x: Tensor, named: bool) -> Tensor | None:
+    """Return the network's logits; None if it does not take the size, and nobody named it."""
+    try:
+        expected = net(x)
+    except Exception as error:  # whatever the model's own code raises
+        if not named:
+            return None
+        raise ResolutionError(
+            f"resolution {x.shape[-1]} does not work in the network ({first_line(error)}); one that does is needed. "
+            "Choose another one, as a rule a larger one or a multiple of 32."
+        ) from error
+    if isinstance(expected, Tensor) and expected.ndim > 1:
+        return expected
+    raise UnsupportedModelError(
+        f"the network gives a {type(expected).__name__}; one tensor (N, classes, …) can be compared. Wrap the model."
+    )
+
+
+def _real_images(
+    export: Export, net: SwitchableModel, sides: Sequence[int], data: str | Path | Samples, images: int
+) -> Iterator[tuple[_Size, Tensor]]:
+    """Yield batches of images as the network sees them at each resolution."""
+    check_colours(net)
+    samples = open_images(str(data)) if isinstance(data, str | Path) else data
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:images].tolist()
+    fixed = isinstance(export.batch, int)
+    batch = int(export.batch) if fixed else _BATCHES[-1]
+    if len(order) < (batch if fixed else 1):
+        raise DataError(f"the data holds {len(order)} images; the export takes {batch} at once. Add images.")
+    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    with closing(validation_loader(net, samples.subset(order), sides, batch_size=batch, workers=0)) as loader:
+        for views, target in loader:
+            if len(target) == batch or not fixed:
+                for side, view in zip(sides, views, strict=True):
+                    yield (side, side), normalize(view.contiguous(), net.source.preprocessing, dtype=dtype)

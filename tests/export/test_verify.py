@@ -1,0 +1,155 @@
+"""verify_export: which sizes are compared, on which images, and that a wrong export is found."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import rsconvert
+from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
+from rsconvert.export import Export, verify_export
+from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.scramble import scrambled, write
+
+RESOLUTIONS = (64, 48, 32)
+
+
+@pytest.fixture
+def net(tiny) -> SwitchableModel:
+    torch.manual_seed(0)
+    net = rsconvert.make_switchable(tiny(), RESOLUTIONS)
+    for resolution in RESOLUTIONS:
+        write(net.at(resolution), scrambled(net.at(resolution), resolution))
+    return net
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (7, 80, 90, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def recorded(run: Callable[[Tensor], Tensor], shapes: list[tuple[int, ...]]) -> Callable[[Tensor], Tensor]:
+    def call(x: Tensor) -> Tensor:
+        shapes.append(tuple(x.shape))
+        return run(x)
+
+    return call
+
+
+def test_every_size_is_compared_in_two_batches(net: SwitchableModel) -> None:
+    shapes: list[tuple[int, ...]] = []
+    result = verify_export(Export(recorded(net, shapes)), net)
+    assert result.passed
+    assert result.difference == 0
+    assert list(result.sizes) == ["64", "56", "48", "40", "32", "64x32"]
+    assert {row.images for row in result.sizes.values()} == {6}
+    assert shapes[:2] == [(1, 3, 64, 64), (5, 3, 64, 64)]
+    assert shapes[-1] == (5, 3, 64, 32)
+    assert net.training  # the mode that it had
+
+
+@pytest.mark.parametrize(
+    ("export", "asked", "sizes"),
+    [
+        (Export(nn.Identity()), (50, 40), ["50", "40", "50x40"]),
+        (Export(nn.Identity(), "side", "side"), (50, 40), ["50", "40"]),
+        (Export(nn.Identity(), 40, 40), None, ["40"]),
+        (Export(nn.Identity(), 40, 40), (40,), ["40"]),
+        (Export(nn.Identity(), 40, 48), None, ["40x48"]),
+        (Export(nn.Identity(), plain=True), (40,), ["40"]),
+    ],
+)
+def test_the_sizes_are_those_that_both_take(net, export: Export, asked, sizes: list[str]) -> None:
+    assert list(verify_export(export, net, asked).sizes) == sizes
+
+
+@pytest.mark.parametrize("wrong", [64, 48, 32])
+def test_a_wrong_set_is_found_at_its_resolution(net: SwitchableModel, wrong: int) -> None:
+    other = {64: 48, 48: 32, 32: 48}[wrong]
+
+    def mixed_up(x: Tensor) -> Tensor:
+        return net.at(other)(x) if x.shape[-1] == wrong else net(x)
+
+    result = verify_export(Export(mixed_up, "side", "side"), net)
+    assert not result.passed
+    assert [size for size, row in result.sizes.items() if row.difference > 1e-4] == [str(wrong)]
+
+
+def test_an_export_that_snaps_to_the_nearest_set_is_found(net: SwitchableModel) -> None:
+    def snapped(x: Tensor) -> Tensor:
+        return net.at(min(RESOLUTIONS, key=lambda r: abs(r - x.shape[-1])))(x)
+
+    wrong = [size for size, row in verify_export(Export(snapped), net).sizes.items() if row.difference > 1e-4]
+    assert wrong == ["56", "40", "64x32"]
+
+
+def test_a_fixed_batch_is_kept(net: SwitchableModel, photos: Path) -> None:
+    shapes: list[tuple[int, ...]] = []
+    result = verify_export(Export(recorded(net, shapes), 48, 48, batch=3), net, data=photos)
+    assert set(shapes) == {(3, 3, 48, 48)}
+    assert result.sizes["48"].images == 3 + 6  # of seven photos, two batches of three
+
+
+def test_real_images_are_shown_as_the_network_sees_them(net: SwitchableModel, photos: Path) -> None:
+    seen: list[Tensor] = []
+
+    def run(x: Tensor) -> Tensor:
+        seen.append(x)
+        return net(x)
+
+    result = verify_export(Export(run), net, data=photos, images=6)
+    assert result.passed
+    assert result.sizes["56"].images == 6 + 6
+    assert result.sizes["64x32"].images == 6
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (net.source.preprocessing.mean, net.source.preprocessing.std))
+    bytes_ = (seen[-1] * std + mean) * 255
+    assert len(seen[-1]) == 1
+    assert torch.allclose(bytes_, bytes_.round(), atol=1e-3)
+    again = verify_export(Export(run), net, data=photos, images=6)
+    assert again == result
+
+
+def test_a_size_that_nobody_named_may_be_refused_by_the_network(tiny) -> None:
+    class Picky(tiny):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[-1] % 16 or x.shape[-2] != x.shape[-1]:
+                raise ValueError("a multiple of 16 is needed")
+            out: Tensor = super().forward(x)
+            return out
+
+    net = rsconvert.make_switchable(Picky(), RESOLUTIONS).eval()
+    assert list(verify_export(Export(net), net).sizes) == ["64", "48", "32"]
+    for export, asked in ((Export(net), (40,)), (Export(net, 40, 40), None)):
+        with pytest.raises(ResolutionError, match=r"^resolution 40 does not work .*\(a multiple of 16 is needed\)"):
+            verify_export(export, net, asked)
+
+
+def test_bad_settings_are_one_line(net: SwitchableModel, tmp_path: Path) -> None:
+    with pytest.raises(ResolutionError, match="resolution 32 is not that of the export, which is bound to 48"):
+        verify_export(Export(net, 48, 48), net, (48, 32))
+    with pytest.raises(ResolutionError, match="one resolution is needed"):
+        verify_export(Export(net, plain=True), net)
+    with pytest.raises(ConfigError, match=r"tolerance is 0\.0"):
+        verify_export(Export(net), net, tolerance=0.0)
+    with pytest.raises(ConfigError, match="images 0"):
+        verify_export(Export(net), net, images=0)
+    with pytest.raises(DataError, match="the data holds 0 images"):
+        verify_export(Export(net), net, data=tmp_path)
+
+
+def test_a_network_of_several_outputs_is_refused(tiny) -> None:
+    class Two(tiny):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+            return {"out": super().forward(x)}
+
+    net = rsconvert.make_switchable(Two(), RESOLUTIONS)
+    with pytest.raises(UnsupportedModelError, match="the network gives a dict; one tensor"):
+        verify_export(Export(net), net)
