@@ -34,7 +34,7 @@ from rsconvert.errors import (
 if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
-    from rsconvert.export import export_timm, export_torchvision
+    from rsconvert.export import export_program, export_timm, export_torchvision
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -53,6 +53,7 @@ __all__ = [
     "calibrate",
     "create_model",
     "evaluate",
+    "export_program",
     "export_timm",
     "export_torchvision",
     "finetune",
@@ -68,7 +69,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
-    "export": ("export_timm", "export_torchvision"),
+    "export": ("export_program", "export_timm", "export_torchvision"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),

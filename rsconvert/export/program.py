@@ -1,17 +1,19 @@
 """Programs of torch.export: one path as a file that torch alone runs, optionally compiled ahead of time."""
 
+import io
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
+from torch._inductor.cpp_builder import get_cpp_compiler
+from torch._inductor.exc import InvalidCxxCompiler
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.export.facts import image_facts
 from rsconvert.export.fold import fold_batchnorm
-from rsconvert.export.stock import check_target, crop_pct_at
+from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
@@ -51,20 +53,19 @@ def export_program(
         ResolutionError: the network does not work at the resolution.
     """
     path = Path(path)
-    if path.suffix != ".pt2":
-        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; a program is a .pt2 file. Rename it.")
-    check_target(path, force)
+    check_target(path, force, (".pt2",))
     if aot:
         _check_compiler()
-    plain = net.extract(resolution).eval()
+    plain = net.extract(resolution).eval().requires_grad_(False)
     model = fold_batchnorm(plain, resolution)[0] if fold else plain
     program = _program(model, resolution)
-    facts = json.dumps(_facts(net, resolution))
-    with replacing(path) as part:
-        if aot:
-            _compile(program, part, facts)
+    facts = json.dumps(image_facts(net, resolution))
+    package = _compiled(program, facts) if aot else None
+    with replacing(path) as part, open(part, "wb") as file:
+        if package is None:
+            torch.export.save(program, file, extra_files={_FACTS: facts})
         else:
-            torch.export.save(program, part, extra_files={_FACTS: facts})
+            file.write(package)
     return path
 
 
@@ -79,3 +80,26 @@ def _program(model: nn.Module, resolution: int) -> torch.export.ExportedProgram:
             f"torch.export can't take {type(model).__name__} at {resolution} ({type(error).__name__}: "
             f"{first_line(error)}); a forward of tensors alone, for any batch, is needed. Choose another format."
         ) from error
+
+
+def _check_compiler() -> None:
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ConfigError(
+            "aot is set and no C++ compiler is found; AOTInductor needs one. Install g++ or clang, or leave aot out."
+        ) from error
+
+
+def _compiled(program: torch.export.ExportedProgram, facts: str) -> bytes:
+    package = io.BytesIO()
+    try:
+        torch._inductor.aoti_compile_and_package(
+            program, package_path=package, inductor_configs={"aot_inductor.metadata": {_FACTS: facts}}
+        )
+    except Exception as error:  # torch's own, and the compiler's
+        raise UnsupportedModelError(
+            f"AOTInductor can't compile the program ({type(error).__name__}: {first_line(error)}); a working C++ "
+            "compiler and operators that it knows are needed. Leave aot out."
+        ) from error
+    return package.getvalue()

@@ -14,6 +14,8 @@ from torch import nn
 
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
+from rsconvert.export.facts import crop_pct_at
+from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.sizes import kwargs_at
 from rsconvert.surgery.trial import equal_outputs, run_trial
@@ -71,9 +73,7 @@ def export_torchvision(net: SwitchableModel, resolution: int, path: str | Path, 
     """
     path = Path(path)
     name = _stock_name(net, "torchvision")
-    if path.suffix not in _SUFFIXES:
-        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; {', '.join(_SUFFIXES)} are accepted. Rename it.")
-    _check_target(path, force)
+    check_target(path, force, _SUFFIXES)
     state = dict(_stock_model(net, resolution, name).state_dict())
     if path.suffix == ".safetensors":
         write_tensors(state, path, {"format": "pt"})
@@ -98,15 +98,8 @@ def _stock_name(net: SwitchableModel, library: str) -> str:
     return name
 
 
-def _check_target(path: Path, force: bool) -> None:
-    if not path.absolute().parent.is_dir():
-        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
-    if path.exists() and not force:
-        raise CheckpointError(f"{path} exists; a new name is needed. Choose another, or overwrite with --force.")
-
-
 def _check_folder(folder: Path, force: bool) -> None:
-    _check_target(folder, force)
+    check_target(folder, force)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -163,17 +156,9 @@ def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> 
         "mean": preprocessing.mean,
         "std": preprocessing.std,
         "interpolation": preprocessing.interpolation,
-        "crop_pct": _crop_pct(net, resolution),
+        "crop_pct": crop_pct_at(net, resolution),
         "crop_mode": "center",
     }
-
-
-def _crop_pct(net: SwitchableModel, resolution: int) -> float:
-    crop_pct = net.source.preprocessing.crop_pct
-    if not isinstance(crop_pct, tuple):
-        return crop_pct
-    nearest = min(net.resolutions, key=lambda own: abs(own - resolution))
-    return crop_pct[net.resolutions.index(nearest)]
 
 
 def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], kwargs: dict[str, Any], folder: Path) -> None:
