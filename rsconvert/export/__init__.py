@@ -3,6 +3,7 @@
 from rsconvert.export.agreement import Agreement, Verification
 from rsconvert.export.fold import FoldReport, fold_batchnorm
 from rsconvert.export.opening import Export, open_export, open_onnx, open_program
+from rsconvert.export.plain import export_plain
 from rsconvert.export.program import export_program
 from rsconvert.export.stock import export_timm, export_torchvision
 from rsconvert.export.verify import verify_export
@@ -12,6 +13,7 @@ __all__ = [
     "Export",
     "FoldReport",
     "Verification",
+    "export_plain",
     "export_program",
     "export_timm",
     "export_torchvision",

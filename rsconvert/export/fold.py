@@ -22,12 +22,10 @@ from rsconvert.surgery.survey import fitted_inside
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
 
-__all__ = ["FoldReport", "fold_batchnorm"]
+__all__ = ["FoldReport", "fold_batchnorm", "largest_difference", "prepare_folded"]
 
 # Of float32 as a rule; where rounding grows from layer to layer, and in half precision, float64 tells it from an error.
 _TOLERANCE, _EXACT = 1e-4, 1e-8
-
-
 _Outputs = list[tuple[str, Any]]
 
 
@@ -76,6 +74,19 @@ def fold_batchnorm(model: nn.Module, resolution: int) -> tuple[nn.Module, FoldRe
     if not difference <= _TOLERANCE:
         _check_exact(model, resolution, pairs)
     return folded, FoldReport(resolution, {pair.bn: pair.layer for pair in pairs}, kept, difference)
+
+
+def prepare_folded(model: nn.Module, folded: Mapping[str, str]) -> None:
+    """Give a stock model the layers of its folded fellow, whose tensors it then takes strictly.
+
+    Args:
+        folded: as in `FoldReport`; what the metadata of a folded export hold.
+    """
+    for bn, name in folded.items():
+        layer = model.get_submodule(name)
+        outputs = getattr(layer, "out_channels", None) or layer.out_features
+        layer.bias = nn.Parameter(torch.zeros(cast(int, outputs)))
+        model.set_submodule(bn, _remainder(model.get_submodule(bn)))
 
 
 def _check_plain(model: nn.Module) -> None:
@@ -141,8 +152,13 @@ def _difference(wanted: _Outputs, folded: nn.Module, resolution: int, pairs: Col
         return float("inf")
     # What a layer took over from ahead of it shows behind that layer only.
     ahead = {pair.bn for pair in pairs if not pair.behind}
-    ones, others = ([leaf for name, x in run if name not in ahead for leaf in tree_leaves(x)] for run in (wanted, got))
-    return max(map(_relative, ones, others)) if len(ones) == len(others) else float("inf")
+    return largest_difference(*([x for name, x in run if name not in ahead] for run in (wanted, got)))
+
+
+def largest_difference(one: Any, other: Any) -> float:
+    """Return max |a - b| / max |a| of nested outputs; infinite where they can't be compared."""
+    leaves, others = tree_leaves(one), tree_leaves(other)
+    return max(map(_relative, leaves, others)) if len(leaves) == len(others) else float("inf")
 
 
 def _relative(one: Any, other: Any) -> float:

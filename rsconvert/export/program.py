@@ -12,7 +12,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import ConfigError, UnsupportedModelError
 from rsconvert.export.facts import image_facts
-from rsconvert.export.fold import fold_batchnorm
+from rsconvert.export.fold import fold_batchnorm, largest_difference
 from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import example_arguments
@@ -23,6 +23,7 @@ __all__ = ["export_program"]
 _FACTS = "rsconvert.json"
 # torch.export takes 0 and 1 for special sizes.
 _BATCH = 2
+_TOLERANCE = 1e-4
 
 
 def export_program(
@@ -60,12 +61,10 @@ def export_program(
     model = fold_batchnorm(plain, resolution)[0] if fold else plain
     program = _program(model, resolution)
     facts = json.dumps(image_facts(net, resolution))
-    package = _compiled(program, facts) if aot else None
-    with replacing(path) as part, open(part, "wb") as file:
-        if package is None:
-            torch.export.save(program, file, extra_files={_FACTS: facts})
-        else:
-            file.write(package)
+    package = _compiled(program, facts) if aot else _saved(program, facts)
+    _check_equal(model, package, resolution, aot)
+    with replacing(path) as part:
+        part.write_bytes(package)
     return path
 
 
@@ -80,6 +79,27 @@ def _program(model: nn.Module, resolution: int) -> torch.export.ExportedProgram:
             f"torch.export can't take {type(model).__name__} at {resolution} ({type(error).__name__}: "
             f"{first_line(error)}); a forward of tensors alone, for any batch, is needed. Choose another format."
         ) from error
+
+
+def _saved(program: torch.export.ExportedProgram, facts: str) -> bytes:
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={_FACTS: facts})
+    return file.getvalue()
+
+
+def _check_equal(model: nn.Module, package: bytes, resolution: int, aot: bool) -> None:
+    """Compare what the file computes with the model, in batches of other sizes than that of the export."""
+    file = io.BytesIO(package)
+    run = torch._inductor.aoti_load_package(file) if aot else torch.export.load(file).module()
+    for batch in (1, _BATCH + 1):
+        arguments = example_arguments(model, resolution, batch)
+        with torch.no_grad():
+            difference = largest_difference(model(*arguments), run(*arguments))
+        if not difference <= _TOLERANCE:
+            raise UnsupportedModelError(
+                f"the program of {type(model).__name__} at {resolution} differs by {difference:.1e} in a batch of "
+                f"{batch}; {_TOLERANCE} is accepted. Choose another format, and please report it."
+            )
 
 
 def _check_compiler() -> None:
