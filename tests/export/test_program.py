@@ -110,6 +110,7 @@ def test_a_compiled_package_computes_the_same(tiny: Callable[[], nn.Module], tmp
     batches = images(24)
     for x, y in zip(batches, run_elsewhere(path, batches), strict=True):
         assert relative(net.at(24)(x), y) < 1e-4
+    assert verify_export(path, net).to_dict()["passed"]
     metadata = torch._inductor.aoti_load_package(str(path)).get_metadata()
     assert json.loads(metadata["rsconvert.json"])["resolution"] == 24
 
