@@ -182,9 +182,8 @@ class SwitchableModel(nn.Module):
         new = regroup(self, paths)
         new.alpha.data.copy_(self.alpha)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
-        new.source = replace(
-            self.source, num_classes=num_classes, model_kwargs=kwargs, new_classifier=tuple(keys), class_names=None
-        )
+        facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
+        new.source = replace(self.source, **facts, class_names=None, costs=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__dict__.update({**new.__dict__, "report": None})
