@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_onnx, export_timm, export_torchvision
-    from rsconvert.export import export_timm, export_torchvision
     from rsconvert.runtime import for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
@@ -75,7 +74,6 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_onnx", "export_timm", "export_torchvision"),
-    "export": ("export_timm", "export_torchvision"),
     "runtime": ("for_budget",),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
