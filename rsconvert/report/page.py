@@ -25,8 +25,8 @@ def render(facts: Mapping[str, Any], pictures: Sequence[Mapping[str, str]]) -> s
         facts: as ``write_report`` returns them.
         pictures: data URIs of each example by the name of its size.
     """
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined, **blocks)
+    pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
+    pages.trim_blocks = pages.lstrip_blocks = True
     pages.filters |= {"number": _number, "percent": _percent}
     # Markup: the script is ours, and an escaped one would not run.
     script = Markup(pages.get_template("slider.js").render())

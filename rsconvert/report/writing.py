@@ -9,7 +9,7 @@ from torch import nn
 
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split
-from rsconvert.errors import ConfigError, ResolutionError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
 from rsconvert.evaluation import NETWORK, multiply_adds, predict
 from rsconvert.report.class_names import read_class_names
 from rsconvert.report.examples import draw_images, encoded_views, short_name
@@ -53,6 +53,7 @@ def write_report(
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
+    _check_folder(Path(path))
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
@@ -81,6 +82,14 @@ def default_resolutions(net: SwitchableModel) -> tuple[int, ...]:
     """Return the trained resolutions and, where the network works there, those midway between."""
     between = [(larger + smaller) // 2 for larger, smaller in pairwise(net.resolutions)]
     return tuple(sorted({*net.resolutions, *(r for r in between if _works(net, r))}, reverse=True))
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse a page without a folder before the work rather than after it."""
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(
+            f"{path} can't be written (its folder does not exist); a name in a folder that exists is needed. Make it."
+        )
 
 
 def _works(net: SwitchableModel, resolution: int) -> bool:
