@@ -66,21 +66,22 @@ def answer_facts(found: Predictions, labels: Sequence[str] | None = None) -> dic
     }
 
 
-def drawn_facts(found: Predictions, drawn: Sequence[int]) -> list[dict[str, Any]]:
-    """Return truth and answers for some of the images: network → size → (class, confidence)."""
+def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return name, truth and answers of some of the images: network → size → (class, confidence)."""
     return [
         {
             "index": index,
+            "name": name,
             "target": int(found.targets[index]),
             "answers": {
-                name: {
+                network: {
                     "ensemble" if size is None else size_name(size): [int(a.best[index]), float(a.confidence[index])]
                     for size, a in by_size.items()
                 }
-                for name, by_size in found.answers.items()
+                for network, by_size in found.answers.items()
             },
         }
-        for index in drawn
+        for index, name in zip(drawn, names, strict=True)
     ]
 
 

@@ -53,24 +53,21 @@ def write_report(
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
-    _check_folder(Path(path))
+    _check(Path(path), baselines or {})
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
     known = _known(origin)
-    if NETWORK in (baselines or {}):
-        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
     sizes = default_resolutions(net) if resolutions is None else resolutions
     found = predict({**(baselines or {}), NETWORK: net}, samples, sizes, **options)
-    images = [{**row, "name": short_name(samples, row["index"])} for row in drawn_facts(found, drawn)]
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
         "data": _data_name(data),
         "network": network_facts(net),
         **answer_facts(found, labels),
-        "examples": {"seed": seed, "images": images},
+        "examples": {"seed": seed, "images": drawn_facts(found, drawn, [short_name(samples, i) for i in drawn])},
     }
     text = render(facts, list(encoded_views(found, shown, range(len(drawn)))))
     with replacing(path) as part:
@@ -84,12 +81,14 @@ def default_resolutions(net: SwitchableModel) -> tuple[int, ...]:
     return tuple(sorted({*net.resolutions, *(r for r in between if _works(net, r))}, reverse=True))
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse a page without a folder before the work rather than after it."""
+def _check(path: Path, baselines: Mapping[str, nn.Module]) -> None:
+    """Refuse before the work what else would fail after it."""
     if not path.absolute().parent.is_dir():
         raise CheckpointError(
             f"{path} can't be written (its folder does not exist); a name in a folder that exists is needed. Make it."
         )
+    if NETWORK in baselines:
+        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
 
 
 def _works(net: SwitchableModel, resolution: int) -> bool:

@@ -49,8 +49,8 @@ def test_labels_stand_for_names() -> None:
 
 def test_drawn_images_keep_their_answers() -> None:
     found = predictions([0, 1, 1], {64: [0, 1, 0], None: [1, 1, 1]}, ("a", "b"))
-    (row,) = drawn_facts(found, [2])
-    assert row == {"index": 2, "target": 1, "answers": {"network": {"64": [0, 0.5], "ensemble": [1, 0.5]}}}
+    (row,) = drawn_facts(found, [2], ["c"])
+    assert row == {"index": 2, "name": "c", "target": 1, "answers": {"network": {"64": [0, 0.5], "ensemble": [1, 0.5]}}}
 
 
 def test_parameters_are_counted_without_alpha(written: Any) -> None:
