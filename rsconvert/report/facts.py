@@ -34,6 +34,9 @@ def network_facts(net: SwitchableModel) -> dict[str, Any]:
         "preprocessing": dict(vars(source.preprocessing)),
         "weights": source.weights,
         "training": None if source.training is None else dict(source.training),
+        "costs": {
+            machine: [dict(row) for row in rows] for machine, rows in (getattr(source, "costs", None) or {}).items()
+        },
     }
 
 

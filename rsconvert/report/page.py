@@ -38,6 +38,7 @@ def render(facts: Mapping[str, Any], pictures: Sequence[Mapping[str, str]]) -> s
         accuracy=_accuracy_charts(plain),
         training=_training_charts(plain["epochs"] or []),
         rows=_rows(plain),
+        latencies=[_latencies(machine, rows) for machine, rows in plain["network"]["costs"].items()],
         own=NETWORK,
         own_name=OWN_NAME,
         script=script,
@@ -57,6 +58,18 @@ def _rows(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "importance": facts["network"]["importance"].get(size),
         }
         for size in facts["sizes"]
+    }
+
+
+def _latencies(machine: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the latencies that were measured on a machine: for each resolution a cell per form and batch size."""
+    columns = list(dict.fromkeys((row["form"], row["batch_size"]) for row in rows))
+    cells = {(row["resolution"], row["form"], row["batch_size"]): row["latency_ms"] for row in rows}
+    sides = sorted({row["resolution"] for row in rows}, reverse=True)
+    return {
+        "machine": machine,
+        "columns": [f"{form}, batch {batch} (ms)" for form, batch in columns],
+        "cells": {str(side): [cells.get((side, *column)) for column in columns] for side in sides},
     }
 
 

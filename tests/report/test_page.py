@@ -55,6 +55,19 @@ def test_many_classes_are_told_by_their_mistakes(written: Any) -> None:
     assert "Confusion matrix" not in page
 
 
+def test_latencies_of_the_file_are_shown(written: Any) -> None:
+    facts = changed(written)
+    table = ((48, "plain", 1, 2.5), (48, "folded", 1, 2.25), (32, "plain", 1, 1.5))
+    names = ("resolution", "form", "batch_size", "latency_ms")
+    facts["network"]["costs"] = {"cpu; 2 threads": [dict(zip(names, row, strict=True)) for row in table]}
+    page = render(facts, [])
+    assert "plain, batch 1 (ms)</th><th" in page
+    assert '<th scope="row">48</th><td>2.50</td><td>2.25</td>' in page
+    assert '<th scope="row">32</th><td>1.50</td><td>–</td>' in page
+    assert "<dd>1.50 ms</dd>" in page
+    assert "Latency" not in render(changed(written), [])
+
+
 def test_what_is_unknown_is_left_out(written: Any) -> None:
     facts = changed(written)
     facts["made"]["command"] = facts["evaluation"]["ensemble"] = None
