@@ -124,7 +124,7 @@ def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Return the charts of a run's table: losses, accuracies, scores, each as far as the table has them."""
     ways = (
         ("Loss", "mean of the epoch", ("loss", "classification", "ensemble", "distillation"), ""),
-        ("Top-1 on the run's own validation images", "top-1 (%)", (), "top1_"),
+        ("Top-1 after each epoch", "top-1 (%)", (), "top1_"),
         ("Importance scores", "softmax(alpha)", (), "score_"),
     )
     charts = []

@@ -91,7 +91,9 @@ class Browser:
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
             part = os.read(self._in.fileno(), 1 << 16)
-            assert part, "the browser has ended"
+            if not part:
+                self.close()
+                raise ConnectionError("it has ended")
             self._read += part
         message, _, self._read = self._read.partition(b"\0")
         return json.loads(message)
@@ -102,7 +104,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is on the path, and no package of PyPI ships one")
-    browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    try:
+        browser = Browser(program, tmp_path_factory.mktemp("profile"))
+    except OSError as error:  # Ubuntu's chromium-browser alone only tells how to install one
+        pytest.skip(f"{program} does not start: {error}")
     yield browser
     browser.close()
 
