@@ -16,6 +16,7 @@ from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, wrap
 from rsconvert.cli.models import models
+from rsconvert.cli.report import report
 from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
 from rsconvert.errors import RSConvertError
@@ -60,6 +61,7 @@ _COMMANDS = (
     benchmark,
     export,
     verify,
+    report,
     inspect,
     models,
     demo,
