@@ -17,7 +17,14 @@ from rsconvert.errors import ConfigError
 from rsconvert.evaluation import predict
 from rsconvert.surgery import SwitchableModel
 
-__all__ = ["Complementarity", "complementarity", "own_resolutions", "plot_complementarity", "right_answers"]
+__all__ = [
+    "Complementarity",
+    "complementarity",
+    "complementarity_data",
+    "own_resolutions",
+    "plot_complementarity",
+    "right_answers",
+]
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,17 @@ def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples,
         found = predict({"": net}, data, sizes, **options)
         right |= {r: found.right("", r) for r in sizes}
     return {r: right[r] for r in networks}
+
+
+def complementarity_data(groups: Mapping[str, Complementarity]) -> Table:
+    """Return the entries of the matrices of named groups, a row each."""
+    rows = [
+        (name, right, wrong, share)
+        for name, group in groups.items()
+        for right, shares in zip(group.resolutions, group.right_wrong, strict=True)
+        for wrong, share in zip(group.resolutions, shares, strict=True)
+    ]
+    return Table(("network", "right_at", "wrong_at", "percent"), rows)
 
 
 @paper_style
