@@ -62,7 +62,19 @@ def test_importing_the_package_leaves_torch_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["wrap"], ["calibrate"], ["finetune"], ["evaluate"], ["export"], ["inspect"], ["demo"]]
+    "command",
+    [
+        [],
+        ["wrap"],
+        ["calibrate"],
+        ["finetune"],
+        ["evaluate"],
+        ["analyze"],
+        ["analyze", "pooling"],
+        ["export"],
+        ["inspect"],
+        ["demo"],
+    ],
 )
 def test_help_answers_without_torch(command: list[str]) -> None:
     done = python("-X", "importtime", "-m", "rsconvert", *command, "--help")
