@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rsconvert import __version__
+from rsconvert.cli.analyze import analyze
 from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
 from rsconvert.cli.demo import demo
@@ -59,6 +60,7 @@ _COMMANDS = (
     finetune,
     evaluate,
     benchmark,
+    analyze,
     export,
     verify,
     report,
