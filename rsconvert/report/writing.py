@@ -38,15 +38,13 @@ def write_report(
     """Write one HTML file about a network: accuracy, cost and example images with each path's answers.
 
     The file holds its figures as JSON too, under the id ``facts``; they are returned. Every figure is that of
-    ``evaluate``, which takes the same further ``options``: ``batch_size``, ``workers``, ``device``, ``amp``,
-    ``data_root``, ``class_map``, ``progress``.
+    ``evaluate``, whose further options ``predict`` takes too.
 
     Args:
         path: the file to write, in the place of one of that name.
         resolutions: None takes the trained ones and, where the network works there, those midway between.
         baselines: other networks by name, see ``evaluate``.
-        examples: how many images to show, drawn from all alike.
-        seed: of the drawing.
+        examples: how many images to show, drawn from all alike by ``seed``.
         class_names: a file that gives classes names for people, see `read_class_names`.
         origin: the file of the network, whose size and date are told, or the folder of its run, whose curves are too.
         command: what made the page, to be told on it.

@@ -45,7 +45,7 @@ def test_it_writes_a_page_about_a_run(place: Path) -> None:
     twin = facts["evaluation"]["baselines"]["twin"]["resolutions"]["48"]["paired"]
     assert (twin["only_network"], twin["only_baseline"]) == (0, 0)
     assert facts["checkpoint"]["name"] == "run/best.safetensors"
-    assert facts["made"]["command"].startswith("rsconvert ")
+    assert facts["made"]["command"].startswith("rsconvert")
 
 
 def test_json_is_that_of_evaluate(place: Path) -> None:
