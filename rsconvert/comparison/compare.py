@@ -25,7 +25,7 @@ def plan_comparison(
     *,
     methods: Sequence[str] = ("inets", "parallel", "rsnet"),
     subsets: Sequence[Sequence[int]] = (),
-    crop_area: tuple[float, ...] | None = None,
+    crop_area: Sequence[float] | str | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     resolutions: Sequence[int] | None = None,
     same_lr: bool = False,
@@ -41,7 +41,8 @@ def plan_comparison(
             network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison.
         methods: names out of ``KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
-        crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9).
+        crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
+            such as ``0.08,1`` is parsed.
         seeds: each method is trained with each.
         resolutions: where all are tested, in pixels; None takes those of the network.
         same_lr: give networks of S resolutions the rate of one, as the paper does.

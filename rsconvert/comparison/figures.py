@@ -50,16 +50,23 @@ def plot_gains(found: Comparison, path: Path) -> None:
 
 def plot_scores(found: Comparison, path: Path) -> None:
     """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, the mean over the seeds."""
-    scores = {
-        method.title: [run.scores for run in found.runs if run.method == method.name] for method in found.learning
-    }
+    from matplotlib.ticker import MaxNLocator
+
+    scores = {m.title: [run.scores for run in found.runs if run.method == m.name] for m in found.learning}
     with _panels(path, len(scores), 3.2, 3.0) as panels:
         for axes, (title, runs) in zip(panels, scores.items(), strict=True):
             epochs = list(range(1, len(runs[0]) + 1))
-            for i, r in enumerate(runs[0][0]):
-                means = [statistics.fmean(rows[epoch - 1][r] for rows in runs) for epoch in epochs]
-                axes.plot(epochs, means, _MARKERS[i % 8] + _DASHES[i % 4], color=_COLOURS[i % 8], label=str(r))
-            axes.set(xlabel="epoch", ylabel="importance score", title=title, xticks=epochs)
+            for i, r in enumerate(found.trained):
+                # A method of fewer resolutions keeps the others' places, for the legend is common to all.
+                means = [statistics.fmean(rows[epoch - 1].get(r, math.nan) for rows in runs) for epoch in epochs]
+                axes.plot(epochs, means, _style(i), color=_COLOURS[i % 8], label=str(r))
+            axes.set(xlabel="epoch", ylabel="importance score", title=title)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.set_ylim(bottom=0)
+
+
+def _style(i: int) -> str:
+    return _MARKERS[i % 8] + _DASHES[(i + i // 8) % 4]
 
 
 def _plot_line(axes: "Axes", i: int, title: str, values: _Values, trained: Sequence[int]) -> None:
@@ -67,7 +74,7 @@ def _plot_line(axes: "Axes", i: int, title: str, values: _Values, trained: Seque
     means = [statistics.fmean(values[r]) for r in sides]
     spread = [deviation(values[r]) or 0.0 for r in sides]
     axes.errorbar(sides, means, spread if any(spread) else None, fmt="none", ecolor=colour, capsize=2)
-    axes.plot(sides, means, _MARKERS[i % 8] + _DASHES[i % 4], color=colour, label=title, zorder=3)
+    axes.plot(sides, means, _style(i), color=colour, label=title, zorder=3)
     hollow = [(r, mean) for r, mean in zip(sides, means, strict=True) if r not in trained]
     if hollow:
         axes.plot(*zip(*hollow, strict=True), _MARKERS[i % 8], color=colour, markerfacecolor="white", zorder=4)
@@ -76,14 +83,8 @@ def _plot_line(axes: "Axes", i: int, title: str, values: _Values, trained: Seque
 def _plot_bars(axes: "Axes", i: int, title: str, values: Mapping[float, Sequence[float]], width: float) -> None:
     means = [statistics.fmean(v) for v in values.values()]
     spread = [deviation(v) or 0.0 for v in values.values()]
-    shown: dict[str, Any] = {
-        "color": _COLOURS[i % 8],
-        "hatch": _HATCHES[i % 5],
-        "edgecolor": "white",
-        "ecolor": "black",
-        "capsize": 2,
-    }
-    axes.bar(list(values), means, width, yerr=spread if any(spread) else None, label=title, **shown)
+    bars: dict[str, Any] = {"color": _COLOURS[i % 8], "hatch": _HATCHES[i % 5], "edgecolor": "white", "label": title}
+    axes.bar(list(values), means, width, yerr=spread if any(spread) else None, capsize=2, **bars)
 
 
 @contextmanager
@@ -95,11 +96,14 @@ def _panels(path: Path, count: int, width: float, height: float) -> Iterator[lis
     columns, rows = min(count, _PER_ROW), math.ceil(count / _PER_ROW)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for unused in panels[count:]:
+        unused.remove()
+    del panels[count:]
     yield panels
     for axes in panels:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-    panels[-1].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     for ending in ("png", "svg"):
         figure.savefig(path.with_suffix(f".{ending}"), dpi=150)

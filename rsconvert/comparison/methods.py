@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rsconvert.errors import ConfigError
+from rsconvert.training import build_config
 
 __all__ = ["BASELINE", "KNOWN", "Method", "choose_methods"]
 
@@ -36,6 +37,10 @@ class Method:
     subset: tuple[int, ...] | None = None
     baseline: str = BASELINE
 
+    def trained(self, resolutions: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sizes that it trains of a network's resolutions."""
+        return tuple(dict.fromkeys(self.settings.get("view_sizes", ()))) or self.subset or resolutions
+
 
 _PARALLEL = {"distill": "none"}
 # Of one size and of one crop all views would be the same image.
@@ -61,7 +66,7 @@ def choose_methods(
     resolutions: Sequence[int],
     *,
     subsets: Sequence[Sequence[int]] = (),
-    crop_area: tuple[float, ...] | None = None,
+    crop_area: Sequence[float] | str | None = None,
 ) -> list[Method]:
     """Return the methods of these names, parallel training of each subset, and all again with another crop area.
 
@@ -108,8 +113,8 @@ def _subset(kept: Sequence[int], resolutions: Sequence[int]) -> Method:
     return Method(f"parallel-{name}", name, f"parallel training of {name}", _PARALLEL, subset=chosen)
 
 
-def _cropped(methods: Sequence[Method], crop_area: tuple[float, ...]) -> Iterator[Method]:
-    low, high = crop_area
+def _cropped(methods: Sequence[Method], crop_area: Sequence[float] | str) -> Iterator[Method]:
+    low, high = build_config(settings={"crop_area": crop_area}).crop_area
     ending = f"-crop-{low:g}-{high:g}"
     for method in methods:
         yield replace(
@@ -117,6 +122,6 @@ def _cropped(methods: Sequence[Method], crop_area: tuple[float, ...]) -> Iterato
             name=method.name + ending,
             title=f"{method.title}, crops {low:g}-{high:g}",
             about=f"{method.about}; crops from {low:g} to {high:g} of the area",
-            settings={**method.settings, "crop_area": tuple(crop_area)},
+            settings={**method.settings, "crop_area": (low, high)},
             baseline=method.baseline + ending,
         )

@@ -12,6 +12,7 @@ from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.training import FinetuneConfig
+from rsconvert.training.distributed import launched_processes
 from rsconvert.training.identity import FREE_SETTINGS, data_identity
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.state_files import digest
@@ -175,6 +176,12 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -
     if not seeds or len(set(seeds)) != len(seeds):
         told = ",".join(map(str, seeds)) or "empty"
         raise ConfigError(f"seeds is {told}; one or more different ones are needed. Mend the list.")
+    if (processes := launched_processes()) > 1:
+        raise ConfigError(f"a launcher started {processes} processes; a comparison runs in one. Start it by itself.")
+    if not net.private:
+        raise ConfigError(
+            "the network has one BN set for all resolutions; one with a set for each is needed. Give that one."
+        )
     if net.source.training is not None:
         raise ConfigError(
             "the network was finetuned already; a comparison starts from one as wrap leaves it. Give that one."

@@ -1,6 +1,7 @@
 """One run of a comparison: the network that it starts from, its training, its evaluation; what is done is read."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ def complete(
     """Train a run, or what is left of it, and measure its last network where that is not done yet.
 
     Raises:
-        What ``finetune`` and ``evaluate`` raise.
+        TrainingError, CheckpointError, DataError, ConfigError: as ``finetune`` and ``evaluate``.
     """
     result = read_result(run)
     if not result:
@@ -35,6 +36,7 @@ def complete(
         result = {**result, "count": found["count"], "resolutions": held | found["resolutions"]}
         with replacing(run.result) as part:
             part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(run.folder / "state", ignore_errors=True)  # twice the network and more, of no use to a finished run
 
 
 def read_result(run: PlannedRun) -> dict[str, Any]:

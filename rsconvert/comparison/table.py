@@ -162,8 +162,7 @@ def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
         own = [(run, result) for run, result in found if run.method == method]
         title, name, baseline = method.title, method.name, method.baseline
         if not method.apart:
-            trained = method.subset or plan.net.resolutions
-            yield Line(name, title, trained, baseline, **_accuracies(plan, own))
+            yield Line(name, title, method.trained(plan.net.resolutions), baseline, **_accuracies(plan, own))
             continue
         diagonal = {r: [(run, result) for run, result in own if run.resolutions == (r,)] for r in plan.net.resolutions}
         per_side = {r: _accuracies(plan, pairs) for r, pairs in diagonal.items()}
