@@ -80,6 +80,6 @@ def _training_facts(run: PlannedRun, rows: list[Row]) -> Mapping[str, Any]:
     images = told["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps
     return {
         "images": images * len(rows),
-        "seconds": round(sum(images / row["images_per_second"] for row in rows), 1),
+        "seconds": round(sum(images / row["images_per_second"] for row in rows), 3),
         "precision": told["precision"],
     }
