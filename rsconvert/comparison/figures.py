@@ -23,46 +23,60 @@ _Values = Mapping[int, Sequence[float]]
 
 
 def plot_accuracies(found: Comparison, path: Path) -> None:
-    """Draw each line's mean top-1 in percent over resolution, with its deviation; hollow marks are untrained."""
-    with _panels(path, 1, 7.5, 4.8) as (axes,):
-        for i, line in enumerate(found.lines):
+    """Draw each line's mean top-1 in percent over resolution, with its deviation; hollow marks are untrained.
+
+    Variants have panels of their own.
+    """
+    titles = list(dict.fromkeys(line.title for line in found.lines))
+    with _panels(path, _variants(found), 6.0, 4.8) as panels:
+        for line in found.lines:
             values = {r: list(by_seed.values()) for r, by_seed in line.top1.items() if by_seed}
-            _plot_line(axes, i, line.title, values, line.trained)
-        axes.set(xlabel="resolution (pixels); hollow: not trained", ylabel="top-1 (%)", xticks=found.resolutions)
+            _plot_line(panels[line.variant], titles.index(line.title), line.title, values, line.trained)
+        for axes in panels.values():
+            axes.set(xlabel="resolution (pixels); hollow: not trained", ylabel="top-1 (%)", xticks=found.resolutions)
 
 
 def plot_gains(found: Comparison, path: Path) -> None:
     """Draw the gains against the I-Nets in points, as bars with deviations, where a method trained the resolution."""
-    bars: dict[str, _Values] = {}
-    for line in found.lines:
-        gains = {r: list(by_seed.values()) for r, by_seed in found.gains(line).items() if r in line.trained}
-        if gains and len(line.trained) > 1:
-            bars[line.title] = gains
-    sides = sorted({r for values in bars.values() for r in values}, reverse=True)
-    with _panels(path, 1, 7.5, 4.2) as (axes,):
-        for i, (title, values) in enumerate(bars.items()):
-            shift = (i - (len(bars) - 1) / 2) * 0.8 / len(bars)
-            _plot_bars(axes, i, title, {sides.index(r) + shift: v for r, v in values.items()}, 0.8 / len(bars))
-        axes.axhline(0, color="black", linewidth=0.8)
-        axes.set(xlabel="resolution (pixels)", ylabel="top-1 against the I-Nets (points)")
-        axes.set_xticks(range(len(sides)), [str(r) for r in sides])
+    several = [line for line in found.lines if len(line.trained) > 1 and found.gains(line)]
+    titles = list(dict.fromkeys(line.title for line in several))
+    sides = sorted({r for line in several for r in found.gains(line) if r in line.trained}, reverse=True)
+    with _panels(path, _variants(found), 6.0, 4.2) as panels:
+        for line in several:
+            i, width = titles.index(line.title), 0.8 / len(titles)
+            gains = {r: list(by_seed.values()) for r, by_seed in found.gains(line).items() if r in line.trained}
+            places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: v for r, v in gains.items()}
+            _plot_bars(panels[line.variant], i, line.title, places, width)
+        for axes in panels.values():
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set(xlabel="resolution (pixels)", ylabel="top-1 against the I-Nets (points)")
+            axes.set_xticks(range(len(sides)), [str(r) for r in sides])
 
 
 def plot_scores(found: Comparison, path: Path) -> None:
     """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, the mean over the seeds."""
     from matplotlib.ticker import MaxNLocator
 
-    scores = {m.title: [run.scores for run in found.runs if run.method == m.name] for m in found.learning}
-    with _panels(path, len(scores), 3.2, 3.0) as panels:
-        for axes, (title, runs) in zip(panels, scores.items(), strict=True):
+    scores = {m.label: [run.scores for run in found.runs if run.method == m.name] for m in found.learning}
+    with _panels(path, {label: label for label in scores}, 3.2, 3.0) as panels:
+        for label, runs in scores.items():
             epochs = list(range(1, len(runs[0]) + 1))
             for i, r in enumerate(found.trained):
                 # A method of fewer resolutions keeps the others' places, for the legend is common to all.
                 means = [statistics.fmean(rows[epoch - 1].get(r, math.nan) for rows in runs) for epoch in epochs]
-                axes.plot(epochs, means, _style(i), color=_COLOURS[i % 8], label=str(r))
-            axes.set(xlabel="epoch", ylabel="importance score", title=title)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.set_ylim(bottom=0)
+                panels[label].plot(epochs, means, _style(i), color=_COLOURS[i % 8], label=str(r))
+            panels[label].set(xlabel="epoch", ylabel="importance score")
+            panels[label].xaxis.set_major_locator(MaxNLocator(integer=True))
+        next(iter(panels.values())).set_ylim(bottom=0)  # of all, when all are drawn
+
+
+def _variants(found: Comparison) -> dict[str, str]:
+    """Return the title of the panel of each variant; a single one needs none."""
+    variants = list(dict.fromkeys(line.variant for line in found.lines))
+    if len(variants) == 1:
+        return {variants[0]: ""}
+    low, high = found.settings["crop_area"]
+    return {variant: variant or f"crops {low:g}-{high:g}" for variant in variants}
 
 
 def _style(i: int) -> str:
@@ -88,22 +102,29 @@ def _plot_bars(axes: "Axes", i: int, title: str, values: Mapping[float, Sequence
 
 
 @contextmanager
-def _panels(path: Path, count: int, width: float, height: float) -> Iterator[list["Axes"]]:
-    """Yield empty axes, and write them with grid and legend; width and height are those of one, in inches."""
+def _panels(path: Path, titles: Mapping[str, str], width: float, height: float) -> Iterator[dict[str, "Axes"]]:
+    """Yield empty axes under the keys of their titles, and write them with grid and legend.
+
+    Args:
+        width: of one in inches, as height; the legend is as high as it needs.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, rows = min(count, _PER_ROW), math.ceil(count / _PER_ROW)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    columns, rows = min(len(titles), _PER_ROW), math.ceil(len(titles) / _PER_ROW)
+    figure = Figure(layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    for unused in panels[count:]:
-        unused.remove()
-    del panels[count:]
+    places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    panels = dict(zip(titles, places, strict=False))
     yield panels
-    for axes in panels:
+    for key, axes in panels.items():
+        axes.set_title(titles[key])
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    for unused in places[len(titles) :]:
+        unused.remove()
+    handles, labels = places[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    figure.set_size_inches(width * columns + 1.4, max(height * rows, 0.22 * len(labels) + 0.4))
     for ending in ("png", "svg"):
         figure.savefig(path.with_suffix(f".{ending}"), dpi=150)

@@ -19,13 +19,14 @@ class Method:
 
     Attributes:
         name: of its folders.
-        title: in tables and figures.
+        title: in tables and figures, beside the variant.
         about: what it is, in a sentence without an end.
         settings: the fields of ``FinetuneConfig`` in which it differs.
         apart: whether each resolution has a network of its own.
         private: whether each resolution has a BN set of its own.
         subset: the resolutions that it trains; None trains all.
         baseline: the name of the method against which it gains.
+        variant: in which it differs from the method of the same title.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Method:
     private: bool = True
     subset: tuple[int, ...] | None = None
     baseline: str = BASELINE
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title with the variant."""
+        return f"{self.title}, {self.variant}" if self.variant else self.title
 
     def trained(self, resolutions: tuple[int, ...]) -> tuple[int, ...]:
         """Return the sizes that it trains of a network's resolutions."""
@@ -120,8 +127,8 @@ def _cropped(methods: Sequence[Method], crop_area: Sequence[float] | str) -> Ite
         yield replace(
             method,
             name=method.name + ending,
-            title=f"{method.title}, crops {low:g}-{high:g}",
             about=f"{method.about}; crops from {low:g} to {high:g} of the area",
             settings={**method.settings, "crop_area": (low, high)},
             baseline=method.baseline + ending,
+            variant=f"crops {low:g}-{high:g}",
         )

@@ -55,7 +55,7 @@ def _accuracy_section(found: Comparison) -> Iterator[str]:
         f"its ends the nearest set serves. The mean is over {_listed(found.trained)}."
     )
     yield "![top-1 over resolution](accuracy.png)\n\n[SVG](accuracy.svg), [CSV](accuracy.csv)"
-    yield "\n".join(f"- **{method.title}**: {method.about}." for method in found.methods)
+    yield "\n".join(f"- **{method.label}**: {method.about}." for method in found.methods)
     if any(method.apart for method in found.methods):
         yield f"I-{found.trained[0]} is the I-Net of {found.trained[0]} pixels, tested at every resolution."
 
@@ -77,7 +77,7 @@ def _score_section(found: Comparison) -> Iterator[str]:
     for method in found.learning:
         last = [run.scores[-1] for run in found.runs if run.method == method.name]
         means = {r: sum(scores[r] for scores in last) / len(last) for r in last[0]}
-        rows.append([method.title, *(f"{means[r]:.2f}" if r in means else "" for r in found.trained)])
+        rows.append([method.label, *(f"{means[r]:.2f}" if r in means else "" for r in found.trained)])
     yield _table(rows)
     yield "![scores](scores.png)\n\n[SVG](scores.svg), [CSV](scores.csv)"
 
@@ -117,7 +117,7 @@ def _accuracy_rows(found: Comparison) -> Iterator[dict[str, Any]]:
         gains = found.gains(line)
         for r, by_seed in line.top1.items():
             for seed, top1 in by_seed.items():
-                facts = {"method": line.name, "title": line.title, "resolution": r, "trained": r in line.trained}
+                facts = {"method": line.name, "title": line.label, "resolution": r, "trained": r in line.trained}
                 gain = gains.get(r, {}).get(seed, "")
                 yield {**facts, "seed": seed, "top1": top1, "top5": line.top5[r][seed], "gain": gain}
 

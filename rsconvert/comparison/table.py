@@ -20,15 +20,22 @@ BySeed = Mapping[int, float]
 class Line:
     """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy.
 
-    ``trained`` are the resolutions at which it was trained; ``baseline`` is the name of the line that it gains against.
+    ``trained`` are the resolutions at which it was trained; ``baseline`` is the name of the line that it gains against;
+    ``variant`` tells it from another one of the same title.
     """
 
     name: str
     title: str
-    trained: tuple[int, ...]
+    variant: str
     baseline: str
+    trained: tuple[int, ...]
     top1: Mapping[int, BySeed]
     top5: Mapping[int, BySeed]
+
+    @property
+    def label(self) -> str:
+        """The title with the variant."""
+        return f"{self.title}, {self.variant}" if self.variant else self.title
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Comparison:
         """Return plain data, with resolutions and seeds as strings."""
         lines = {
             line.name: {
-                "title": line.title,
+                "title": line.label,
                 "trained": list(line.trained),
                 "top1": {str(r): _summary(v) for r, v in line.top1.items()},
                 "top5": {str(r): _summary(v) for r, v in line.top5.items()},
@@ -101,11 +108,11 @@ class Comparison:
 
     def table(self) -> str:
         """Return mean top-1 in percent ± deviation over the seeds as Markdown; italics are untrained resolutions."""
-        return self._markdown({line.title: (line, line.top1) for line in self.lines}, "{:.1f}")
+        return self._markdown({line.label: (line, line.top1) for line in self.lines}, "{:.1f}")
 
     def gain_table(self) -> str:
         """Return the gains against the I-Nets in points, mean ± deviation of the differences within each seed."""
-        gains = {line.title: (line, self.gains(line)) for line in self.lines}
+        gains = {line.label: (line, self.gains(line)) for line in self.lines}
         return self._markdown({title: pair for title, pair in gains.items() if pair[1]}, "{:+.1f}")
 
     def _markdown(self, lines: Mapping[str, tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
@@ -117,7 +124,8 @@ class Comparison:
         ]
         for title, (line, values) in lines.items():
             cells = [_cell(values.get(r, {}), form, plain=r in line.trained) for r in self.resolutions]
-            rows.append([title, *cells, _cell(self._mean(values), form, plain=True)])
+            all_trained = set(self.trained) <= set(line.trained)
+            rows.append([title, *cells, _cell(self._mean(values), form, plain=all_trained)])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
@@ -158,20 +166,21 @@ _Found = Sequence[tuple[PlannedRun, Mapping[str, Any]]]
 
 
 def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
+    native = plan.net.native
     for method in plan.methods:
         own = [(run, result) for run, result in found if run.method == method]
-        title, name, baseline = method.title, method.name, method.baseline
+        name, title, variant, baseline = method.name, method.title, method.variant, method.baseline
+        trained = method.trained(plan.net.resolutions)
         if not method.apart:
-            yield Line(name, title, method.trained(plan.net.resolutions), baseline, **_accuracies(plan, own))
+            yield Line(name, title, variant, baseline, trained, **_accuracies(plan, own))
             continue
-        diagonal = {r: [(run, result) for run, result in own if run.resolutions == (r,)] for r in plan.net.resolutions}
+        diagonal = {r: [(run, result) for run, result in own if run.resolutions == (r,)] for r in trained}
         per_side = {r: _accuracies(plan, pairs) for r, pairs in diagonal.items()}
-        sides = [r for r in plan.resolutions if r in per_side]
-        best = {part: {r: per_side[r][part].get(r, {}) for r in sides} for part in ("top1", "top5")}
-        yield Line(name, title, plan.net.resolutions, baseline, **best)
-        native = f"{plan.net.native}"
-        title, name = title.replace("I-Nets", f"I-{native}"), name.replace(BASELINE, f"inet-{native}")
-        yield Line(name, title, (plan.net.native,), baseline, **per_side[plan.net.native])
+        sides = [r for r in plan.resolutions if r in trained]
+        best = {part: {r: per_side[r][part][r] for r in sides} for part in ("top1", "top5")}
+        yield Line(name, title, variant, baseline, trained, **best)
+        name = name.replace(BASELINE, f"inet-{native}")
+        yield Line(name, f"I-{native}", variant, baseline, (native,), **per_side[native])
 
 
 def _accuracies(plan: Plan, found: _Found) -> dict[str, dict[int, dict[int, float]]]:

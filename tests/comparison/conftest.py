@@ -59,7 +59,7 @@ def found(tmp_path: Path) -> Comparison:
     for name, values in TOP1.items():
         top1 = {r: dict(zip((0, 5), pair, strict=True)) for r, pair in values.items()}
         top5 = {r: dict.fromkeys((0, 5), 99.5) for r in values}
-        lines.append(Line(name, titles[name], (32,) if name == "inet-32" else both, "inets", top1, top5))
+        lines.append(Line(name, titles[name], "", "inets", (32,) if name == "inet-32" else both, top1, top5))
     scores = {0: ({32: 0.5, 16: 0.5}, {32: 0.6, 16: 0.4}), 5: ({32: 0.5, 16: 0.5}, {32: 0.8, 16: 0.2})}
     machine = {"device": "cpu", "name": "Some Processor"}
     runs = [RunFacts(f"rsnet/seed-{s}", "rsnet", s, 90.0 + 60 * s, scores[s], machine) for s in (0, 5)]

@@ -44,6 +44,7 @@ def test_another_crop_area_comes_beside_with_a_baseline_of_its_own(crop_area: An
     assert [m.baseline for m in methods] == ["inets", "inets", "inets-crop-0.08-1", "inets-crop-0.08-1"]
     assert methods[3].settings == {"distill": "full", "crop_area": (0.08, 1.0)}
     assert methods[1].settings == {"distill": "full"}
+    assert [m.label for m in methods[1::2]] == ["RS-Net", "RS-Net, crops 0.08-1"]
 
 
 @pytest.mark.parametrize(
