@@ -117,8 +117,10 @@ def _panels(path: Path, titles: Mapping[str, str], width: float, height: float) 
     places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     panels = dict(zip(titles, places, strict=False))
     yield panels
-    for key, axes in panels.items():
+    for i, (key, axes) in enumerate(panels.items()):
         axes.set_title(titles[key])
+        if i % columns:
+            axes.set_ylabel("")  # the first one of the row tells it
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
     for unused in places[len(titles) :]:

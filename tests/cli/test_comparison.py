@@ -100,6 +100,20 @@ def test_what_does_not_fit_is_one_line(place: Path, tmp_path: Path, options: tup
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interruption_is_one_line_and_says_how_to_go_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt("its state after epoch 1 of 2 is kept")
+
+    monkeypatch.setattr("rsconvert.comparison.runs.finetune", interrupted)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # which would outlive the test
+    result = compare(place, tmp_path / "out")
+    assert result.exit_code == 1
+    wanted = "Error: interrupted; its state after epoch 1 of 2 is kept. Go on with the same command."
+    assert result.stderr.splitlines()[-1] == wanted
+
+
 def test_the_help_names_every_method() -> None:
     # A name with a hyphen may be broken there.
     text = "".join(CliRunner().invoke(main, ["compare", "--help"]).stdout.split())
