@@ -12,6 +12,7 @@ from rsconvert import __version__
 from rsconvert.cli.analyze import analyze
 from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
+from rsconvert.cli.comparison import compare
 from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
@@ -43,7 +44,8 @@ class _Commands(click.Group):
             raise click.ClickException(f"{error}; a place with room is needed. Check it, or see --debug.") from error
         except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
-            kept = f"{interrupt}. Go on with --resume." if interrupt.args else "what was written before is intact."
+            again = "the same command" if ctx.invoked_subcommand == "compare" else "--resume"
+            kept = f"{interrupt}. Go on with {again}." if interrupt.args else "what was written before is intact."
             raise click.ClickException(f"interrupted; {kept}") from None
 
 
@@ -66,6 +68,7 @@ _COMMANDS = (
     report,
     inspect,
     models,
+    compare,
     demo,
 )
 for _command in _COMMANDS:

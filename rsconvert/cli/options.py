@@ -25,6 +25,7 @@ __all__ = [
     "options",
     "refuse_existing",
     "resolution_list",
+    "settings_options",
     "size_list",
     "strings",
     "workers_option",
@@ -66,6 +67,11 @@ compute_options = options(
     ),
     workers_option,
     device_option,
+)
+settings_options = options(
+    click.option("--recipe", metavar="NAME", help="Named settings: finetune, paper-resnet, paper-mobilenetv2."),
+    click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated."),
 )
 
 

@@ -14,6 +14,7 @@ from rsconvert.cli.options import (
     json_option,
     model_option,
     options,
+    settings_options,
     strings,
 )
 from rsconvert.cli.printing import best_row, log_epoch, plain, print_result, row_line
@@ -62,11 +63,6 @@ _machine_options = options(
     click.option("--sync-bn", is_flag=True, default=None, help="BatchNorm statistics over all processes, on GPUs."),
     click.option("--log-dir", type=click.Path(), metavar="DIR", help="Folder for TensorBoard."),
 )
-_settings_options = options(
-    click.option("--recipe", metavar="NAME", help="Named settings: finetune, paper-resnet, paper-mobilenetv2."),
-    click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated."),
-)
 
 
 @click.command()
@@ -77,7 +73,7 @@ _settings_options = options(
 )
 @_method_options
 @_machine_options
-@_settings_options
+@settings_options
 @click.option("--resume", is_flag=True, help="Go on from the newest state in RUN_DIR, bit for bit.")
 @click.option("--dry-run", is_flag=True, help="Print settings, steps and an estimate of the memory; train nothing.")
 @model_option

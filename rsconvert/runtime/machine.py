@@ -27,8 +27,10 @@ def differences(here: str, there: str) -> str:
 
 def processor_name() -> str:
     """Return the processor's name, without a semicolon; Python itself knows only its kind on Linux."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8", errors="replace").splitlines() if told.is_file() else []
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.processor() or platform.machine()
     return name.replace(_BETWEEN.strip(), ",")

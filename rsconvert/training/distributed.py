@@ -13,7 +13,7 @@ from torch import Tensor
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import choose_device
 
-__all__ = ["Processes", "joined_processes", "launched_rank"]
+__all__ = ["Processes", "joined_processes", "launched_processes", "launched_rank"]
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -53,6 +53,11 @@ def launched_rank() -> int:
     return _number("RANK", 0)
 
 
+def launched_processes() -> int:
+    """Return the number of processes that a launcher started; 1 without one."""
+    return _number("WORLD_SIZE", 1)
+
+
 @contextmanager
 def joined_processes(device: str | None) -> Iterator[Processes]:
     """Join the processes that a launcher such as torchrun started: over NCCL on GPUs, over gloo on CPUs.
@@ -67,7 +72,7 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
         with _plain_peer_errors():
             yield Processes(dist.get_rank(), dist.get_world_size(), _own_device(device))
         return
-    if _number("WORLD_SIZE", 1) == 1:
+    if launched_processes() == 1:
         yield Processes(0, 1, choose_device(device))
         return
     if missing := [name for name in _VARIABLES if name not in os.environ]:

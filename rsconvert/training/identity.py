@@ -11,10 +11,10 @@ from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 
-__all__ = ["check_same_run", "data_identity"]
+__all__ = ["FREE_SETTINGS", "check_same_run", "data_identity"]
 
 # They change neither a number of the result nor what a state holds.
-_FREE = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
+FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
 # With others the tensors of a state have no place.
 _FIXED = {"optimizer", "train", "labels", "layer_decay", "decay_all", "ema_decay", "resolutions", "processes"}
 _REMEDIES = {
@@ -41,7 +41,7 @@ def check_same_run(saved: Mapping[str, Any], config: FinetuneConfig, facts: Mapp
         ConfigError: some differ and ``force`` is not set, or some differ for which the state has no place.
     """
     now = {**asdict(config), **facts}
-    differing = [name for name in now if name not in _FREE and _plain(saved.get(name)) != _plain(now[name])]
+    differing = [name for name in now if name not in FREE_SETTINGS and _plain(saved.get(name)) != _plain(now[name])]
     told = ", ".join(f"{name} was {_short(saved.get(name))} and is {_short(now[name])}" for name in differing)
     if fixed := [name for name in differing if name in _FIXED]:
         raise ConfigError(
