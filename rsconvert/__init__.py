@@ -12,7 +12,7 @@ A map of the package, in the order in which it is used:
     checkpoint   the one switchable file
     evaluation/  accuracy and cost at each resolution
     training/    the loss and the loop; statistics without labels
-    export/      plain files for timm and torchvision
+    export/      files for other software
     demo, cli    the commands
 
 Names are imported when they are first used, so that importing the package does not import torch.
@@ -34,7 +34,7 @@ from rsconvert.errors import (
 if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
-    from rsconvert.export import export_program, export_timm, export_torchvision
+    from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -53,6 +53,7 @@ __all__ = [
     "calibrate",
     "create_model",
     "evaluate",
+    "export_onnx",
     "export_program",
     "export_timm",
     "export_torchvision",
@@ -69,7 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
-    "export": ("export_program", "export_timm", "export_torchvision"),
+    "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),

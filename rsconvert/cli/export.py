@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,18 @@ from rsconvert.cli.options import best_of, force_option, json_option, model_opti
 from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rsconvert.surgery import SwitchableModel
+
 __all__ = ["export"]
+
+# The options that only some formats take.
+_FORMATS = {
+    "fold_bn": ("timm", "torchvision", "program"),
+    "aot": ("program",),
+    "compact": ("onnx",),
+    "shared_weights": ("onnx",),
+}
 
 
 @click.command()
@@ -19,19 +30,21 @@ __all__ = ["export"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["switchable", "timm", "torchvision", "program"]),
+    type=click.Choice(["switchable", "timm", "torchvision", "program", "onnx"]),
     default="switchable",
     show_default=True,
 )
 @click.option(
     "--resolution",
     metavar="LIST|all",
-    help="Side in pixels of the plain network, trained or not; several, or all trained ones, go into one folder.",
+    help="Side in pixels of the plain network, trained or not; each of several gets a file, NAME-160.SUFFIX.",
 )
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
-@click.option("--fold-bn", is_flag=True, help="Plain: fold each BatchNorm into the convolution beside it, if exact.")
+@click.option("--fold-bn", is_flag=True, help="Fold BatchNorm into convolutions, where exact; onnx does so anyway.")
 @click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and for several.")
+@click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
+@click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
 @model_option
 @force_option
 @json_option
@@ -40,45 +53,86 @@ def export(
     form: str,
     resolution: str | None,
     resolutions: str | None,
-    fold_bn: bool,
-    aot: bool,
     output: str,
     model: str | None,
     force: bool,
     as_json: bool,
+    **choices: bool,
 ) -> None:
     """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
 
     switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. program:
-    a file that torch.export.load opens. With --fold-bn the first two plain formats need a few lines more to load.
+    a file that torch.export.load opens. onnx: one file that chooses its BN set by the size of its input, or with
+    --resolution a plain file for each.
     """
-    sides = None if resolution in (None, "all") else numbers(str(resolution))
-    if (form == "switchable") == (resolution is not None):
+    _check_options(form, resolution, resolutions, choices)
+    if resolution is None and form != "onnx":
+        refuse_existing(Path(output), force)
+    from rsconvert import save
+    from rsconvert.checkpoint import subset
+
+    net = load_network(best_of(checkpoint), model)
+    sides = _sides(net, resolution)
+    facts: dict[str, Any] = {
+        "output": output,
+        "format": form,
+        "resolution": sides[0] if sides and len(sides) == 1 else sides,
+    }
+    if form == "switchable":
+        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
+        lines = [f"wrote {output}"]
+    else:
+        write = _write_onnx if form == "onnx" else _write_plain
+        more, lines = write(net, form, output, sides, force, choices)
+        facts |= more
+    print_result(facts, as_json, "\n".join(lines))
+
+
+def _sides(net: "SwitchableModel", resolution: str | None) -> Any:
+    """Return the sides to write as a list, None if the file takes all; what is no number stays for the library."""
+    if resolution is None:
+        return None
+    return list(net.resolutions) if resolution == "all" else numbers(resolution)
+
+
+def _check_options(form: str, resolution: str | None, resolutions: str | None, choices: dict[str, bool]) -> None:
+    if form != "onnx" and (form == "switchable") != (resolution is None):
         raise ConfigError(
             f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
         )
     if resolutions is not None and form != "switchable":
         raise ConfigError(
-            f"resolutions is {resolutions} for the plain format {form}; --resolution is accepted. Correct it."
+            f"resolutions is {resolutions} for the format {form}; it chooses the sets of a switchable file. "
+            "Use --resolution."
         )
-    if form == "switchable" and (fold_bn or aot):
-        raise ConfigError("fold-bn or aot is set for the format switchable; plain formats take them. Leave them out.")
-    refuse_existing(Path(output), force)
-    from rsconvert import save
-    from rsconvert.checkpoint import subset
+    for name, formats in _FORMATS.items():
+        if choices[name] and form not in formats:
+            raise ConfigError(
+                f"{name.replace('_', '-')} is set for the format {form}; it is accepted for {', '.join(formats)}. "
+                "Leave it out."
+            )
+
+
+def _write_onnx(
+    net: "SwitchableModel", _: str, output: str, sides: list[int] | None, force: bool, choices: dict[str, bool]
+) -> tuple[dict[str, Any], list[str]]:
+    from rsconvert import export_onnx
+
+    compact, shared = choices["compact"], choices["shared_weights"]
+    files = export_onnx(net, output, sides, compact=compact, shared_weights=shared, force=force)
+    facts = {"files": {str(path): result.to_dict() for path, result in files.items()}}
+    return facts, [f"{result}\nwrote {path}" for path, result in files.items()]
+
+
+def _write_plain(
+    net: "SwitchableModel", form: str, output: str, sides: list[int], force: bool, choices: dict[str, bool]
+) -> tuple[dict[str, Any], list[str]]:
     from rsconvert.export import export_plain, fold_batchnorm
 
-    net = load_network(best_of(checkpoint), model)
-    facts: dict[str, Any] = {"output": output, "format": form, "resolution": sides[0] if sides else resolution}
-    lines = [f"wrote {output}"]
-    if form == "switchable":
-        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
-    else:
-        places = export_plain(net, form, output, sides, fold=fold_bn, aot=aot, force=force)
-        lines = [f"wrote {place}" for place in places.values()]
-        facts["files"] = {str(side): str(place) for side, place in places.items()}
-        if fold_bn:
-            reports = [fold_batchnorm(net.at(side), side)[1] for side in places]
-            lines += map(str, reports)
-            facts["folding"] = {str(report.resolution): asdict(report) for report in reports}
-    print_result(facts, as_json, "\n".join(lines))
+    fold = choices["fold_bn"]
+    places = export_plain(net, form, output, sides, fold=fold, aot=choices["aot"], force=force)
+    reports = [fold_batchnorm(net.at(side), side)[1] for side in places] if fold else []
+    facts: dict[str, Any] = {"files": {str(side): str(place) for side, place in places.items()}}
+    if fold:
+        facts["folding"] = {str(report.resolution): asdict(report) for report in reports}
+    return facts, [*map(str, reports), *(f"wrote {place}" for place in places.values())]

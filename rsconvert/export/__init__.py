@@ -2,6 +2,7 @@
 
 from rsconvert.export.agreement import Agreement, Verification
 from rsconvert.export.fold import FoldReport, fold_batchnorm
+from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx, open_program
 from rsconvert.export.plain import export_plain
 from rsconvert.export.program import export_program
@@ -13,6 +14,7 @@ __all__ = [
     "Export",
     "FoldReport",
     "Verification",
+    "export_onnx",
     "export_plain",
     "export_program",
     "export_timm",

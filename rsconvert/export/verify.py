@@ -17,7 +17,7 @@ from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.zoo import example_input
 from rsconvert.zoo.building import first_line
 
-__all__ = ["verify_export"]
+__all__ = ["logits_of", "verify_export"]
 
 _Size = tuple[int, int]
 _BATCHES = (1, 5)
@@ -57,8 +57,13 @@ def verify_export(
             # The network need not take a size that nobody named.
             named = size[0] == size[1] and (resolutions or opened.bound or size[0] in net.resolutions)
             for x in _random_images(opened, net, size):
-                if (expected := _expected(net, x, bool(named))) is not None:
-                    rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance)
+                try:
+                    expected = logits_of(net, x)
+                except ResolutionError:
+                    if named:
+                        raise
+                    break
+                rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance)
         if data is not None:
             for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
                 rows[size] += compare(opened.run, x, net(x), tolerance)
@@ -98,21 +103,24 @@ def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterato
         yield torch.randn((*like.shape[:-1], width), generator=generator).to(like)
 
 
-def _expected(net: SwitchableModel, x: Tensor, named: bool) -> Tensor | None:
-    """Return the network's logits; None if it does not take the size, and nobody named it."""
+def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
+    """Return what a network gives for images (N, C, H, W): one tensor (N, classes, …).
+
+    Raises:
+        ResolutionError: it does not take the size.
+        UnsupportedModelError: it gives something else.
+    """
     try:
-        expected = net(x)
+        logits = net(x)
     except Exception as error:  # whatever the model's own code raises
-        if not named:
-            return None
         raise ResolutionError(
             f"resolution {x.shape[-1]} does not work in the network ({first_line(error)}); one that does is needed. "
             "Choose another one, as a rule a larger one or a multiple of 32."
         ) from error
-    if isinstance(expected, Tensor) and expected.ndim > 1:
-        return expected
+    if isinstance(logits, Tensor) and logits.ndim > 1:
+        return logits
     raise UnsupportedModelError(
-        f"the network gives a {type(expected).__name__}; one tensor (N, classes, …) can be compared. Wrap the model."
+        f"the network gives a {type(logits).__name__}; one tensor (N, classes, …) can be compared. Wrap the model."
     )
 
 

@@ -108,9 +108,13 @@ class SwitchableBN(nn.Module):
                 "SwitchableBN is in train mode; with weights it runs in eval mode only. "
                 "Train the paths net.at(resolution), or call eval() first."
             )
-        states = [_floating_state(bn) for bn in self.sets]
+        states = [self.floating(i) for i in range(len(self.sets))]
         mixed = {name: _weighted([state[name] for state in states], weights) for name in states[0]}
         return cast(Tensor, functional_call(self.native, mixed, (x,)))
+
+    def floating(self, place: int) -> dict[str, Tensor]:
+        """Return what is interpolated of the set at a place in ``resolutions``: all of its tensors but the count."""
+        return _floating_state(self.sets[place])
 
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"

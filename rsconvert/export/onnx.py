@@ -1,0 +1,163 @@
+"""export_onnx: one file that switches by itself, or a plain one for each resolution."""
+
+import copy
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from rsconvert.checkpoint import replacing
+from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.evaluation import eval_mode
+from rsconvert.export.agreement import Verification
+from rsconvert.export.branching import branch
+from rsconvert.export.one_table import graph_of_one_table
+from rsconvert.export.onnx_model import onnx_model
+from rsconvert.export.opening import needed, open_onnx
+from rsconvert.export.sharing import share_weights
+from rsconvert.export.verify import logits_of, verify_export
+from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.zoo import example_input
+
+__all__ = ["export_onnx"]
+
+
+def export_onnx(
+    net: SwitchableModel,
+    path: str | Path,
+    resolution: int | Sequence[int] | None = None,
+    *,
+    compact: bool = False,
+    shared_weights: bool = False,
+    force: bool = False,
+) -> dict[Path, Verification]:
+    """Write ONNX files, each compared with the network in ONNX Runtime before it takes its name.
+
+    The input is ``images`` (N, C, H, W), normalized, N free; the output is ``logits``. The files' metadata hold the
+    resolutions, the preprocessing and what is known of the classes.
+
+    Args:
+        resolution: None makes one file for all sizes, which computes the BN set from H and W, trained or
+            interpolated. A number makes a plain file for that size alone, BatchNorm folded; several numbers one each,
+            named ``NAME-160.onnx``.
+        compact: a file that switches has one body for all sizes. By default it has a branch for each trained
+            resolution beside it, as fast as a plain file, for which ONNX Runtime keeps fused weights in memory.
+        shared_weights: several plain files keep their weights in one more file, ``NAME.weights``, and BatchNorm as it
+            is.
+        force: replace files that exist.
+    Returns:
+        Each file with its verification.
+    Raises:
+        UnsupportedModelError: torch.fx or the exporter can't take the network.
+        ResolutionError: the network does not work at a resolution.
+        CheckpointError: a file exists, can't be written, or disagrees with the network.
+        ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
+    """
+    path = Path(path)
+    given = [resolution] if isinstance(resolution, int) else resolution
+    sides = None if given is None else check_resolutions(given)
+    _check_options(sides, compact, shared_weights)
+    targets = _targets(path, sides)
+    weights = [path.with_suffix(".weights")] if shared_weights else []
+    _check_targets([*weights, *targets], force)
+    net = _on_cpu(net)
+    with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
+        models = {target.name: _model(net, side, compact, shared_weights) for target, side in targets.items()}
+        for file in weights:
+            share_weights([*models.values()], folder / file.name)
+        results = {target: _written(models[target.name], net, folder / target.name) for target in targets}
+        for target in (*weights, *targets):
+            with replacing(target) as part:
+                os.replace(folder / target.name, part)
+    return results
+
+
+def _on_cpu(net: SwitchableModel) -> SwitchableModel:
+    """Return the network, or a copy of it, where ONNX Runtime computes too."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        needed(package)
+    return net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
+
+
+def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
+    needed("onnx").save(model, file)
+    result = verify_export(open_onnx(file), net)
+    result.check(f"the ONNX file {file.name}")
+    return result
+
+
+def _check_options(sides: Sequence[int] | None, compact: bool, shared_weights: bool) -> None:
+    if compact and sides is not None:
+        raise ConfigError(
+            f"compact is set for the resolutions {sides}; a file that switches alone can be compact. Leave one out."
+        )
+    if shared_weights and (sides is None or len(sides) < 2):
+        raise ConfigError(
+            f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
+        )
+
+
+def _targets(path: Path, sides: Sequence[int] | None) -> dict[Path, int | None]:
+    if path.suffix != ".onnx":
+        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; .onnx is accepted. Rename it.")
+    if sides is None or len(sides) == 1:
+        return {path: None if sides is None else sides[0]}
+    return {path.with_stem(f"{path.stem}-{side}"): side for side in sides}
+
+
+def _check_targets(targets: Sequence[Path], force: bool) -> None:
+    for target in targets:
+        if not target.absolute().parent.is_dir():
+            raise CheckpointError(f"{target.parent} is no folder; one that exists is needed. Create it.")
+        if target.exists() and not force:
+            raise CheckpointError(f"{target} exists; a new name is needed. Choose another, or overwrite with --force.")
+
+
+@contextmanager
+def _folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a folder for what is not verified yet; nothing of it stays."""
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} can't be written ({error}); room in a folder that exists is needed. What stood there is "
+            "untouched: make room, or choose another place."
+        ) from error
+
+
+def _model(net: SwitchableModel, side: int | None, compact: bool, shared_weights: bool) -> Any:
+    """Return the ONNX model of one path, or of the whole network if ``side`` is None."""
+    image = example_input(net, net.native if side is None else side, 2)
+    logits_of(net, image)
+    if side is not None:
+        model = onnx_model(net.extract(side), image, any_size=False, optimize=not shared_weights)
+    elif len(net.resolutions) == 1 or not net.private:  # one set serves all sizes
+        model = onnx_model(net.extract(net.native), image, any_size=True)
+    else:
+        model = onnx_model(graph_of_one_table(net), image, any_size=True)
+        if not compact:
+            branch(model, len(net.resolutions))
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    needed("onnx").helper.set_model_props(model, {**_metadata(net, side), "opset": str(opset)})
+    return model
+
+
+def _metadata(net: SwitchableModel, side: int | None) -> Mapping[str, str]:
+    """Return what a caller must know; values that are not text are JSON."""
+    source, trained = net.source, list(net.resolutions)
+    facts = {
+        "architecture": source.architecture,
+        "resolutions": trained if side is None else [side],
+        "mean": source.preprocessing.mean,
+        "std": source.preprocessing.std,
+        "interpolation": source.preprocessing.interpolation,
+        "crop_pct": source.preprocessing.crop_pct,
+        "class_names": source.class_names,
+    }
+    return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}

@@ -1,0 +1,35 @@
+"""Weights of several ONNX models in one file beside them, each stored once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rsconvert.export.opening import needed
+
+__all__ = ["share_weights"]
+
+# Less is not worth a reference; onnx's own limit.
+_SMALLEST = 1024
+
+
+def share_weights(models: Sequence[Any], path: Path) -> None:
+    """Move the tensors of ``onnx.ModelProto``s into one file, equal ones to one place.
+
+    Args:
+        path: the file to write; the models refer to it by its name, as a file beside theirs.
+    """
+    onnx = needed("onnx")
+    places: dict[bytes, int] = {}
+    with open(path, "wb") as file:
+        for tensor in (tensor for model in models for tensor in model.graph.initializer):
+            values = onnx.numpy_helper.to_array(tensor).tobytes()
+            if len(values) < _SMALLEST:
+                continue
+            if values not in places:
+                file.write(bytes(-file.tell() % 64))  # where a processor likes to read
+                places[values] = file.tell()
+                file.write(values)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", path.name), ("offset", places[values]), ("length", len(values))):
+                tensor.external_data.add(key=key, value=str(value))

@@ -1,0 +1,39 @@
+"""Networks whose sets differ from each other, and what ONNX Runtime makes of their exports."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+import rsconvert
+from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.scramble import scrambled, write
+
+RESOLUTIONS = (64, 48, 32)
+
+
+@pytest.fixture(scope="session")
+def scrambled_net() -> Callable[..., SwitchableModel]:
+    """Make a model switchable, with values of its own in every set."""
+
+    def make(model: nn.Module, resolutions: Sequence[int] = RESOLUTIONS, **options: object) -> SwitchableModel:
+        net = rsconvert.make_switchable(model, resolutions, **options).eval()  # type: ignore[arg-type]
+        for resolution in resolutions if net.private else resolutions[:1]:
+            write(net.at(resolution), scrambled(net.at(resolution), resolution))
+        return net
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_onnx() -> Callable[[Path, Tensor], Tensor]:
+    """Run a file in ONNX Runtime."""
+
+    def run(path: Path, x: Tensor) -> Tensor:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
+
+    return run
