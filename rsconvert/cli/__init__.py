@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rsconvert import __version__
+from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
 from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
@@ -56,6 +57,7 @@ _COMMANDS = (
     calibrate,
     finetune,
     evaluate,
+    benchmark,
     export,
     verify,
     inspect,

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-# The options that only some formats take.
-_FORMATS = {
+_Written = tuple[dict[str, Any], list[str]]
+
+# Each option with the formats in which it has an effect.
+_TAKEN_BY = {
+    "resolutions": ("switchable",),
+    "resolution": ("timm", "torchvision", "program", "onnx"),
     "fold_bn": ("timm", "torchvision", "program"),
     "aot": ("program",),
     "compact": ("onnx",),
@@ -51,88 +55,76 @@ _FORMATS = {
 def export(
     checkpoint: str,
     form: str,
-    resolution: str | None,
-    resolutions: str | None,
     output: str,
     model: str | None,
     force: bool,
     as_json: bool,
-    **choices: bool,
+    **options: Any,
 ) -> None:
     """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
 
     switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. program:
-    a file that torch.export.load opens. onnx: one file that chooses its BN set by the size of its input, or with
-    --resolution a plain file for each.
+    a file that torch.export.load opens. onnx: one file that chooses its BN set by the size of its input, BatchNorm
+    folded with --resolution. With --fold-bn timm's and torchvision's need a few lines more to load.
     """
-    _check_options(form, resolution, resolutions, choices)
-    if resolution is None and form != "onnx":
+    _check_options(form, options)
+    if form != "onnx":  # of which there may be several files
         refuse_existing(Path(output), force)
+    net = load_network(best_of(checkpoint), model)
+    write = {"switchable": _switchable, "onnx": _onnx}.get(form, _plain)
+    facts, lines = write(net, form, output, options, force)
+    print_result({"output": output, "format": form, **facts}, as_json, "\n".join(lines))
+
+
+def _check_options(form: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value and form not in _TAKEN_BY[name]:
+            told = "set" if value is True else value
+            raise ConfigError(
+                f"{name.replace('_', '-')} is {told} for the format {form}; it has an effect on "
+                f"{', '.join(_TAKEN_BY[name])} alone. Leave it out, or choose another format."
+            )
+    if options["resolution"] is None and form in _TAKEN_BY["fold_bn"]:
+        raise ConfigError(
+            f"the format {form} has no resolution; a plain network needs one. Give it by --resolution, such as 160."
+        )
+
+
+def _switchable(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
     from rsconvert import save
     from rsconvert.checkpoint import subset
 
-    net = load_network(best_of(checkpoint), model)
-    sides = _sides(net, resolution)
-    facts: dict[str, Any] = {
-        "output": output,
-        "format": form,
-        "resolution": sides[0] if sides and len(sides) == 1 else sides,
-    }
-    if form == "switchable":
-        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
-        lines = [f"wrote {output}"]
-    else:
-        write = _write_onnx if form == "onnx" else _write_plain
-        more, lines = write(net, form, output, sides, force, choices)
-        facts |= more
-    print_result(facts, as_json, "\n".join(lines))
+    kept = options["resolutions"]
+    save(net if kept is None else subset(net, numbers(kept)), output)
+    return {"resolutions": list(net.resolutions) if kept is None else numbers(kept)}, [f"wrote {output}"]
 
 
-def _sides(net: "SwitchableModel", resolution: str | None) -> Any:
-    """Return the sides to write as a list, None if the file takes all; what is no number stays for the library."""
-    if resolution is None:
-        return None
-    return list(net.resolutions) if resolution == "all" else numbers(resolution)
-
-
-def _check_options(form: str, resolution: str | None, resolutions: str | None, choices: dict[str, bool]) -> None:
-    if form != "onnx" and (form == "switchable") != (resolution is None):
-        raise ConfigError(
-            f"format is {form} and resolution {resolution}; a plain format needs one, switchable none. Correct it."
-        )
-    if resolutions is not None and form != "switchable":
-        raise ConfigError(
-            f"resolutions is {resolutions} for the format {form}; it chooses the sets of a switchable file. "
-            "Use --resolution."
-        )
-    for name, formats in _FORMATS.items():
-        if choices[name] and form not in formats:
-            raise ConfigError(
-                f"{name.replace('_', '-')} is set for the format {form}; it is accepted for {', '.join(formats)}. "
-                "Leave it out."
-            )
-
-
-def _write_onnx(
-    net: "SwitchableModel", _: str, output: str, sides: list[int] | None, force: bool, choices: dict[str, bool]
-) -> tuple[dict[str, Any], list[str]]:
+def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
     from rsconvert import export_onnx
 
-    compact, shared = choices["compact"], choices["shared_weights"]
-    files = export_onnx(net, output, sides, compact=compact, shared_weights=shared, force=force)
-    facts = {"files": {str(path): result.to_dict() for path, result in files.items()}}
+    text, ways = options["resolution"], {key: options[key] for key in ("compact", "shared_weights")}
+    sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
+    files = export_onnx(net, output, sides, **ways, force=force)
+    facts = {
+        "resolution": sides[0] if sides and len(sides) == 1 else sides,
+        "files": {str(path): result.to_dict() for path, result in files.items()},
+    }
     return facts, [f"{result}\nwrote {path}" for path, result in files.items()]
 
 
-def _write_plain(
-    net: "SwitchableModel", form: str, output: str, sides: list[int], force: bool, choices: dict[str, bool]
-) -> tuple[dict[str, Any], list[str]]:
+def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
     from rsconvert.export import export_plain, fold_batchnorm
 
-    fold = choices["fold_bn"]
-    places = export_plain(net, form, output, sides, fold=fold, aot=choices["aot"], force=force)
-    reports = [fold_batchnorm(net.at(side), side)[1] for side in places] if fold else []
-    facts: dict[str, Any] = {"files": {str(side): str(place) for side, place in places.items()}}
+    text, fold = options["resolution"], options["fold_bn"]
+    sides = list(net.resolutions) if text == "all" else numbers(text)
+    places = export_plain(net, form, output, sides, fold=fold, aot=options["aot"], force=force)
+    facts: dict[str, Any] = {
+        "resolution": [*places] if len(places) > 1 else next(iter(places)),
+        "files": {str(side): str(place) for side, place in places.items()},
+    }
+    lines = [f"wrote {place}" for place in places.values()]
     if fold:
+        reports = [fold_batchnorm(net.at(side), side)[1] for side in places]
+        lines += map(str, reports)
         facts["folding"] = {str(report.resolution): asdict(report) for report in reports}
-    return facts, [*map(str, reports), *(f"wrote {place}" for place in places.values())]
+    return facts, lines

@@ -71,15 +71,15 @@ def test_a_folded_program_tells_what_was_folded_and_is_verified(checkpoint: Path
     assert folding["difference"] < 1e-4
     assert facts["resolution"] == 32
     text = run(*arguments, "--force")
-    assert text.stdout.splitlines()[0].startswith("32: ")
-    assert text.stdout.splitlines()[-1] == f"wrote {path}"
+    assert text.stdout.splitlines()[0] == f"wrote {path}"
+    assert text.stdout.splitlines()[1].startswith("32: ")
     assert done("verify", path, checkpoint)["passed"]
 
 
 def test_options_without_effect_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     out = ("-o", tmp_path / "out")
     assert "fold-bn" in refused("export", checkpoint, "--fold-bn", *out)
-    assert "resolution all" in refused("export", checkpoint, "--resolution", "all", *out)
+    assert "resolution is all" in refused("export", checkpoint, "--resolution", "all", *out)
     assert "aot is set for the format timm" in refused(
         "export", checkpoint, "--format", "timm", "--resolution", "32", "--aot", *out
     )
