@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import rsconvert
+from rsconvert.cli import main
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "numpy")
@@ -61,10 +62,7 @@ def test_importing_the_package_leaves_torch_alone() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [[], ["wrap"], ["calibrate"], ["finetune"], ["evaluate"], ["benchmark"], ["export"], ["inspect"], ["demo"]],
-)
+@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
 def test_help_answers_without_torch(command: list[str]) -> None:
     done = python("-X", "importtime", "-m", "rsconvert", *command, "--help")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}

@@ -7,10 +7,10 @@ checkpoint (`table`) → a path within a budget (`budget`)
 from rsconvert.runtime.benchmark import amp_name, measure_costs
 from rsconvert.runtime.budget import for_budget, resolution_for_budget
 from rsconvert.runtime.forms import FORMS
-from rsconvert.runtime.machine import machine_key
+from rsconvert.runtime.machine import machine_key, processor_name
 from rsconvert.runtime.results import Benchmark, Cost
 from rsconvert.runtime.switching import Switching, measure_switching
-from rsconvert.runtime.table import store_costs
+from rsconvert.runtime.table import store_costs, stored_costs
 
 __all__ = [
     "FORMS",
@@ -22,6 +22,8 @@ __all__ = [
     "machine_key",
     "measure_costs",
     "measure_switching",
+    "processor_name",
     "resolution_for_budget",
     "store_costs",
+    "stored_costs",
 ]

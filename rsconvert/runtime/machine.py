@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["differences", "machine_key"]
+__all__ = ["differences", "machine_key", "processor_name"]
 
 _BETWEEN = "; "
 
@@ -16,7 +16,7 @@ def machine_key(device: torch.device) -> str:
     The threads are those of torch at the call.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return _BETWEEN.join([name, _processor(), f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"])
+    return _BETWEEN.join([name, processor_name(), f"{torch.get_num_threads()} threads", f"torch {torch.__version__}"])
 
 
 def differences(here: str, there: str) -> str:
@@ -25,7 +25,8 @@ def differences(here: str, there: str) -> str:
     return ", ".join(f"{own} here, {other} there" for own, other in pairs if own != other)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the processor's name, without a semicolon; Python itself knows only its kind on Linux."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text(encoding="utf-8", errors="replace").splitlines() if told.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
