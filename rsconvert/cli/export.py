@@ -41,14 +41,14 @@ _TAKEN_BY = {
 @click.option(
     "--resolution",
     metavar="LIST|all",
-    help="Side in pixels of the plain network, trained or not; several, or all trained ones, make one each.",
+    help="Side in pixels of the plain network, trained or not; each of several gets a file, NAME-160.SUFFIX.",
 )
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
-@click.option("--fold-bn", is_flag=True, help="Plain: fold each BatchNorm into the convolution beside it, if exact.")
+@click.option("--fold-bn", is_flag=True, help="Fold BatchNorm into convolutions, where exact; onnx does so anyway.")
 @click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
 @click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and for several.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
 @model_option
 @force_option
 @json_option
@@ -116,7 +116,7 @@ def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, An
     from rsconvert.export import export_plain, fold_batchnorm
 
     text, fold = options["resolution"], options["fold_bn"]
-    sides = None if text == "all" else numbers(text)
+    sides = list(net.resolutions) if text == "all" else numbers(text)
     places = export_plain(net, form, output, sides, fold=fold, aot=options["aot"], force=force)
     facts: dict[str, Any] = {
         "resolution": [*places] if len(places) > 1 else next(iter(places)),

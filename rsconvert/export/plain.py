@@ -5,54 +5,48 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.errors import ConfigError
 from rsconvert.export.program import export_program
 from rsconvert.export.stock import export_timm, export_torchvision
-from rsconvert.surgery import SwitchableModel
+from rsconvert.export.target import check_target
+from rsconvert.surgery import SwitchableModel, check_resolutions
 
 __all__ = ["export_plain"]
 
-# The function that writes each, and the suffix of the files beside each other.
-_WRITERS: dict[str, tuple[Any, str]] = {
-    "timm": (export_timm, ""),
-    "torchvision": (export_torchvision, ".safetensors"),
-    "program": (export_program, ".pt2"),
-}
+_WRITERS: dict[str, Any] = {"timm": export_timm, "torchvision": export_torchvision, "program": export_program}
 
 
 def export_plain(
     net: SwitchableModel,
     form: str,
     output: str | Path,
-    resolutions: Sequence[int] | None = None,
+    resolutions: Sequence[int],
     *,
     fold: bool = False,
     aot: bool = False,
     force: bool = False,
 ) -> dict[int, Path]:
-    """Write one resolution to ``output``, or several into a folder of that name; return the place of each.
+    """Write one resolution to ``output``, or several to ``NAME-160.pt2`` and so on beside it; return their places.
 
     Args:
         form: ``timm``, ``torchvision`` or ``program``.
-        resolutions: None takes all trained ones, and a folder even if that is one.
         fold, aot, force: as `export_program` has them; ``aot`` is for programs alone.
     Raises:
         ConfigError: ``aot`` is set for another format.
-        CheckpointError: the place can't be written.
+        CheckpointError: a place is taken or can't be written.
         UnsupportedModelError, ResolutionError: as the writers of the formats.
     """
-    write, suffix = _WRITERS[form]
     if aot and form != "program":
         raise ConfigError(f"aot is set for the format {form}; programs alone are compiled. Leave it out.")
-    write = partial(write, aot=aot) if aot else write
-    if resolutions is not None and len(resolutions) == 1:
-        return {resolutions[0]: write(net, resolutions[0], output, fold=fold, force=force)}
-    try:
-        Path(output).mkdir(exist_ok=force)
-    except OSError as error:
-        raise CheckpointError(
-            f"{output} can't be made a folder ({error.strerror}); a new name in a folder that exists is needed. Choose "
-            "another one, or write into one that exists with --force."
-        ) from error
-    places = {r: Path(output) / f"{r}{suffix}" for r in resolutions or net.resolutions}
-    return {r: write(net, r, place, fold=fold, force=force) for r, place in places.items()}
+    write = partial(_WRITERS[form], aot=True) if aot else _WRITERS[form]
+    places = _places(Path(output), check_resolutions(resolutions), is_folder=form == "timm")
+    for place in places.values():
+        check_target(place, force)
+    return {resolution: write(net, resolution, place, fold=fold, force=force) for resolution, place in places.items()}
+
+
+def _places(output: Path, resolutions: Sequence[int], is_folder: bool) -> dict[int, Path]:
+    if len(resolutions) == 1:
+        return {resolutions[0]: output}
+    stem, suffix = (output.name, "") if is_folder else (output.stem, output.suffix)
+    return {resolution: output.with_name(f"{stem}-{resolution}{suffix}") for resolution in resolutions}

@@ -43,20 +43,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @torch.no_grad()
 def test_all_writes_one_folder_for_each_trained_resolution(checkpoint: Path, tmp_path: Path) -> None:
     facts = done("export", checkpoint, "--format", "timm", "--resolution", "all", "-o", tmp_path / "out")
-    assert facts["files"] == {"48": str(tmp_path / "out" / "48"), "32": str(tmp_path / "out" / "32")}
+    assert facts["files"] == {"48": str(tmp_path / "out-48"), "32": str(tmp_path / "out-32")}
+    assert facts["resolution"] == [48, 32]
     net = rsconvert.load(checkpoint).eval()
     for side in (48, 32):
-        model = timm.create_model(f"local-dir:{tmp_path / 'out' / str(side)}", pretrained=True).eval()
+        model = timm.create_model(f"local-dir:{tmp_path / f'out-{side}'}", pretrained=True).eval()
         x = torch.rand(2, 3, side, side)
         assert torch.equal(model(x), net(x))
 
 
 @torch.no_grad()
 def test_a_list_of_programs_may_hold_untrained_resolutions(checkpoint: Path, tmp_path: Path) -> None:
-    done("export", checkpoint, "--format", "program", "--resolution", "48,40", "-o", tmp_path / "out")
-    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["40.pt2", "48.pt2"]
+    done("export", checkpoint, "--format", "program", "--resolution", "48,40", "-o", tmp_path / "net.pt2")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net-40.pt2", "net-48.pt2"]
     x = torch.rand(3, 3, 40, 40)
-    program = torch.export.load(tmp_path / "out" / "40.pt2").module()
+    program = torch.export.load(tmp_path / "net-40.pt2").module()
     assert torch.equal(program(x), rsconvert.load(checkpoint).eval()(x))
 
 
@@ -83,4 +84,7 @@ def test_options_without_effect_are_refused(checkpoint: Path, tmp_path: Path) ->
         "export", checkpoint, "--format", "timm", "--resolution", "32", "--aot", *out
     )
     assert "'x'" in refused("export", checkpoint, "--format", "timm", "--resolution", "x", *out)
+    assert "compact is set for the format program" in refused(
+        "export", checkpoint, "--format", "program", "--resolution", "32", "--compact", *out
+    )
     assert not (tmp_path / "out").exists()

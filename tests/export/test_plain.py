@@ -19,24 +19,29 @@ def net() -> SwitchableModel:
 
 
 @torch.no_grad()
-def test_one_takes_the_place_and_several_a_folder(net: SwitchableModel, tmp_path: Path) -> None:
+def test_one_takes_the_place_and_several_places_beside_it(net: SwitchableModel, tmp_path: Path) -> None:
     assert export_plain(net, "torchvision", tmp_path / "one.pth", [32]) == {32: tmp_path / "one.pth"}
-    places = export_plain(net, "torchvision", tmp_path / "all")
-    assert places == {r: tmp_path / "all" / f"{r}.safetensors" for r in (48, 32)}
+    places = export_plain(net, "torchvision", tmp_path / "my.net.safetensors", [32, 48])
+    assert places == {r: tmp_path / f"my.net-{r}.safetensors" for r in (48, 32)}
     for resolution, place in places.items():
         x = torch.rand(2, 3, resolution, resolution)
         assert torch.equal(open_export(place, net).run(x), net(x))
 
 
-def test_a_folder_that_exists_is_written_into_with_force_alone(net: SwitchableModel, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match=r"can't be made a folder .*--force"):
-        export_plain(net, "torchvision", tmp_path)
-    export_plain(net, "torchvision", tmp_path, force=True)
-    names = sorted(entry.name for entry in tmp_path.iterdir())
-    assert names == ["32.safetensors", "48.safetensors", "notes.txt"]
-    with pytest.raises(CheckpointError, match="can't be made a folder"):
-        export_plain(net, "torchvision", tmp_path / "none" / "out")
+def test_folders_keep_their_whole_name(tmp_path: Path) -> None:
+    net = rsconvert.make_switchable(rsconvert.create_model("test_efficientnet"), (48, 32)).eval()
+    assert export_plain(net, "timm", tmp_path / "net.a1", [48, 32])[32] == tmp_path / "net.a1-32"
+    assert (tmp_path / "net.a1-32" / "config.json").is_file()
+
+
+def test_a_place_that_is_taken_stops_all(net: SwitchableModel, tmp_path: Path) -> None:
+    (tmp_path / "net-32.pt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"net-32\.pt exists; .*--force"):
+        export_plain(net, "torchvision", tmp_path / "net.pt", [48, 32])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net-32.pt"]
+    assert (tmp_path / "net-32.pt").read_text() == "mine"
+    export_plain(net, "torchvision", tmp_path / "net.pt", [48, 32], force=True)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["net-32.pt", "net-48.pt"]
 
 
 def test_only_programs_are_compiled(net: SwitchableModel, tmp_path: Path) -> None:
