@@ -69,7 +69,7 @@ def test_the_same_command_reads_what_is_done(place: Path, tmp_path: Path) -> Non
     facts = json.loads(again.stdout)
     assert facts == json.loads((tmp_path / "out" / "report.json").read_text())
     assert set(facts["methods"]) == {"parallel", "shared-bn"}
-    assert "rsconvert " in (tmp_path / "out" / "report.md").read_text().split("```sh\n")[1]
+    assert "rsconvert" in (tmp_path / "out" / "report.md").read_text().split("```sh\n")[1]
     other = compare(place, tmp_path / "out", *options, "--lr", 0.1)
     assert other.exit_code == 1
     assert "holds another comparison: lr was 0.000625 and is 0.1; " in other.stderr

@@ -1,6 +1,5 @@
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,11 +11,3 @@ def test_the_processor_and_the_versions_are_told(monkeypatch: pytest.MonkeyPatch
     facts = machine_facts("cpu")
     assert (facts["device"], facts["name"], facts["threads"]) == ("cpu", "Some Chip 9", 1)
     assert {name: facts[name] for name in ("torch", "timm")} == {name: version(name) for name in ("torch", "timm")}
-
-
-def test_without_a_list_of_processors_python_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any, **__: Any) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", missing)
-    assert machine_facts("cpu")["name"]

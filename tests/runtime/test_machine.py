@@ -34,7 +34,10 @@ def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_the_system_s_file_python_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "is_file", lambda path: False)
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
     monkeypatch.setattr(platform, "processor", lambda: "Chip; fast")
     assert machine_key(CPU).startswith("cpu; Chip, fast; ")
 
