@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
-    from rsconvert.runtime import for_budget
+    from rsconvert.runtime import cascade, for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -54,6 +54,7 @@ __all__ = [
     "TrainingError",
     "UnsupportedModelError",
     "calibrate",
+    "cascade",
     "create_model",
     "evaluate",
     "export_onnx",
@@ -75,7 +76,7 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
-    "runtime": ("for_budget",),
+    "runtime": ("cascade", "for_budget"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),
