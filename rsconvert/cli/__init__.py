@@ -11,6 +11,7 @@ import click
 from rsconvert import __version__
 from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
+from rsconvert.cli.cascade import cascade
 from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
@@ -67,4 +68,5 @@ _COMMANDS = (
     demo,
 )
 for _command in _COMMANDS:
+for _command in (wrap, calibrate, finetune, evaluate, cascade, export, inspect, models, demo):
     main.add_command(_command)
