@@ -14,7 +14,7 @@ A map of the package, in the order in which it is used:
     training/    the loss and the loop; statistics without labels
     export/      files for other software
     export/      plain files for timm and torchvision
-    runtime/     latency on a machine, the choice of a path by a budget
+    runtime/     latency on a machine, the choice of a path by a budget, the cascade
     demo, cli    the commands
 
 Names are imported when they are first used, so that importing the package does not import torch.

@@ -60,6 +60,7 @@ _COMMANDS = (
     finetune,
     evaluate,
     benchmark,
+    cascade,
     export,
     verify,
     report,
@@ -68,5 +69,4 @@ _COMMANDS = (
     demo,
 )
 for _command in _COMMANDS:
-for _command in (wrap, calibrate, finetune, evaluate, cascade, export, inspect, models, demo):
     main.add_command(_command)
