@@ -2,8 +2,8 @@
 
 net → paths in several forms (`forms`) → latency, memory → Benchmark (`benchmark`, `results`) → the table in the
 checkpoint (`table`) → a path within a budget (`budget`)
-net, labelled images → thresholds (`thresholds`) → a cascade of its paths (`cascade`), fitted, run and told (`cascade_fit`,
-`cascade_run`, `cascade_report`)
+net, labelled images → thresholds (`thresholds`) → a cascade of its paths (`cascade`), fitted, run and told
+(`cascade_fit`, `cascade_run`, `cascade_report`)
 """
 
 from rsconvert.runtime.benchmark import amp_name, measure_costs
