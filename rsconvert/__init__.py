@@ -13,9 +13,10 @@ A map of the package, in the order in which it is used:
     evaluation/  accuracy and cost at each resolution
     training/    the loss and the loop; statistics without labels
     export/      files for other software
-    export/      plain files for timm and torchvision
-    runtime/     latency on a machine, the choice of a path by a budget
+    runtime/     latency on a machine, the choice of a path by a budget, the cascade
+    analysis/    the paper's tables and figures
     comparison/  ways to train, with one budget
+    report/      one HTML page about a network
     demo, cli    the commands
 
 Names are imported when they are first used, so that importing the package does not import torch.
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
-    from rsconvert.runtime import for_budget
+    from rsconvert.runtime import cascade, for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -55,6 +56,7 @@ __all__ = [
     "TrainingError",
     "UnsupportedModelError",
     "calibrate",
+    "cascade",
     "create_model",
     "evaluate",
     "export_onnx",
@@ -76,7 +78,7 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
-    "runtime": ("for_budget",),
+    "runtime": ("cascade", "for_budget"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),

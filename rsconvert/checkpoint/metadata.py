@@ -9,7 +9,7 @@ from rsconvert.checkpoint.costs import check_costs
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.surgery import SwitchableModel, check_resolutions, check_stages
 from rsconvert.surgery.sizes import BUILD, WAYS
 from rsconvert.zoo import Source
 
@@ -30,6 +30,7 @@ _TYPES = {
     "new_classifier": list,
     "training": dict,
     "costs": dict,
+    "cascade": dict,
 }
 _OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors")
 
@@ -60,6 +61,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "class_names": source.class_names,
         "training": None if source.training is None else dict(source.training),
         "costs": None if source.costs is None else {key: list(rows) for key, rows in source.costs.items()},
+        "cascade": None if source.cascade is None else dict(source.cascade),
     }
     try:
         _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
@@ -113,6 +115,7 @@ def source_in(facts: Mapping[str, Any]) -> Source:
         class_names=None if names is None else tuple(names),
         training=facts.get("training"),
         costs=facts.get("costs"),
+        cascade=facts.get("cascade"),
     )
 
 
@@ -179,6 +182,8 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
         raise ValueError(f"resolutions is {resolutions!r}")
     _check_crop_pct(_preprocessing(facts).crop_pct, resolutions)
+    if "cascade" in facts:
+        _check_cascade(facts["cascade"])
     return {**facts, "resolutions": tuple(resolutions)}
 
 
@@ -187,6 +192,15 @@ def _preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
     if missing := [name for name in names if name not in facts]:
         raise ValueError(f"{missing[0]} is missing")
     return Preprocessing(**{name: facts[name] for name in names})
+
+
+def _check_cascade(cascade: Mapping[str, Any]) -> None:
+    fields = {name: cascade.get(name, []) for name in ("stages", "thresholds", "outputs")}
+    if wrong := [name for name, values in fields.items() if type(values) is not list]:
+        raise ValueError(f"{wrong[0]} of the cascade is {fields[wrong[0]]!r}")
+    check_stages(fields["stages"], fields["thresholds"])
+    if not all(type(output) is int and output >= 0 for output in fields["outputs"]):
+        raise ValueError(f"outputs of the cascade is {fields['outputs']!r}")
 
 
 def _check_crop_pct(crop_pct: float | tuple[float, ...], resolutions: tuple[int, ...] | list[int]) -> None:

@@ -114,7 +114,8 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
     places = [net.resolutions.index(r) for r in kept]
     small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
     costs = valid_costs(net.source.costs, net.resolutions, kept)
-    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places), costs=costs)
+    preprocessing = _preprocessing(net.source, places)
+    small.source = replace(net.source, preprocessing=preprocessing, costs=costs, cascade=None)
     small.alpha.data = net.alpha.detach()[places].clone()
     return small
 

@@ -12,6 +12,7 @@ from rsconvert import __version__
 from rsconvert.cli.analyze import analyze
 from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
+from rsconvert.cli.cascade import cascade
 from rsconvert.cli.comparison import compare
 from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
@@ -63,6 +64,7 @@ _COMMANDS = (
     evaluate,
     benchmark,
     analyze,
+    cascade,
     export,
     verify,
     report,

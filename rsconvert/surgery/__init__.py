@@ -4,7 +4,7 @@ from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights
 from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
-from rsconvert.surgery.resolutions import check_resolutions
+from rsconvert.surgery.resolutions import check_resolutions, check_stages
 from rsconvert.surgery.rewrite import check_switchable, examine, make_switchable
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "assemble",
     "batchnorms",
     "check_resolutions",
+    "check_stages",
     "check_switchable",
     "examine",
     "interpolation_weights",

@@ -183,7 +183,7 @@ class SwitchableModel(nn.Module):
         new.alpha.data.copy_(self.alpha)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
         facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
-        new.source = replace(self.source, **facts, class_names=None, costs=None)
+        new.source = replace(self.source, **facts, class_names=None, costs=None, cascade=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__dict__.update({**new.__dict__, "report": None})

@@ -1,4 +1,4 @@
-"""Resolutions: a list of them as it is meant, and the one that an input has."""
+"""Resolutions: a list of them as it is meant, one that is run in order, and the one that an input has."""
 
 import math
 import operator
@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from rsconvert.errors import ResolutionError
+from rsconvert.errors import ConfigError, ResolutionError
 
-__all__ = ["check_resolutions", "side_of"]
+__all__ = ["check_resolutions", "check_stages", "side_of"]
 
 
 def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -38,6 +38,32 @@ def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
                 f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
             )
     return tuple(sorted(map(operator.index, given), reverse=True))
+
+
+def check_stages(stages: Sequence[int], thresholds: Sequence[float]) -> tuple[int, ...]:
+    """Return the resolutions of a cascade in pixels, from the smallest to the largest.
+
+    Raises:
+        ResolutionError: there are fewer than two, or they do not increase.
+        ConfigError: there is not a threshold in [0, 1] for each but the last.
+    """
+    order = check_resolutions(stages)[::-1] if stages else ()
+    if len(order) < 2 or list(order) != list(stages):
+        raise ResolutionError(
+            f"the stages of the cascade are {','.join(map(str, stages))}; at least two resolutions are needed, from "
+            "the smallest to the largest. Order them."
+        )
+    given = list(thresholds)
+    if len(given) != len(order) - 1 or not all(_is_share(number) for number in given):
+        raise ConfigError(
+            f"the thresholds of the cascade are {given}; {len(order) - 1} numbers from 0 to 1 are needed, one for each "
+            "stage but the last. Correct them."
+        )
+    return order
+
+
+def _is_share(number: Any) -> bool:
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number <= 1
 
 
 def _is_positive(number: Any) -> bool:

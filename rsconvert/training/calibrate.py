@@ -108,7 +108,7 @@ def calibrate(
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
     written = _write(watched)
-    net.source = replace(net.source, costs=None)  # the accuracies among them hold no more
+    net.source = replace(net.source, costs=None, cascade=None)  # accuracies and thresholds of the sets as they were
     return CalibrationReport(len(chosen), form, written, _left(net, watched))
 
 

@@ -49,5 +49,5 @@ def note_training(
 ) -> None:
     """Note on a network how it was trained; its classifier is new no more, and what was measured holds no more."""
     training: dict[str, Any] = {**{name: getattr(config, name) for name in _KEPT}, "lr": lr, "epoch": epoch}
-    facts: dict[str, Any] = {"new_classifier": (), "class_names": class_names, "training": training, "costs": None}
-    net.source = replace(net.source, **facts)
+    facts: dict[str, Any] = {"new_classifier": (), "class_names": class_names, "training": training}
+    net.source = replace(net.source, **facts, costs=None, cascade=None)

@@ -23,7 +23,7 @@ class Source:
     ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
     ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
     holds what a finetuning run recorded; ``costs`` maps a machine to rows of what paths cost on it, of which
-    docs/checkpoint_format.md tells the fields.
+    docs/checkpoint_format.md tells the fields; ``cascade`` is what ``rsconvert cascade`` fitted.
     """
 
     architecture: str | None = None
@@ -36,6 +36,7 @@ class Source:
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] | None = None
     costs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
+    cascade: Mapping[str, Any] | None = None
 
 
 def source_of(model: nn.Module) -> Source:

@@ -46,6 +46,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         new_classifier=("classifier.weight",),
         class_names=("a", "b", "c", "d", "ü"),
         training={"epochs": 4, "lr": 0.1},
+        cascade={"stages": [48, 64], "thresholds": [0.75], "seed": 0},
     )
     rsconvert.save(net, tmp_path / "x.safetensors")
     header = header_of(tmp_path / "x.safetensors")
@@ -65,6 +66,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         "new_classifier": ["classifier.weight"],
         "class_names": ["a", "b", "c", "d", "ü"],
         "training": {"epochs": 4, "lr": 0.1},
+        "cascade": {"stages": [48, 64], "thresholds": [0.75], "seed": 0},
     }
     assert rsconvert.load(tmp_path / "x.safetensors").source == net.source
 
@@ -138,6 +140,12 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"new_classifier": {}}, "new_classifier is"),
         ({"training": []}, "training is"),
         ({"source": 1}, "source is 1"),
+        ({"cascade": [48, 64]}, "cascade is"),
+        ({"cascade": {}}, "stages of the cascade are"),
+        ({"cascade": {"stages": "48", "thresholds": [0.5]}}, "stages of the cascade is '48'"),
+        ({"cascade": {"stages": [64, 48], "thresholds": [0.5]}}, "stages of the cascade are 64,48"),
+        ({"cascade": {"stages": [48, 64], "thresholds": [2]}}, "thresholds of the cascade"),
+        ({"cascade": {"stages": [48, 64], "thresholds": [0.5], "outputs": [-1]}}, "outputs of the cascade"),
     ],
 )
 def test_damaged_metadata_is_refused(saved: Path, fields: dict[str, Any], match: str) -> None:

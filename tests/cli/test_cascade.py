@@ -1,0 +1,80 @@
+"""The command cascade: its file, its name, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import rsconvert
+from rsconvert.cli import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a calibrated checkpoint and labelled images, where the commands run."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 120, (2, 8, 56, 56, 3))
+    for name, bright, pixels in zip("ab", (0, 100), noise, strict=True):
+        folder = tmp_path / "photos" / "val" / name
+        folder.mkdir(parents=True)
+        for i, image in enumerate((pixels + bright).astype(np.uint8)):
+            Image.fromarray(image).save(folder / f"{i}.png")
+    torch.manual_seed(0)
+    net = rsconvert.make_switchable(rsconvert.create_model("test_efficientnet", num_classes=2), (48, 32))
+    rsconvert.calibrate(net, "photos", (48, 32), workers=0)
+    rsconvert.save(net, "net.rs.safetensors")
+    return tmp_path
+
+
+def test_it_writes_a_file_of_its_own(place: Path) -> None:
+    options = ["--data", "photos", "--workers", 0, "--device", "cpu", "--resolutions", "32:48:8"]
+    result = run("cascade", "net.rs.safetensors", *options, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts["checkpoint"] == "net.cascade.safetensors"
+    assert list(facts["paths"]) == ["48", "40", "32"]
+    assert (facts["fit"]["count"], facts["measured"]["count"]) == (8, 8)
+    net = rsconvert.load("net.cascade.safetensors").eval()
+    assert (net.source.cascade or {})["stages"] == facts["stages"]
+    logits, answered = rsconvert.cascade(net, torch.rand(3, 3, 48, 48))
+    assert logits.shape == (3, 2)
+    assert set(answered.tolist()) <= set(facts["stages"])
+    again = run("cascade", "net.rs.safetensors", *options)
+    assert again.exit_code == 1
+    assert "--force" in again.stderr
+    text = run("cascade", "net.rs.safetensors", *options, "--force", "--multiply-adds", "1e9")
+    assert text.exit_code == 0, text.output
+    assert "8 images measured, 8 others of the fit (seed 0)" in text.stdout
+    assert "wrote net.cascade.safetensors" in text.stdout
+    rows = [line.split() for line in text.stdout.splitlines()]
+    assert [row[0] for row in rows[:5]] == ["resolution", "48", "40", "32", "cascade"]
+    assert rows[2][-1] == "interpolated"
+    assert run("inspect", "net.cascade.safetensors").stdout.count("stages") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "photos", "--accuracy", "101"], "accuracy is 101"),
+        (["--data", "photos", "--multiply-adds", "1"], "multiply_adds is 1"),
+        (["--data", "photos", "--accuracy", "50", "--multiply-adds", "1e9"], "one of them can be the aim"),
+        (["--data", "photos", "--resolutions", "48"], "resolutions is 48 alone"),
+        (["--data", "photos", "-o", ""], "output is empty"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(place: Path, options: list[str], words: str) -> None:
+    result = run("cascade", "net.rs.safetensors", "--workers", 0, "--device", "cpu", *options)
+    assert result.exit_code == 1, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert words in line
+    assert sorted(p.name for p in place.iterdir()) == ["net.rs.safetensors", "photos"]
