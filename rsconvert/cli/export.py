@@ -74,7 +74,7 @@ def export(
 
 
 def _check_options(form: str, sides: list[Any] | None, resolutions: str | None, onnx_alone: bool) -> None:
-    if form != "onnx" and (form == "switchable") != (sides is not None and len(sides) == 1):
+    if form != "onnx" and len(sides or []) != (0 if form == "switchable" else 1):
         raise ConfigError(
             f"format is {form} and resolution {sides}; a plain format needs one, switchable none. Correct it."
         )
