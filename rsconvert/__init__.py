@@ -34,7 +34,7 @@ from rsconvert.errors import (
 if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
-    from rsconvert.export import export_onnx, export_timm, export_torchvision
+    from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -54,6 +54,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "export_onnx",
+    "export_program",
     "export_timm",
     "export_torchvision",
     "finetune",
@@ -69,7 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
-    "export": ("export_onnx", "export_timm", "export_torchvision"),
+    "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),

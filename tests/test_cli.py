@@ -225,7 +225,7 @@ def test_evaluate_measures_trained_and_interpolated_resolutions(run_dir: Path, i
     facts = done("evaluate", run_dir, "--data", images, "--resolutions", "32,40,48", "--workers", 0)
     assert facts["count"] == 16
     assert {r: row["interpolated"] for r, row in facts["resolutions"].items()} == {"48": False, "40": True, "32": False}
-    assert set(facts["ensemble"]) == {"top1", "top5"}
+    assert {"top1", "top5"} < set(facts["ensemble"])
     assert "40" in run("evaluate", run_dir, "--data", images, "--resolutions", "40", "--workers", 0).stdout
 
 

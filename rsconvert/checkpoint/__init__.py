@@ -5,12 +5,14 @@ network → its tensors (`tensors`) with what is known of it (`metadata`) → fi
 
 from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, read_metadata
 from rsconvert.checkpoint.network import load, save, subset
+from rsconvert.checkpoint.rsnets import fill_from_rsnets
 from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, sync, write_tensors
 
 __all__ = [
     "FORMAT_VERSION",
     "describe",
     "fill",
+    "fill_from_rsnets",
     "load",
     "read_header",
     "read_metadata",

@@ -10,9 +10,10 @@ import click
 
 from rsconvert import __version__
 from rsconvert.cli.calibrate import calibrate
+from rsconvert.cli.demo import demo
+from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, wrap
-from rsconvert.cli.images import demo, evaluate
 from rsconvert.cli.models import models
 from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
@@ -50,5 +51,16 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-for _command in (wrap, calibrate, finetune, evaluate, export, verify, inspect, models, demo):
+_COMMANDS = (
+    wrap,
+    calibrate,
+    finetune,
+    evaluate,
+    export,
+    verify,
+    inspect,
+    models,
+    demo,
+)
+for _command in _COMMANDS:
     main.add_command(_command)

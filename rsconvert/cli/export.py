@@ -1,7 +1,8 @@
 """The command export: a network for others."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,7 +11,22 @@ from rsconvert.cli.options import best_of, force_option, json_option, model_opti
 from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rsconvert.surgery import SwitchableModel
+
 __all__ = ["export"]
+
+_Written = tuple[dict[str, Any], list[str]]
+
+# Each option with the formats in which it has an effect.
+_TAKEN_BY = {
+    "resolutions": ("switchable",),
+    "resolution": ("timm", "torchvision", "program", "onnx"),
+    "fold_bn": ("timm", "torchvision", "program"),
+    "aot": ("program",),
+    "compact": ("onnx",),
+    "shared_weights": ("onnx",),
+}
 
 
 @click.command()
@@ -18,70 +34,96 @@ __all__ = ["export"]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["switchable", "timm", "torchvision", "onnx"]),
+    type=click.Choice(["switchable", "timm", "torchvision", "program", "onnx"]),
     default="switchable",
     show_default=True,
 )
-@click.option("--resolution", help="Side in pixels of the plain network, trained or not; onnx takes a list.")
+@click.option(
+    "--resolution",
+    metavar="LIST|all",
+    help="Side in pixels of the plain network, trained or not; several, or all trained ones, make one each.",
+)
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
+@click.option("--fold-bn", is_flag=True, help="Plain: fold each BatchNorm into the convolution beside it, if exact.")
+@click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
 @click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and for several.")
 @model_option
 @force_option
 @json_option
 def export(
     checkpoint: str,
     form: str,
-    resolution: str | None,
-    resolutions: str | None,
-    compact: bool,
-    shared_weights: bool,
     output: str,
     model: str | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the network of CHECKPOINT, or the best one of RUN_DIR, for others.
 
-    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. onnx: one
-    file that chooses its BN set by the size of its input, or with --resolution a plain file for each.
+    switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. program:
+    a file that torch.export.load opens. onnx: one file that chooses its BN set by the size of its input, BatchNorm
+    folded with --resolution. With --fold-bn timm's and torchvision's need a few lines more to load.
     """
-    sides = None if resolution is None else numbers(resolution)
-    _check_options(form, sides, resolutions, compact or shared_weights)
+    _check_options(form, options)
     if form != "onnx":  # of which there may be several files
         refuse_existing(Path(output), force)
-    from rsconvert import export_onnx, export_timm, export_torchvision, save
+    net = load_network(best_of(checkpoint), model)
+    write = {"switchable": _switchable, "onnx": _onnx}.get(form, _plain)
+    facts, lines = write(net, form, output, options, force)
+    print_result({"output": output, "format": form, **facts}, as_json, "\n".join(lines))
+
+
+def _check_options(form: str, options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value and form not in _TAKEN_BY[name]:
+            raise ConfigError(
+                f"{name.replace('_', '-')} is {'set' if value is True else value} for the format {form}; it has an "
+                f"effect on {', '.join(_TAKEN_BY[name])} alone. Leave it out, or choose another format."
+            )
+    if options["resolution"] is None and form in _TAKEN_BY["fold_bn"]:
+        raise ConfigError(
+            f"the format {form} has no resolution; a plain network needs one. Give it by --resolution, such as 160."
+        )
+
+
+def _switchable(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
+    from rsconvert import save
     from rsconvert.checkpoint import subset
 
-    net = load_network(best_of(checkpoint), model)
-    facts: dict[str, Any] = {
-        "output": output,
-        "format": form,
+    kept = options["resolutions"]
+    save(net if kept is None else subset(net, numbers(kept)), output)
+    return {"resolutions": list(net.resolutions) if kept is None else numbers(kept)}, [f"wrote {output}"]
+
+
+def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
+    from rsconvert import export_onnx
+
+    text, ways = options["resolution"], {key: options[key] for key in ("compact", "shared_weights")}
+    sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
+    files = export_onnx(net, output, sides, **ways, force=force)
+    facts = {
         "resolution": sides[0] if sides and len(sides) == 1 else sides,
+        "files": {str(path): result.to_dict() for path, result in files.items()},
     }
-    lines = [f"wrote {output}"]
-    if form == "switchable":
-        save(net if resolutions is None else subset(net, numbers(resolutions)), output)
-    elif form == "onnx":
-        files = export_onnx(net, output, sides, compact=compact, shared_weights=shared_weights, force=force)
-        facts["files"] = {str(path): result.to_dict() for path, result in files.items()}
-        lines = [f"{result}\nwrote {path}" for path, result in files.items()]
-    else:
-        assert sides is not None
-        (export_timm if form == "timm" else export_torchvision)(net, sides[0], output, force=force)
-    print_result(facts, as_json, "\n".join(lines))
+    return facts, [f"{result}\nwrote {path}" for path, result in files.items()]
 
 
-def _check_options(form: str, sides: list[Any] | None, resolutions: str | None, onnx_alone: bool) -> None:
-    if form != "onnx" and len(sides or []) != (0 if form == "switchable" else 1):
-        raise ConfigError(
-            f"format is {form} and resolution {sides}; a plain format needs one, switchable none. Correct it."
-        )
-    if resolutions is not None and form != "switchable":
-        raise ConfigError(
-            f"resolutions is {resolutions} for the format {form}; it chooses the sets of a switchable file. "
-            "Use --resolution."
-        )
-    if onnx_alone and form != "onnx":
-        raise ConfigError(f"compact or shared-weights is set for the format {form}; onnx takes them. Leave them out.")
+def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
+    from rsconvert.export import export_plain, fold_batchnorm
+
+    text, fold = options["resolution"], options["fold_bn"]
+    sides = None if text == "all" else numbers(text)
+    places = export_plain(net, form, output, sides, fold=fold, aot=options["aot"], force=force)
+    facts: dict[str, Any] = {
+        "resolution": [*places] if len(places) > 1 else next(iter(places)),
+        "files": {str(side): str(place) for side, place in places.items()},
+    }
+    lines = [f"wrote {place}" for place in places.values()]
+    if fold:
+        reports = [fold_batchnorm(net.at(side), side)[1] for side in places]
+        lines += map(str, reports)
+        facts["folding"] = {str(report.resolution): asdict(report) for report in reports}
+    return facts, lines

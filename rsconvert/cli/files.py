@@ -41,6 +41,7 @@ _FIVE = "224,192,160,128,96"
     type=click.Path(),
     help="A safetensors or torch file to load strictly; a classifier of another size starts at zero.",
 )
+@click.option("--rsnets", type=click.Path(), help="A checkpoint of the paper's public release, with all its BN sets.")
 @click.option("--num-classes", type=int, help="Outputs of the classifier.")
 @click.option(
     "--model-kwargs",
@@ -61,6 +62,7 @@ def wrap(
     resolutions: str,
     pretrained: bool | None,
     weights: str | None,
+    rsnets: str | None,
     num_classes: int | None,
     model_kwargs: tuple[str, ...],
     mean: str | None,
@@ -79,17 +81,19 @@ def wrap(
     target = Path(f"{file_name(model)}.rs.safetensors" if output is None else output)
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Drop one of them.")
+    download = _downloads(model, pretrained, weights, rsnets)
     from rsconvert import save
+    from rsconvert.checkpoint import fill_from_rsnets
     from rsconvert.surgery import check_resolutions
-    from rsconvert.zoo import is_file_name
 
     sides = check_resolutions(numbers(resolutions))
     if not dry_run:
         refuse_existing(target, force)
-    download = weights is None and not is_file_name(model) if pretrained is None else pretrained
     arguments = {"num_classes": num_classes, "model_kwargs": literals(model_kwargs)}
     refusal = partial(print_refusal, as_json=as_json) if dry_run else None
     net = _converted(model, sides, {"pretrained": download, "weights": weights}, arguments, refusal)
+    if rsnets is not None:
+        fill_from_rsnets(net, rsnets)
     given: dict[str, Any] = {
         "mean": floats("mean", mean),
         "std": floats("std", std),
@@ -101,6 +105,16 @@ def wrap(
     if not dry_run:
         save(net, target)
     print_conversion(net, None if dry_run else target, as_json)
+
+
+def _downloads(model: str, pretrained: bool | None, weights: str | None, rsnets: str | None) -> bool:
+    """Tell whether the library's own weights are fetched: by default where nothing else gives the values."""
+    from rsconvert.zoo import is_file_name
+
+    if rsnets is not None and (pretrained or weights is not None):
+        raise ConfigError(f"rsnets is {rsnets}, beside pretrained or weights; one of them is accepted. Drop one.")
+    given = weights is not None or rsnets is not None or is_file_name(model)
+    return not given if pretrained is None else pretrained
 
 
 def _converted(

@@ -1,13 +1,18 @@
 """A checkpoint's network, built by its name or by the function that the caller names."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rsconvert.cli.options import best_of
+from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["load_network"]
+__all__ = ["load_baselines", "load_network"]
 
 
 def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
@@ -31,3 +36,43 @@ def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
 
     again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == "build" else None
     return load(checkpoint, build(), build=again)
+
+
+def load_baselines(
+    texts: Sequence[str], net: "SwitchableModel", checkpoint: str, model: str | None
+) -> dict[str, "nn.Module"]:
+    """Return the networks that are measured beside ``net``, by name.
+
+    A text is a checkpoint, the folder of a run, a file of plain weights for the network's own architecture and
+    preprocessing, or a model as for ``wrap``, with its pretrained weights; ``NAME=`` before it names its column.
+    """
+    found: dict[str, nn.Module] = {}
+    for text in texts:
+        name, _, place = text.rpartition("=")
+        name = name or Path(place).name.removesuffix(".safetensors").removesuffix(".rs")
+        if name in found:
+            raise ConfigError(f"baseline {name} is given twice; each needs a name of its own. Write NAME={place}.")
+        found[name] = _baseline(place, net, checkpoint, model)
+    return found
+
+
+def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | None) -> "nn.Module":
+    from rsconvert import create_model
+    from rsconvert.checkpoint import read_header
+    from rsconvert.zoo import is_file_name, set_source
+
+    weights = Path(place).is_file() and not (place.endswith(".safetensors") and "rsconvert" in read_header(place))
+    if Path(place).exists() and not weights:
+        return load_network(best_of(place), model)
+    if not weights:
+        return create_model(place, pretrained=not is_file_name(place))
+    name = model or net.source.architecture
+    if name is None or (model is None and is_file_name(name)):
+        raise ConfigError(
+            f"baseline {place} holds plain weights, and {checkpoint} names no model of a library; its function is "
+            "needed. Give it by --model FILE.py:FUNCTION."
+        )
+    kwargs = {key: value for key, value in net.source.model_kwargs.items() if key != "num_classes"}
+    plain = create_model(name, weights=place, num_classes=net.source.num_classes, model_kwargs=kwargs)
+    set_source(plain, net.source)
+    return plain

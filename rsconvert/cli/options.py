@@ -24,6 +24,8 @@ __all__ = [
     "numbers",
     "options",
     "refuse_existing",
+    "resolution_list",
+    "size_list",
     "strings",
     "workers_option",
 ]
@@ -95,6 +97,40 @@ def file_name(model: str) -> str:
 def numbers(text: str) -> list[Any]:
     """Split a list; what is not a whole number stays text, for the library to name it."""
     return [_number(part) for part in text.split(",")]
+
+
+def resolution_list(text: str) -> tuple[int, ...]:
+    """Read resolutions, and ranges FIRST:LAST:STEP that hold both ends: from the largest to the smallest.
+
+    Raises:
+        ResolutionError: a number is no positive whole one, or comes twice.
+    """
+    from rsconvert.surgery import check_resolutions
+
+    return check_resolutions([side for part in text.split(",") for side in _sides(part)])
+
+
+def size_list(text: str) -> tuple[Any, ...]:
+    """Read a list as `resolution_list` does, with pairs HEIGHTxWIDTH behind the squares.
+
+    Raises:
+        ResolutionError: as there.
+    """
+    from rsconvert.evaluation import check_sizes
+
+    parts = text.split(",")
+    pairs = [tuple(numbers(part.replace("x", ","))) for part in parts if "x" in part]
+    squares = ",".join(part for part in parts if "x" not in part)
+    return check_sizes((*(resolution_list(squares) if squares else ()), *pairs))
+
+
+def _sides(part: str) -> list[Any]:
+    """Return the numbers of ``96:256:16``, or the one number; what can't be read stays text."""
+    bounds = numbers(part.replace(":", ","))
+    if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
+        return [part] if ":" in part else bounds
+    first, last, step = bounds
+    return list(range(min(first, last), max(first, last) + 1, step))
 
 
 def _number(text: str) -> int | str:

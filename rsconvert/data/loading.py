@@ -19,7 +19,7 @@ from rsconvert.data.interrupts import blocked_interrupts
 from rsconvert.data.samples import Samples
 from rsconvert.data.sampling import EpochSampler, Key
 from rsconvert.data.streams import Stream, StreamViews
-from rsconvert.data.views import Crop, Flip, evaluation_views, training_views
+from rsconvert.data.views import Crop, Flip, Size, evaluation_views, training_views
 from rsconvert.errors import ConfigError, DataError
 
 __all__ = [
@@ -66,7 +66,7 @@ class EvaluationViews(Dataset[Sample | DataError]):
     def __init__(
         self,
         samples: Samples,
-        resolutions: Sequence[int],
+        resolutions: Sequence[Size],
         *,
         crop_pct: float | Sequence[float],
         interpolation: str,
@@ -191,7 +191,7 @@ def training_loader(
 
 def evaluation_loader(
     samples: Samples,
-    resolutions: Sequence[int],
+    resolutions: Sequence[Size],
     *,
     batch_size: int,
     workers: int,

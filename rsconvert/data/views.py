@@ -26,12 +26,14 @@ __all__ = [
     "Crop",
     "Flip",
     "Preprocessing",
+    "Size",
     "evaluation_views",
     "normalize",
     "training_views",
 ]
 
 Crop = Literal["shared", "per-view"]
+Size = int | tuple[int, int]  # a square's side, or height and width
 Flip = Literal["shared", "per-view", "off"]
 
 _INTERPOLATIONS = ("bilinear", "bicubic")
@@ -114,9 +116,11 @@ def training_views(
 
 
 def evaluation_views(
-    image: Tensor, resolutions: Sequence[int], *, crop_pct: float | Sequence[float], interpolation: str
+    image: Tensor, resolutions: Sequence[Size], *, crop_pct: float | Sequence[float], interpolation: str
 ) -> list[Tensor]:
     """Return one view (3, r, r) per resolution: short side to int(r / crop_pct), then the central r × r.
+
+    A pair (height, width) gives a view (3, height, width): the image is resized to cover both sides / crop_pct.
 
     The image comes decoded in full: a measured accuracy should not hang on how it was reduced.
 
@@ -134,8 +138,8 @@ def evaluation_views(
         )
     batch = _pixels(image, (0, 0, *image.shape[-2:]), False)
     return [
-        _central_view(batch, resolution, int(resolution / share), interpolation)
-        for resolution, share in zip(resolutions, shares, strict=True)
+        _central_view(batch, (size, size) if isinstance(size, int) else size, share, interpolation)
+        for size, share in zip(resolutions, shares, strict=True)
     ]
 
 
@@ -214,13 +218,17 @@ def _resize(batch: Tensor, height: int, width: int, interpolation: str) -> Tenso
     return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)
 
 
-def _central_view(batch: Tensor, resolution: int, short_side: int, interpolation: str) -> Tensor:
-    _, _, height, width = batch.shape
-    scale = short_side / min(height, width)
-    h, w = (short_side if side == min(height, width) else int(side * scale) for side in (height, width))
-    top, left = round((h - resolution) / 2), round((w - resolution) / 2)
-    resized = _resize(batch, h, w, interpolation)
-    return resized[0, :, top : top + resolution, left : left + resolution]
+def _central_view(batch: Tensor, size: tuple[int, int], share: float, interpolation: str) -> Tensor:
+    own = batch.shape[-2:]
+    wanted = [int(side / share) for side in size]
+    scales = [side / length for side, length in zip(wanted, own, strict=True)]
+    # The side that is scaled most gets its length to the pixel.
+    h, w = (
+        side if scale == max(scales) else int(length * max(scales))
+        for side, scale, length in zip(wanted, scales, own, strict=True)
+    )
+    top, left = round((h - size[0]) / 2), round((w - size[1]) / 2)
+    return _resize(batch, h, w, interpolation)[0, :, top : top + size[0], left : left + size[1]]
 
 
 def _three_numbers(name: str, values: object) -> tuple[float, ...]:
@@ -240,8 +248,9 @@ def _check_crop_pct(shares: Sequence[float]) -> None:
         raise ConfigError(f"crop_pct is {', '.join(map(repr, shares)) or 'empty'}; choose numbers above 0, at most 1.")
 
 
-def _check_resolutions(resolutions: Sequence[int]) -> None:
-    if not resolutions or not all(isinstance(r, int) and r > 0 for r in resolutions):
+def _check_resolutions(resolutions: Sequence[Size]) -> None:
+    sides = [side for size in resolutions for side in (size if isinstance(size, tuple) else (size,))]
+    if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ResolutionError(f"resolutions is {resolutions!r}; give at least one positive integer, in pixels.")
 
 

@@ -1,29 +1,56 @@
 """Evaluation: what a network gets right, and what it costs, at each resolution."""
 
-from rsconvert.evaluation.accuracy import count_hits, evaluate, measure, validation_loader
+from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.device import choose_device, choose_precision
-from rsconvert.evaluation.fitting import check_classes, check_colours, check_labels, check_targets, mapped_outputs
+from rsconvert.evaluation.fitting import (
+    check_classes,
+    check_colours,
+    check_labels,
+    check_targets,
+    known_source,
+    mapped_outputs,
+)
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.results import Accuracy, Evaluation
+from rsconvert.evaluation.predictions import Answers, Predictions, predict, save_logits
+from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
+from rsconvert.evaluation.sizes import check_sizes, resolution_of, size_name
+from rsconvert.evaluation.tables import as_csv, as_markdown, as_text
+from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
 
 __all__ = [
+    "NETWORK",
     "Accuracy",
+    "Answers",
     "Evaluation",
+    "Paired",
+    "Predictions",
+    "as_csv",
+    "as_markdown",
+    "as_text",
+    "calibration_error",
     "check_classes",
     "check_colours",
     "check_labels",
+    "check_sizes",
     "check_targets",
     "choose_device",
     "choose_precision",
-    "count_hits",
     "eval_mode",
     "evaluate",
     "is_memory_error",
+    "known_source",
     "mapped_outputs",
+    "mcnemar",
     "measure",
     "multiply_adds",
     "plain_memory_errors",
+    "predict",
+    "resolution_of",
+    "save_logits",
+    "size_name",
+    "summarize",
     "validation_loader",
+    "wilson_interval",
 ]

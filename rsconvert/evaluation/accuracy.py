@@ -1,41 +1,34 @@
-"""Accuracy at every resolution, and of the ensemble, with every image decoded once for all of them."""
+"""Accuracy at every resolution, and of the ensemble; of other networks beside it on the same images."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from rsconvert.data import (
-    Samples,
-    ViewLoader,
-    evaluation_loader,
-    normalize,
-    open_split,
-    postponed_interrupts,
-)
-from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
-from rsconvert.evaluation.cost import multiply_adds
-from rsconvert.evaluation.device import choose_device
-from rsconvert.evaluation.fitting import check_classes, check_targets, mapped_outputs
-from rsconvert.evaluation.memory import plain_memory_errors
-from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.results import Accuracy, Evaluation
+from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader
+from rsconvert.errors import ConfigError
+from rsconvert.evaluation.predictions import Answers, Predictions, collect, predict
+from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
+from rsconvert.evaluation.subject import Subject, crop_shares
+from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
 from rsconvert.surgery import SwitchableModel, check_resolutions
 
-__all__ = ["count_hits", "evaluate", "measure", "validation_loader"]
+__all__ = ["NETWORK", "evaluate", "measure", "summarize", "validation_loader"]
 
-_PRECISIONS = (None, torch.bfloat16, torch.float16)
+NETWORK = "network"
+"""The name, among the baselines, of the network that is evaluated."""
 
 
 def evaluate(
     net: SwitchableModel,
     data: str | Path | Samples,
-    resolutions: Sequence[int] | None = None,
+    resolutions: Sequence[Size] | None = None,
     *,
+    baselines: Mapping[str, nn.Module] | None = None,
+    per_class: bool = False,
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
@@ -44,41 +37,45 @@ def evaluate(
     class_map: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a network on labelled images at trained and interpolated resolutions.
+    """Measure a network on labelled images at trained and interpolated resolutions, and others beside it.
 
     Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
     resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples.
-        resolutions: in pixels, reported in this order; None takes the trained ones.
-        device: where to compute, and where the network stays; None keeps it where it is.
+        resolutions: in pixels, or pairs (height, width), reported in this order; None takes the trained ones.
+        baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
+            every resolution as it is. The name ``network`` is taken.
+        per_class: tell the accuracy of each class too.
+        device: where to compute, and where the networks stay; None keeps them where they are.
         amp: the precision of autocast, bfloat16 or float16; None computes in the network's own.
         data_root: where a timm data-set string finds its files.
-        class_map: a file that gives each class of the data its output, see ``read_class_map``, for a network that
-            knows more classes; hits are counted among the outputs in it.
+        class_map: a file that gives each class of the data its output, see ``read_class_map``, for networks that know
+            more classes; hits are counted among the outputs in it.
         progress: show a bar on stderr.
     Raises:
-        DataError: there are no images; one can't be read; the classes of the data are not those of the network, or do
-            not fit the map.
-        ResolutionError: a resolution is malformed, or does not work in the network.
-        UnsupportedModelError: the network's output is not logits (N, C).
+        DataError: there are no images; one can't be read; its classes are not the network's, or do not fit the map.
+        ResolutionError: a resolution is malformed, or does not work in a network.
+        UnsupportedModelError: a network's output is not logits (N, C).
         ConfigError: a setting is unusable, or there is no such device here.
         TrainingError: memory ran out.
     """
-    if amp not in _PRECISIONS:
-        raise ConfigError(f"amp is {amp!r}; torch.bfloat16, torch.float16 or None is accepted. Change it.")
-    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-    if len(samples) == 0:
-        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
-    outputs = mapped_outputs(samples, class_map)
-    check_classes(net, samples, outputs)
-    asked = net.resolutions if resolutions is None else tuple(dict.fromkeys(resolutions))
-    with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
-        if device is not None:
-            net.to(choose_device(str(device)))
-        with closing(validation_loader(net, samples, asked, batch_size=batch_size, workers=workers)) as loader:
-            return measure(net, loader, asked, amp=amp, outputs=outputs, progress=progress, check=check)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device, "amp": amp}
+    options |= {"data_root": data_root, "class_map": class_map, "progress": progress}
+    sizes = net.resolutions if resolutions is None else resolutions
+    found = predict({**_named(baselines), NETWORK: net}, data, sizes, **options)
+    return summarize(found, per_class=per_class)
+
+
+def summarize(found: Predictions, *, per_class: bool = False) -> Evaluation:
+    """Count what networks answered: the one named ``network``, with the others as baselines, paired image by image."""
+    others = [name for name in found.answers if name != NETWORK]
+    classes = found.classes or tuple(str(c) for c in range(int(found.targets.max()) + 1))
+    told = classes if per_class else None
+    result = _evaluation(found, NETWORK, told, None)
+    baselines = {name: _evaluation(found, name, told, NETWORK) for name in others}
+    return replace(result, baselines=baselines, classes=told)
 
 
 def validation_loader(
@@ -106,7 +103,7 @@ def validation_loader(
         asked,
         batch_size=batch_size,
         workers=workers,
-        crop_pct=_crop_pct(net, asked),
+        crop_pct=crop_shares(net.source.preprocessing, net.resolutions, asked),
         interpolation=net.source.preprocessing.interpolation,
         pin_memory=net.alpha.device.type == "cuda",
         rank=rank,
@@ -125,7 +122,7 @@ def measure(
     check: Callable[[], None] = lambda: None,
     reduce: Callable[[Tensor], Tensor] = lambda number: number,
 ) -> Evaluation:
-    """Measure a network on the batches of `validation_loader`, which may be used again.
+    """Measure a network on the batches of `validation_loader`, which may be used again: its rates alone.
 
     Args:
         resolutions: those of the loader; None takes the trained ones.
@@ -136,91 +133,70 @@ def measure(
     Raises:
         DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
     """
-    asked = net.resolutions if resolutions is None else resolutions
-    paths = {r: net.at(r) for r in asked}
-    costs = {r: multiply_adds(path, r) for r, path in paths.items()}
-    hits, images = _hits(net, paths, loader, amp, outputs, progress, check)
-    count = int(reduce(images))
-    rates = {key: _rate(reduce(pair), count) for key, pair in hits.items()}
-    rows = {r: replace(rates[r], multiply_adds=costs[r], interpolated=r not in net.resolutions) for r in asked}
-    return Evaluation(count, rows, rates.get(None))
+    subject = Subject(net, net.resolutions if resolutions is None else resolutions, outputs)
+    found, targets = collect({NETWORK: subject}, loader, amp=amp, progress=progress, check=check)
+    count = int(reduce(torch.tensor(len(targets), device=net.alpha.device)))
+    rows = {
+        size: _rates(reduce(_hits(answers, targets).to(net.alpha.device)), count, subject, size)
+        for size, answers in found[NETWORK].items()
+    }
+    return _split(count, rows)
 
 
-def count_hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return how many of N targets are the first, and among the first five, of logits (N, C): shape (2,)."""
-    best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = best == targets[:, None]
-    return torch.stack([hits[:, 0].sum(), hits.sum()])
+def _named(baselines: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
+    if NETWORK in (baselines or {}):
+        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
+    return dict(baselines or {})
 
 
-@torch.no_grad()
-def _hits(
-    net: SwitchableModel,
-    paths: Mapping[int, nn.Module],
-    loader: ViewLoader,
-    amp: torch.dtype | None,
-    outputs: Sequence[int] | None,
-    progress: bool,
-    check: Callable[[], None],
-) -> tuple[dict[int | None, Tensor], Tensor]:
-    """Count the hits of each path, under None those of the ensemble; and the images."""
-    device = net.alpha.device
-    keys: list[int | None] = [*paths, *([None] if set(net.resolutions) <= paths.keys() else [])]
-    hits = {key: torch.zeros(2, dtype=torch.int64, device=device) for key in keys}
-    images = torch.zeros((), dtype=torch.int64, device=device)
-    with eval_mode(paths.values()):
-        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
-            logits: dict[int | None, Tensor] = {}
-            for (r, path), view in zip(paths.items(), views, strict=True):
-                every = _logits(net, path, view, amp)
-                check_targets(target, every, outputs)
-                logits[r] = every if outputs is None else every[:, outputs]
-            if None in hits:
-                logits[None] = _ensemble(net, logits)
-            here = target.to(device, non_blocking=True)
-            for key, value in logits.items():
-                hits[key] += count_hits(value, here)
-            images += len(target)
-            check()
-    return hits, images
+def _hits(answers: Answers, targets: Tensor) -> Tensor:
+    """Return how many targets are the answer, and among the five best: int64, (2,)."""
+    return torch.stack([(answers.best == targets).sum(), answers.among_five.sum()])
 
 
-def _logits(net: SwitchableModel, path: nn.Module, view: Tensor, amp: torch.dtype | None) -> Tensor:
-    """Return the logits (N, C) of uint8 images, in at least float32."""
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-    device = net.alpha.device
-    image = normalize(view.to(device, non_blocking=True), net.source.preprocessing, dtype=dtype)
-    with torch.autocast(device.type, amp, enabled=amp is not None):
-        output = path(image)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UnsupportedModelError(
-            f"the network's output is a {found}; logits (N, classes) are needed to count hits. Wrap the model."
-        )
-    logits: Tensor = output.to(torch.promote_types(output.dtype, torch.float32))
-    return logits
+def _rates(hits: Tensor, count: int, subject: Subject, size: Size | None) -> Accuracy:
+    top1, top5 = (100 * number / count for number in hits.tolist())
+    if size is None:
+        return Accuracy(top1, top5)
+    return Accuracy(top1, top5, subject.costs[size], subject.interpolated(size))
 
 
-def _rate(hits: Tensor, count: int) -> Accuracy:
-    first, among_five = (100 * number / count for number in hits.tolist())
-    return Accuracy(first, among_five)
+def _split(count: int, rows: dict[Size | None, Accuracy]) -> Evaluation:
+    """Return rows with that of the ensemble, if there is one, beside those of the paths."""
+    paths = {size: row for size, row in rows.items() if size is not None}
+    return Evaluation(count, paths, rows.get(None))
 
 
-def _ensemble(net: SwitchableModel, logits: Mapping[int | None, Tensor]) -> Tensor:
-    trained = torch.stack([logits[r] for r in net.resolutions])
-    ensemble: Tensor = torch.tensordot(net.alpha.to(trained).softmax(0), trained, 1)
-    return ensemble
+def _evaluation(found: Predictions, name: str, classes: Sequence[str] | None, against: str | None) -> Evaluation:
+    rows = {size: _row(found, name, size, classes, against) for size in found.answers[name]}
+    return _split(len(found.targets), rows)
 
 
-def _crop_pct(net: SwitchableModel, resolutions: Sequence[int]) -> float | list[float]:
-    """Return one share, or one per resolution: an untrained one takes that of its nearest trained one."""
-    crop_pct = net.source.preprocessing.crop_pct
-    if not isinstance(crop_pct, tuple):
-        return crop_pct
-    if len(crop_pct) != len(net.resolutions):
-        raise ConfigError(
-            f"crop_pct has {len(crop_pct)} numbers; {len(net.resolutions)} are needed, one per trained resolution, "
-            "or one for all. Correct it."
-        )
-    nearest = [min(net.resolutions, key=lambda own: abs(own - r)) for r in resolutions]
-    return [crop_pct[net.resolutions.index(r)] for r in nearest]
+def _row(
+    found: Predictions, name: str, size: Size | None, classes: Sequence[str] | None, against: str | None
+) -> Accuracy:
+    answers, right = found.answers[name][size], found.right(name, size)
+    hits, count = _hits(answers, found.targets), len(right)
+    return replace(
+        _rates(hits, count, found.subjects[name], size),
+        top1_interval=wilson_interval(int(hits[0]), count),
+        calibration_error=calibration_error(answers.confidence, right),
+        per_class=None if classes is None else _by_class(right, found.targets, len(classes)),
+        paired=None if against is None else _paired(found, against, right, size),
+    )
+
+
+def _by_class(right: Tensor, targets: Tensor, classes: int) -> tuple[float | None, ...]:
+    hits = torch.bincount(targets, right.double(), minlength=classes)
+    counts = torch.bincount(targets, minlength=classes)
+    return tuple(
+        100 * hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)
+    )
+
+
+def _paired(found: Predictions, against: str, right: Tensor, size: Size | None) -> Paired | None:
+    if size not in found.answers[against]:
+        return None
+    first = found.right(against, size)
+    only_network, only_baseline = int((first & ~right).sum()), int((right & ~first).sum())
+    return Paired(only_network, only_baseline, mcnemar(only_network, only_baseline))

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
 from rsconvert.zoo import example_arguments
 
@@ -13,7 +14,7 @@ __all__ = ["multiply_adds"]
 
 
 @torch.no_grad()
-def multiply_adds(model: nn.Module, resolution: int) -> int:
+def multiply_adds(model: nn.Module, resolution: Size) -> int:
     """Return the multiply-adds of one image: half the operations that torch's counter finds.
 
     Counted are convolutions, matrix products and attention. Normalisation, activation, pooling and additions are not:
@@ -21,7 +22,7 @@ def multiply_adds(model: nn.Module, resolution: int) -> int:
 
     Args:
         model: a plain model, such as ``net.at(160)``; it is left as it is.
-        resolution: side of the square input in pixels.
+        resolution: side of the square input in pixels, or its height and width.
     Raises:
         ResolutionError: the model does not run at the resolution.
     """

@@ -3,17 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
 from rsconvert.surgery import SwitchableModel
-from rsconvert.zoo import input_channels
+from rsconvert.zoo import Source, input_channels, source_of
 
-__all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "mapped_outputs"]
+__all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
 
 
-def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int] | None = None) -> None:
+def known_source(model: nn.Module) -> Source:
+    """Return what is known of a network, switchable or plain."""
+    return model.source if isinstance(model, SwitchableModel) else source_of(model)
+
+
+def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | None = None) -> None:
     """Compare what the network takes and gives with what the data holds: colours and classes.
 
     Args:
@@ -23,7 +28,8 @@ def check_classes(net: SwitchableModel, samples: Samples, outputs: Sequence[int]
             the network was trained on classes of other names, or in another order.
     """
     check_colours(net)
-    count, known, names = net.source.num_classes, net.source.class_names, samples.classes
+    source, names = known_source(net), samples.classes
+    count, known = source.num_classes, source.class_names
     if outputs is not None:
         if count is not None:
             _check_outputs(outputs, count)
@@ -52,7 +58,7 @@ def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int,
     return None if class_map is None else read_class_map(class_map, samples.classes)
 
 
-def check_colours(net: SwitchableModel) -> None:
+def check_colours(net: nn.Module) -> None:
     """See that the network takes images of three colours.
 
     Raises:

@@ -1,18 +1,25 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
 from rsconvert.export.agreement import Agreement, Verification
+from rsconvert.export.fold import FoldReport, fold_batchnorm
 from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx, open_program
+from rsconvert.export.plain import export_plain
+from rsconvert.export.program import export_program
 from rsconvert.export.stock import export_timm, export_torchvision
 from rsconvert.export.verify import verify_export
 
 __all__ = [
     "Agreement",
     "Export",
+    "FoldReport",
     "Verification",
     "export_onnx",
+    "export_plain",
+    "export_program",
     "export_timm",
     "export_torchvision",
+    "fold_batchnorm",
     "open_export",
     "open_onnx",
     "open_program",

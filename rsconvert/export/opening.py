@@ -1,6 +1,8 @@
 """Exports opened again, each as a function of images, by the software that it was written for."""
 
 import importlib
+import json
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rsconvert.checkpoint import fill
+from rsconvert.checkpoint import fill, read_header
 from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.export.fold import prepare_folded
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import create_model
 from rsconvert.zoo.building import first_line
@@ -97,12 +100,18 @@ def open_onnx(path: str | Path) -> Export:
 
 
 def open_program(path: str | Path) -> Export:
-    """Open a program of ``torch.export``.
+    """Open a program of ``torch.export``, or a package that AOTInductor compiled of one.
 
     Raises:
         CheckpointError: it is broken.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            compiled = any("/aotinductor/" in name for name in archive.namelist())
+        if compiled:
+            package = torch._inductor.aoti_load_package(str(path))
+            side = json.loads(package.get_metadata()["rsconvert.json"])["resolution"]
+            return Export(package, side, side)
         program = torch.export.load(path)
     except Exception as error:  # zip, JSON and torch's own
         raise _broken(path, "torch.export", error) from error
@@ -130,7 +139,12 @@ def needed(package: str) -> Any:
 def _open_folder(folder: Path) -> Export:
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} holds no config.json; a folder of timm is needed. Check the path.")
-    model: Any = create_model(f"local-dir:{folder}", pretrained=True).eval()
+    weights = folder / "model.safetensors"
+    folded = read_header(weights).get("folded")
+    model: Any = create_model(f"local-dir:{folder}", pretrained=folded is None).eval()
+    if folded is not None:
+        prepare_folded(model, json.loads(folded))
+        fill(model, load_file(weights), str(weights))
     height, width = model.pretrained_cfg["input_size"][-2:]
     return Export(model, height, width)
 
@@ -147,6 +161,8 @@ def _open_state(path: Path, net: SwitchableModel) -> Export:
     except Exception as error:  # safetensors, pickle and zip errors share no base
         raise _broken(path, "torchvision", error) from error
     model = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs)
+    if path.suffix == ".safetensors":
+        prepare_folded(model, json.loads(read_header(path).get("folded", "{}")))
     fill(model, state, str(path))
     return Export(model.eval(), plain=True)
 

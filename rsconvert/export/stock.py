@@ -3,6 +3,7 @@
 path → the stock model of the network's name, proved equal to it → file
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -14,6 +15,9 @@ from torch import nn
 
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
+from rsconvert.export.facts import crop_pct_at
+from rsconvert.export.fold import fold_batchnorm
+from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.sizes import kwargs_at
 from rsconvert.surgery.trial import equal_outputs, run_trial
@@ -29,7 +33,9 @@ _OUTDATED = ("tag", "test_input_size", "test_crop_pct", "pool_size", "test_pool_
 _LABELS = ("label_names", "label_descriptions", "label_offset")
 
 
-def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, force: bool = False) -> Path:
+def export_timm(
+    net: SwitchableModel, resolution: int, folder: str | Path, *, fold: bool = False, force: bool = False
+) -> Path:
     """Write a path as a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens strictly.
 
     It holds ``model.safetensors`` and ``config.json``: the builder's arguments, the number and names of the classes,
@@ -38,6 +44,8 @@ def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, fo
     Args:
         resolution: trained or not; for an untrained one the BN tensors are interpolated, and the crop_pct is that of
             the nearest trained one.
+        fold: fold each BatchNorm into the convolution beside it; timm then refuses the tensors, whose file tells how
+            they are loaded, see docs/exports.md.
         force: replace an earlier export; a folder that holds anything else is never replaced.
     Raises:
         UnsupportedModelError: timm does not build this network from its name and arguments.
@@ -47,22 +55,27 @@ def export_timm(net: SwitchableModel, resolution: int, folder: str | Path, *, fo
     folder = Path(folder)
     name = _stock_name(net, "timm")
     _check_folder(folder, force)
-    stock = _stock_model(net, resolution, name)
+    stock, metadata = _stock_tensors(net, resolution, name, fold)
     if net.source.num_classes is None:
         raise UnsupportedModelError(
             f"{_call(net)} gives features, which no folder of timm describes; a network that is whole is needed. "
             "Save net.extract(resolution).state_dict(), or wrap without features_only."
         )
-    _write_folder(net, stock, _pretrained_cfg(net, resolution, stock), kwargs_at(net.source, resolution), folder)
+    cfg = _pretrained_cfg(net, resolution, stock)
+    _write_folder(net, stock, metadata, cfg, kwargs_at(net.source, resolution), folder)
     return folder
 
 
-def export_torchvision(net: SwitchableModel, resolution: int, path: str | Path, *, force: bool = False) -> Path:
+def export_torchvision(
+    net: SwitchableModel, resolution: int, path: str | Path, *, fold: bool = False, force: bool = False
+) -> Path:
     """Write a path as a state_dict that the stock torchvision model loads with ``load_state_dict(strict=True)``.
 
     Args:
         resolution: trained or not; for an untrained one the BN tensors are interpolated.
         path: a file, ``.safetensors``, or ``.pth`` or ``.pt`` for ``torch.load``.
+        fold: fold each BatchNorm into the convolution beside it; the stock model then refuses the tensors, whose file,
+            ``.safetensors``, tells how they are loaded, see docs/exports.md.
         force: replace a file that exists.
     Raises:
         UnsupportedModelError: torchvision does not build this network from its name and arguments.
@@ -71,15 +84,13 @@ def export_torchvision(net: SwitchableModel, resolution: int, path: str | Path, 
     """
     path = Path(path)
     name = _stock_name(net, "torchvision")
-    if path.suffix not in _SUFFIXES:
-        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; {', '.join(_SUFFIXES)} are accepted. Rename it.")
-    _check_target(path, force)
-    state = dict(_stock_model(net, resolution, name).state_dict())
+    check_target(path, force, _SUFFIXES[:1] if fold else _SUFFIXES)
+    stock, metadata = _stock_tensors(net, resolution, name, fold)
     if path.suffix == ".safetensors":
-        write_tensors(state, path, {"format": "pt"})
+        write_tensors(stock.state_dict(), path, metadata)
     else:
         with replacing(path) as part:
-            torch.save(state, part)
+            torch.save(dict(stock.state_dict()), part)
     return path
 
 
@@ -98,15 +109,8 @@ def _stock_name(net: SwitchableModel, library: str) -> str:
     return name
 
 
-def _check_target(path: Path, force: bool) -> None:
-    if not path.absolute().parent.is_dir():
-        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
-    if path.exists() and not force:
-        raise CheckpointError(f"{path} exists; a new name is needed. Choose another, or overwrite with --force.")
-
-
 def _check_folder(folder: Path, force: bool) -> None:
-    _check_target(folder, force)
+    check_target(folder, force)
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -116,6 +120,15 @@ def _check_folder(folder: Path, force: bool) -> None:
             f"{folder} holds {foreign[0]}; only a folder with nothing but {' and '.join(sorted(_FILES))} is replaced. "
             "Choose another folder, or move the file away."
         )
+
+
+def _stock_tensors(net: SwitchableModel, resolution: int, name: str, fold: bool) -> tuple[nn.Module, dict[str, str]]:
+    """Return the model whose tensors are written, and the metadata that go with them."""
+    stock = _stock_model(net, resolution, name)
+    if not fold:
+        return stock, {"format": "pt"}
+    folded, report = fold_batchnorm(stock, resolution)
+    return folded, {"format": "pt", "folded": json.dumps(dict(report.folded))}
 
 
 def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
@@ -163,20 +176,19 @@ def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> 
         "mean": preprocessing.mean,
         "std": preprocessing.std,
         "interpolation": preprocessing.interpolation,
-        "crop_pct": _crop_pct(net, resolution),
+        "crop_pct": crop_pct_at(net, resolution),
         "crop_mode": "center",
     }
 
 
-def _crop_pct(net: SwitchableModel, resolution: int) -> float:
-    crop_pct = net.source.preprocessing.crop_pct
-    if not isinstance(crop_pct, tuple):
-        return crop_pct
-    nearest = min(net.resolutions, key=lambda own: abs(own - resolution))
-    return crop_pct[net.resolutions.index(nearest)]
-
-
-def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], kwargs: dict[str, Any], folder: Path) -> None:
+def _write_folder(
+    net: SwitchableModel,
+    stock: Any,
+    metadata: dict[str, str],
+    cfg: dict[str, Any],
+    kwargs: dict[str, Any],
+    folder: Path,
+) -> None:
     """Write beside the folder, then take its place."""
     target = Path(os.path.realpath(folder))
     part = target.parent / f".{target.name}.{os.getpid()}.part"
@@ -184,7 +196,7 @@ def _write_folder(net: SwitchableModel, stock: Any, cfg: dict[str, Any], kwargs:
     stock.pretrained_cfg = cfg  # where the writer of any timm finds it; later ones alone take it as an argument
     try:
         part.mkdir()
-        write_tensors(stock.state_dict(), part / "model.safetensors", {"format": "pt"})
+        write_tensors(stock.state_dict(), part / "model.safetensors", metadata)
         labels = {} if names is None else {"label_names": list(names)}
         save_config_for_hf(stock, part / "config.json", labels, kwargs)
         sync(part / "config.json")

@@ -11,8 +11,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 __all__ = ["example_arguments", "example_input", "input_channels", "resizes_inside"]
 
 
-def example_arguments(model: nn.Module, resolution: int, batch: int = 1) -> tuple[Any, ...]:
-    """Return fixed random arguments for ``forward``: one image batch as a rule.
+def example_arguments(model: nn.Module, resolution: int | tuple[int, int], batch: int = 1) -> tuple[Any, ...]:
+    """Return fixed random arguments for ``forward`` at a resolution, or a height and width: one image batch as a rule.
 
     A model that resizes inside takes a list of images, (C, resolution, resolution) each; one whose ``forward`` demands
     several arguments, as of optical flow, gets as many image batches.
@@ -27,14 +27,15 @@ def example_arguments(model: nn.Module, resolution: int, batch: int = 1) -> tupl
     return (image, *(image.flip(0, -1) for _ in demanded[1:]))
 
 
-def example_input(model: nn.Module, resolution: int, batch: int = 1) -> Tensor:
+def example_input(model: nn.Module, resolution: int | tuple[int, int], batch: int = 1) -> Tensor:
     """Return a fixed random image batch (N, C, resolution, resolution) with the channels that the model takes.
 
     A network of 3d convolutions gets clips of 16 frames, (N, C, 16, resolution, resolution).
     """
     channels, frames = _stem(model)
-    shape = (batch, channels, *frames, resolution, resolution)
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(resolution))
+    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+    shape = (batch, channels, *frames, height, width)
+    image = torch.randn(shape, generator=torch.Generator().manual_seed(height))
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
     return image.to(like.device, like.dtype)
 

@@ -1,13 +1,18 @@
-"""The command export for ONNX: its files, what it prints, and one line for a mistake."""
+"""The command export: plain files of one resolution or several, folded or not, and options that fit no format."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
 from click.testing import CliRunner, Result
 
+import rsconvert
 from rsconvert.cli import main
 
+NAME = "test_efficientnet"
 MODEL = """
 from torch import nn
 
@@ -21,6 +26,73 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def done(*arguments: object) -> dict[str, Any]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    facts: dict[str, Any] = json.loads(result.stdout)
+    return facts
+
+
+def refused(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 1, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "net.safetensors"
+    done("wrap", NAME, "--no-pretrained", "--resolutions", "48,32", "-o", path)
+    return path
+
+
+@torch.no_grad()
+def test_all_writes_one_folder_for_each_trained_resolution(checkpoint: Path, tmp_path: Path) -> None:
+    facts = done("export", checkpoint, "--format", "timm", "--resolution", "all", "-o", tmp_path / "out")
+    assert facts["files"] == {"48": str(tmp_path / "out" / "48"), "32": str(tmp_path / "out" / "32")}
+    net = rsconvert.load(checkpoint).eval()
+    for side in (48, 32):
+        model = timm.create_model(f"local-dir:{tmp_path / 'out' / str(side)}", pretrained=True).eval()
+        x = torch.rand(2, 3, side, side)
+        assert torch.equal(model(x), net(x))
+
+
+@torch.no_grad()
+def test_a_list_of_programs_may_hold_untrained_resolutions(checkpoint: Path, tmp_path: Path) -> None:
+    done("export", checkpoint, "--format", "program", "--resolution", "48,40", "-o", tmp_path / "out")
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["40.pt2", "48.pt2"]
+    x = torch.rand(3, 3, 40, 40)
+    program = torch.export.load(tmp_path / "out" / "40.pt2").module()
+    assert torch.equal(program(x), rsconvert.load(checkpoint).eval()(x))
+
+
+def test_a_folded_program_tells_what_was_folded_and_is_verified(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "net.pt2"
+    arguments = ("export", checkpoint, "--format", "program", "--resolution", "32", "--fold-bn", "-o", path)
+    facts = done(*arguments)
+    folding = facts["folding"]["32"]
+    assert len(folding["folded"]) == sum(1 for _ in rsconvert.load(checkpoint).switchable_bns())
+    assert folding["kept"] == {}
+    assert folding["difference"] < 1e-4
+    assert facts["resolution"] == 32
+    text = run(*arguments, "--force")
+    assert text.stdout.splitlines()[0] == f"wrote {path}"
+    assert text.stdout.splitlines()[1].startswith("32: ")
+    assert done("verify", path, checkpoint)["passed"]
+
+
+def test_options_without_effect_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    out = ("-o", tmp_path / "out")
+    assert "fold-bn" in refused("export", checkpoint, "--fold-bn", *out)
+    assert "resolution is all" in refused("export", checkpoint, "--resolution", "all", *out)
+    assert "aot is set for the format timm" in refused(
+        "export", checkpoint, "--format", "timm", "--resolution", "32", "--aot", *out
+    )
+    assert "'x'" in refused("export", checkpoint, "--format", "timm", "--resolution", "x", *out)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a checkpoint, where the commands run."""
@@ -31,7 +103,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_writes_verified_files(place: Path) -> None:
+def test_onnx_files_are_verified(place: Path) -> None:
     options = ["net.safetensors", "--model", "model.py:build", "--format", "onnx"]
     result = run("export", *options, "-o", "net.onnx", "--json")
     assert result.exit_code == 0, result.output
@@ -52,15 +124,14 @@ def test_it_writes_verified_files(place: Path) -> None:
     ("options", "words"),
     [
         (["--format", "onnx", "-o", "x.onnx", "--resolution", "x"], "resolutions has 'x'"),
-        (["--format", "onnx", "-o", "x.onnx", "--resolutions", "16"], "Use --resolution"),
+        (["--format", "onnx", "-o", "x.onnx", "--resolutions", "16"], "it has an effect on switchable alone"),
         (["--format", "onnx", "-o", "there.onnx"], "there.onnx exists"),
         (["--format", "onnx", "-o", ""], "has the suffix ''"),
         (["--format", "onnx", "-o", "x.onnx", "--shared-weights"], "two or more can share"),
-        (["--format", "timm", "-o", "x", "--resolution", "16,8"], "a plain format needs one"),
-        (["--format", "timm", "-o", "x", "--resolution", "16", "--compact"], "onnx takes them"),
+        (["--format", "timm", "-o", "x", "--resolution", "16", "--compact"], "compact is set for the format timm"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(place: Path, options: list[str], words: str) -> None:
+def test_a_mistake_about_onnx_is_one_line_and_writes_nothing(place: Path, options: list[str], words: str) -> None:
     (place / "there.onnx").touch()
     result = run("export", "net.safetensors", "--model", "model.py:build", *options)
     assert result.exit_code == 1, result.output

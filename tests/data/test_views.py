@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import functional as torchvision_functional
 
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.views import (
@@ -265,3 +266,22 @@ def test_unusable_resolutions_are_refused(resolutions):
 def test_one_crop_pct_per_resolution_is_counted():
     with pytest.raises(ConfigError, match="crop_pct has 2 numbers for 3 resolutions"):
         evaluation_views(IMAGE, RESOLUTIONS, crop_pct=(0.9, 0.9), interpolation="bilinear")
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 44), (44, 30), (40, 40)])
+def test_a_pair_of_sides_gives_the_centre_of_an_image_that_covers_them(height: int, width: int) -> None:
+    """Against torchvision: resized to cover both sides / crop_pct, then cut in the middle."""
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (view,) = evaluation_views(image, [(24, 32)], crop_pct=0.8, interpolation="bilinear")
+    scale = max(30 / height, 40 / width)
+    covering = [round(side * scale) if side * scale in (30, 40) else int(side * scale) for side in (height, width)]
+    resized = torchvision_functional.resize(image, covering, antialias=True)
+    wanted = torchvision_functional.center_crop(resized, [24, 32])
+    assert view.shape == (3, 24, 32)
+    assert (view.int() - wanted.int()).abs().max() <= 1
+
+
+def test_a_pair_of_equal_sides_is_the_square() -> None:
+    image = torch.randint(0, 256, (3, 37, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    square, pair = evaluation_views(image, [24, (24, 24)], crop_pct=0.875, interpolation="bicubic")
+    assert torch.equal(square, pair)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Preprocessing, Samples, evaluation_loader, normalize
 from rsconvert.errors import ConfigError, DataError, ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.evaluation import Accuracy, count_hits, evaluate, measure, validation_loader
+from rsconvert.evaluation import Evaluation, evaluate, measure, predict, validation_loader
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -91,10 +91,9 @@ def rates(logits: np.ndarray, targets: tuple[int, ...] = TARGETS) -> tuple[float
     return 100 * np.mean([r < 1 for r in ranks]), 100 * np.mean([r < 5 for r in ranks])
 
 
-def test_hits_are_counted_as_by_hand() -> None:
-    logits = torch.tensor([[9.0, 8, 7, 6, 5, 4], [9.0, 8, 7, 6, 5, 4], [9.0, 8, 7, 6, 5, 4], [0.0, 0, 0, 0, 0, 1]])
-    assert count_hits(logits, torch.tensor([0, 4, 5, 5])).tolist() == [2, 3]
-    assert count_hits(logits[:, :3], torch.tensor([0, 1, 2, 0])).tolist()[1] == 4, "of three classes all are in five"
+def shares(result: Evaluation) -> list[tuple[float, float]]:
+    """Top-1 and top-5 of every path and of the ensemble; sums of floats depend on the batches, these do not."""
+    return [(row.top1, row.top5) for row in (*result.resolutions.values(), result.ensemble) if row is not None]
 
 
 def test_every_path_and_the_ensemble_are_those_of_numpy(net: SwitchableModel, samples: Samples) -> None:
@@ -112,29 +111,23 @@ def test_every_path_and_the_ensemble_are_those_of_numpy(net: SwitchableModel, sa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_ensemble_weighs_logits_by_softmax_alpha(
-    net: SwitchableModel, samples: Samples, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    net: SwitchableModel, samples: Samples, dtype: torch.dtype
 ) -> None:
-    seen: list[Tensor] = []
-
-    def spy(logits: Tensor, targets: Tensor) -> Tensor:
-        seen.append(logits)
-        return count_hits(logits, targets)
-
-    monkeypatch.setattr("rsconvert.evaluation.accuracy.count_hits", spy)
     net.to(dtype)
-    evaluate(net, samples, workers=0)
-    *logits, ensemble = seen
+    found = predict({"net": net}, samples, net.resolutions, workers=0, keep_logits=True).answers["net"]
+    *logits, ensemble = (answers.logits for answers in found.values())
     scores = np.exp(net.alpha.detach().double().numpy())
     wanted = sum(s * z.double().numpy() for s, z in zip(scores / scores.sum(), logits, strict=True))
     np.testing.assert_allclose(ensemble.double().numpy(), wanted, rtol=1e-4, atol=1e-5)
-    assert {z.dtype for z in seen} == {torch.promote_types(dtype, torch.float32)}
+    assert {z.dtype for z in (*logits, ensemble)} == {torch.promote_types(dtype, torch.float32)}
 
 
 def test_the_ensemble_follows_alpha(net: SwitchableModel, samples: Samples) -> None:
     for index, resolution in enumerate(net.resolutions):
         net.alpha.data = torch.full((3,), -50.0).index_fill(0, torch.tensor(index), 50.0)
         found = evaluate(net, samples, workers=0)
-        assert found.ensemble == Accuracy(found.resolutions[resolution].top1, found.resolutions[resolution].top5)
+        row = found.resolutions[resolution]
+        assert found.ensemble == replace(row, multiply_adds=None)
 
 
 def test_every_image_is_read_once_for_all_resolutions(net: SwitchableModel, samples: Samples, photos: Photos) -> None:
@@ -157,7 +150,7 @@ def test_the_order_of_resolutions_changes_no_result(net: SwitchableModel, sample
 
 
 def test_worker_processes_change_nothing(net: SwitchableModel, samples: Samples) -> None:
-    assert evaluate(net, samples, batch_size=3, workers=2) == evaluate(net, samples, workers=0)
+    assert shares(evaluate(net, samples, batch_size=3, workers=2)) == shares(evaluate(net, samples, workers=0))
 
 
 def test_the_crop_may_differ_by_resolution(
@@ -169,10 +162,10 @@ def test_the_crop_may_differ_by_resolution(
         taken.append(options["crop_pct"])
         return evaluation_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.evaluation.accuracy.evaluation_loader", spy)
+    monkeypatch.setattr("rsconvert.evaluation.predictions.evaluation_loader", spy)
     net.source = replace(net.source, preprocessing=Preprocessing(crop_pct=(1.0, 0.9, 0.8)))
     evaluate(net, samples, (16, 17, 26, 40, 24), workers=0)
-    assert taken == [[0.8, 0.8, 0.9, 1.0, 0.9]]
+    assert taken == [(0.8, 0.8, 0.9, 1.0, 0.9)]
     net.source = replace(net.source, preprocessing=Preprocessing(crop_pct=(1.0, 0.9)))
     with pytest.raises(ConfigError, match="crop_pct has 2 numbers; 3 are needed"):
         evaluate(net, samples, workers=0)
@@ -210,7 +203,7 @@ def test_a_network_of_another_precision_gets_its_own_inputs(
     found = evaluate(net, samples, workers=0)
     assert seen == {dtype}
     if dtype == torch.float64:
-        assert found.resolutions == evaluate(net.float(), samples, workers=0).resolutions
+        assert shares(found) == shares(evaluate(net.float(), samples, workers=0))
 
 
 def test_autocast_computes_in_the_asked_precision(net: SwitchableModel, samples: Samples) -> None:
@@ -264,9 +257,9 @@ def test_ctrl_c_takes_effect_after_the_batch(net: SwitchableModel, samples: Samp
 def test_one_loader_serves_many_measurements(net: SwitchableModel, samples: Samples) -> None:
     loader = validation_loader(net, samples, batch_size=4, workers=1)
     first = measure(net, loader)
-    assert first == evaluate(net, samples, workers=0)
+    assert shares(first) == shares(evaluate(net, samples, workers=0))
     net.get_parameter("conv.weight").data.neg_()
-    assert measure(net, loader) == evaluate(net, samples, workers=0) != first
+    assert shares(measure(net, loader)) == shares(evaluate(net, samples, workers=0)) != shares(first)
     loader.close()
 
 
@@ -369,4 +362,6 @@ def test_processes_that_each_see_a_share_get_the_whole(net: SwitchableModel, sam
     assert {(n.dtype, n.shape) for part in parts for n in part} == {(torch.int64, ()), (torch.int64, (2,))}
     sums = iter([sum(numbers) for numbers in zip(*parts, strict=True)])
     loader = validation_loader(net, samples, batch_size=4, workers=0, rank=world_size - 1, world_size=world_size)
-    assert measure(net, loader, reduce=lambda _: next(sums)) == evaluate(net, samples, workers=0)
+    whole = measure(net, loader, reduce=lambda _: next(sums))
+    assert shares(whole) == shares(evaluate(net, samples, workers=0))
+    assert whole.count == 10

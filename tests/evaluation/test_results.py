@@ -25,7 +25,20 @@ def test_a_result_becomes_plain_data() -> None:
 
 def test_a_result_becomes_a_table() -> None:
     assert [line.split() for line in str(RESULT).splitlines()] == [
-        ["resolution", "top-1", "(%)", "top-5", "(%)", "multiply-adds", "(M)"],
+        [
+            "resolution",
+            "top-1",
+            "(%)",
+            "95",
+            "%",
+            "top-5",
+            "(%)",
+            "calibration",
+            "error",
+            "(%)",
+            "multiply-adds",
+            "(M)",
+        ],
         ["32", "50.00", "90.00", "2.5"],
         ["28", "40.00", "80.00", "0.0", "interpolated"],
         ["ensemble", "60.00", "95.00"],

@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,9 +23,10 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.export import export_timm, export_torchvision, stock
-from rsconvert.surgery import SwitchableModel
+from rsconvert.export import export_timm, export_torchvision, stock, verify_export
+from rsconvert.surgery import SwitchableModel, batchnorms
 
+ROOT = Path(__file__).parents[2]
 RESOLUTIONS = (64, 48, 32)
 PREPROCESSING = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bilinear", crop_pct=0.9)
 SAME = {"pad_type": "same", "bn_eps": 1e-3}
@@ -399,3 +401,38 @@ def test_an_interruption_leaves_the_old_folder(
     monkeypatch.undo()
     assert equal(opened(tmp_path / "out"), net, 48)
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+RECIPE = re.search(r"```python\n(# A folded export.*?)```", (ROOT / "docs" / "exports.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+@torch.no_grad()
+def test_a_folded_export_is_loaded_by_the_lines_of_the_documents(
+    net: SwitchableModel, vision: SwitchableModel, tmp_path: Path, library: str
+) -> None:
+    own = net if library == "timm" else vision
+    if library == "timm":
+        file = export_timm(own, 48, tmp_path / "out", fold=True) / "model.safetensors"
+        stock = timm.create_model(f"local-dir:{tmp_path / 'out'}").eval()
+    else:
+        file = export_torchvision(own, 48, tmp_path / "out.safetensors", fold=True)
+        stock = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()
+    assert RECIPE is not None
+    names = {"model": stock, "path": str(file)}
+    exec(RECIPE[1], names)
+    assert not batchnorms(stock)
+    x = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    expected = own.at(48)(x)
+    assert 0 < (stock(x) - expected).abs().max() < 1e-4 * expected.abs().max()
+    verify_export(tmp_path / "out" if library == "timm" else file, own, [48]).check(file)
+
+
+def test_stock_refuses_a_folded_export(net: SwitchableModel, vision: SwitchableModel, tmp_path: Path) -> None:
+    export_timm(net, 48, tmp_path / "out", fold=True)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        opened(tmp_path / "out")
+    path = export_torchvision(vision, 48, tmp_path / "out.safetensors", fold=True)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        torchvision.models.shufflenet_v2_x0_5(num_classes=7).load_state_dict(load_file(path))
+    refused(lambda: export_torchvision(vision, 48, tmp_path / "out.pth", fold=True), CheckpointError, "safetensors is")

@@ -1,0 +1,112 @@
+"""The command evaluate."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsconvert.cli.loading import load_baselines, load_network
+from rsconvert.cli.options import (
+    best_of,
+    class_map_option,
+    compute_options,
+    data_option,
+    force_option,
+    json_option,
+    model_option,
+    refuse_existing,
+    size_list,
+)
+from rsconvert.cli.printing import print_result
+from rsconvert.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rsconvert.evaluation import Evaluation
+
+__all__ = ["evaluate"]
+
+_FORMS = {".csv": "as_csv", ".md": "as_markdown"}
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
+@data_option
+@click.option(
+    "--resolutions",
+    metavar="LIST",
+    help="Sides in pixels, trained or not: 224,160, ranges 96:256:16, pairs HEIGHTxWIDTH; the trained ones.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="[NAME=]FILE|MODEL",
+    help="Another network to measure beside: a checkpoint, plain weights for the same architecture, a model's name; "
+    "may be repeated.",
+)
+@click.option("--per-class", is_flag=True, help="Tell the top-1 of each class too.")
+@click.option("-o", "--output", type=click.Path(), help="Write the table too: .csv with all figures, or .md.")
+@click.option("--logits", type=click.Path(), metavar="FILE", help="Write all logits too, as safetensors.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
+@compute_options
+@click.option("--data-root", help="Where a timm data-set string finds its files.")
+@class_map_option
+@model_option
+@force_option
+@json_option
+def evaluate(
+    checkpoint: str,
+    data: str,
+    resolutions: str | None,
+    baselines: tuple[str, ...],
+    per_class: bool,
+    output: str | None,
+    logits: str | None,
+    amp: str | None,
+    workers: int | None,
+    device: str | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+    **reading: Any,
+) -> None:
+    """Measure CHECKPOINT at each resolution on the val/ images of DIR, and the ensemble of the trained ones.
+
+    A resolution between trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval
+    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05.
+    """
+    for path in (output, logits):
+        if path is not None:
+            refuse_existing(Path(path), force)
+    if output is not None and Path(output).suffix not in _FORMS:
+        raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or take --json.")
+    from rsconvert.evaluation import NETWORK, predict, save_logits, summarize
+    from rsconvert.training import choose_device, choose_precision
+
+    net = load_network(best_of(checkpoint), model)
+    where = choose_device(device)
+    found = predict(
+        {NETWORK: net, **load_baselines(baselines, net, checkpoint, model)},
+        data,
+        net.resolutions if resolutions is None else size_list(resolutions),
+        workers=2 if workers is None else workers,
+        device=where,
+        amp=choose_precision(amp, where),
+        **reading,
+        keep_logits=logits is not None,
+        progress=not as_json,
+    )
+    if logits is not None:
+        save_logits(found, logits)
+    result = summarize(found, per_class=per_class)
+    if output is not None:
+        _write(result, output)
+    print_result(result.to_dict(), as_json, str(result))
+
+
+def _write(result: "Evaluation", output: str) -> None:
+    from rsconvert import evaluation
+    from rsconvert.checkpoint import replacing
+
+    with replacing(output) as part:
+        part.write_text(getattr(evaluation, _FORMS[Path(output).suffix])(result), encoding="utf-8")

@@ -1,0 +1,223 @@
+"""What networks say of labelled images, every image decoded once for all of them.
+
+    networks, images → predict → Predictions: of each image the answer, how sure it is, whether it is right
+
+All figures of an evaluation, of the analysis and of a cascade follow from these.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from rsconvert.checkpoint import write_tensors
+from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader, open_split, postponed_interrupts
+from rsconvert.errors import ConfigError, DataError, RSConvertError
+from rsconvert.evaluation.device import choose_device
+from rsconvert.evaluation.fitting import check_classes, mapped_outputs
+from rsconvert.evaluation.memory import plain_memory_errors
+from rsconvert.evaluation.modes import eval_mode
+from rsconvert.evaluation.sizes import check_sizes, size_name
+from rsconvert.evaluation.subject import Subject
+
+__all__ = ["Answers", "Predictions", "collect", "predict", "save_logits"]
+
+_PRECISIONS = (None, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one path says of N images, in the order of the data.
+
+    Attributes:
+        best: its answer, (N,), int64: a class of the data.
+        confidence: the probability that it gives its answer, (N,), float32.
+        among_five: whether the target is among the five best classes, (N,), bool.
+        logits: (N, classes), at least float32, if they were asked for.
+    """
+
+    best: Tensor
+    confidence: Tensor
+    among_five: Tensor
+    logits: Tensor | None = None
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor, *, keep_logits: bool = False) -> "Answers":
+        """Read off logits (N, C) what they say of images of these targets, (N,)."""
+        five = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        best = five[:, 0]
+        among_five = (five == targets[:, None]).any(1)
+        confidence = logits.softmax(1).gather(1, best[:, None])[:, 0].float()
+        return cls(best, confidence, among_five, logits if keep_logits else None)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """Put those of several batches one behind the other, on the CPU; of none, no answers."""
+        empty = torch.zeros(0)
+        every = parts or [cls(empty.long(), empty, empty.bool())]
+        logits = [part.logits for part in every if part.logits is not None]
+        return cls(
+            torch.cat([part.best for part in every]).cpu(),
+            torch.cat([part.confidence for part in every]).cpu(),
+            torch.cat([part.among_five for part in every]).cpu(),
+            torch.cat(logits).cpu() if logits else None,
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers of networks to the same N images.
+
+    Attributes:
+        targets: (N,), int64.
+        classes: the names of the classes, where the data has some.
+        answers: network → size → its path's answers; under None those of the ensemble of all trained resolutions.
+        subjects: network → what is known of it; see `Subject`.
+    """
+
+    targets: Tensor
+    classes: tuple[str, ...] | None
+    answers: dict[str, dict[Size | None, Answers]]
+    subjects: dict[str, Subject]
+
+    def right(self, network: str, size: Size | None) -> Tensor:
+        """Return whether each answer is right, (N,), bool."""
+        return self.answers[network][size].best == self.targets
+
+
+def predict(
+    networks: Mapping[str, nn.Module],
+    data: str | Path | Samples,
+    sizes: Sequence[Size],
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    device: str | torch.device | None = None,
+    amp: torch.dtype | None = None,
+    data_root: str | None = None,
+    class_map: str | Path | None = None,
+    keep_logits: bool = False,
+    progress: bool = False,
+) -> Predictions:
+    """Ask networks for the classes of labelled images, each at every size.
+
+    A network is switchable, or a plain model with its own preprocessing, see ``create_model``. Images are decoded once
+    for all networks that want them alike, else once for each kind. Modes are left as they are; of the other arguments
+    see ``evaluate``, whose errors these are.
+
+    Args:
+        sizes: resolutions in pixels, or pairs (height, width).
+        keep_logits: keep all logits too, N · classes numbers for each path.
+    """
+    if amp not in _PRECISIONS:
+        raise ConfigError(f"amp is {amp!r}; torch.bfloat16, torch.float16 or None is accepted. Change it.")
+    sizes = check_sizes(sizes)
+    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
+    if len(samples) == 0:
+        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
+    outputs = mapped_outputs(samples, class_map)
+    with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
+        subjects = {}
+        for name, network in networks.items():
+            with _named(name, among=len(networks)):
+                check_classes(network, samples, outputs)
+                moved = network if device is None else network.to(choose_device(str(device)))
+                subjects[name] = Subject(moved, sizes, outputs)
+        answers: dict[str, dict[Size | None, Answers]] = {}
+        targets: list[Tensor] = []
+        for alike in _groups(subjects):
+            with closing(_loader(alike, samples, batch_size, workers)) as loader:
+                found, seen = collect(alike, loader, amp=amp, keep_logits=keep_logits, progress=progress, check=check)
+            answers |= found
+            targets.append(seen)
+    _check_order(targets)
+    return Predictions(targets[0], samples.classes, {name: answers[name] for name in networks}, subjects)
+
+
+@torch.no_grad()
+def collect(
+    subjects: Mapping[str, Subject],
+    loader: ViewLoader,
+    *,
+    amp: torch.dtype | None = None,
+    keep_logits: bool = False,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
+    """Return the answers of networks to the views of a loader, and the targets (N,).
+
+    Args:
+        check: is called after each batch, and may raise.
+    """
+    parts: dict[str, dict[Size | None, list[Answers]]] = {}
+    for name, subject in subjects.items():
+        parts[name] = {size: [] for size in subject.sizes}
+    targets = [torch.zeros(0, dtype=torch.int64)]
+    with eval_mode(path for subject in subjects.values() for path in subject.paths.values()):
+        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
+            for name, subject in subjects.items():
+                for size, logits in subject.logits(views, target, amp).items():
+                    here = target.to(logits.device, non_blocking=True)
+                    parts[name][size].append(Answers.of(logits, here, keep_logits=keep_logits))
+            targets.append(target)
+            check()
+    answers = {name: {size: Answers.joined(batches) for size, batches in by.items()} for name, by in parts.items()}
+    return answers, torch.cat(targets)
+
+
+def save_logits(found: Predictions, path: str | Path) -> None:
+    """Write kept logits to a safetensors file: ``NETWORK/SIZE`` (N, classes), ``NETWORK/ensemble``, ``targets`` (N,).
+
+    Raises:
+        CheckpointError: the file can't be written.
+    """
+    tensors = {"targets": found.targets}
+    for network, by_size in found.answers.items():
+        for size, answers in by_size.items():
+            assert answers.logits is not None, "predict(…, keep_logits=True)"
+            tensors[f"{network}/{'ensemble' if size is None else size_name(size)}"] = answers.logits
+    write_tensors(tensors, path, {"format": "pt"})
+
+
+def _loader(alike: Mapping[str, Subject], samples: Samples, batch_size: int, workers: int) -> ViewLoader:
+    subject = next(iter(alike.values()))
+    return evaluation_loader(
+        samples,
+        list(subject.paths),
+        batch_size=batch_size,
+        workers=workers,
+        crop_pct=subject.crop_pct,
+        interpolation=subject.preprocessing.interpolation,
+        pin_memory=subject.on_gpu,
+    )
+
+
+@contextmanager
+def _named(name: str, among: int) -> Iterator[None]:
+    """Say of which of several networks an error tells."""
+    try:
+        yield
+    except RSConvertError as error:
+        if among == 1:
+            raise
+        raise type(error)(f"{name}: {error}") from error
+
+
+def _check_order(targets: Sequence[Tensor]) -> None:
+    if any(not torch.equal(seen, targets[0]) for seen in targets):
+        raise DataError(
+            "the data gives its images in another order each time; one order is needed to compare networks that want "
+            "their images in different ways. Take a folder or a map-style data set."
+        )
+
+
+def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
+    """Split networks by how they want their images cut."""
+    groups: dict[object, dict[str, Subject]] = {}
+    for name, subject in subjects.items():
+        groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
+    return groups.values()

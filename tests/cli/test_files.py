@@ -1,0 +1,78 @@
+"""The command wrap with a checkpoint of the paper's release."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from click.testing import CliRunner, Result
+from torch import nn
+
+import rsconvert
+from rsconvert.cli import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ResNet-18 of two sets by the release's names; the second set's running means are all 7."""
+    model = torchvision.models.resnet18(num_classes=3)
+    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    state = {"module.alpha": torch.tensor([0.5, 0.25])}
+    for key, tensor in model.state_dict().items():
+        owner, _, name = key.rpartition(".")
+        if owner not in norms:
+            state[f"module.{owner}.module.{name}"] = tensor
+            continue
+        state[f"module.{owner}.bn_0.{name}"] = tensor
+        state[f"module.{owner}.bn_1.{name}"] = torch.full_like(tensor, 7) if name == "running_mean" else tensor
+    path = tmp_path_factory.mktemp("release") / "best.pth.tar"
+    torch.save({"epoch": 120, "arch": "parallel_resnet18", "state_dict": state}, path)
+    return path
+
+
+def wrapped(release: Path, *arguments: object) -> Result:
+    sides = ("--resolutions", "64,32", "--num-classes", 3)
+    return run("wrap", "torchvision/resnet18", "--rsnets", release, *sides, *arguments)
+
+
+def test_a_checkpoint_of_the_release_is_wrapped(release: Path, tmp_path: Path) -> None:
+    result = wrapped(release, "-o", tmp_path / "net.safetensors", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["mean"], facts["std"], facts["crop_pct"]) == ([0, 0, 0], [1, 1, 1], 0.875)
+    net = rsconvert.load(tmp_path / "net.safetensors")
+    assert net.at(64).bn1.running_mean.eq(0).all()
+    assert net.at(32).bn1.running_mean.eq(7).all()
+    assert net.alpha.tolist() == [0.5, 0.25]
+    assert torch.equal(net.at(32).conv1.weight, torch.load(release)["state_dict"]["module.conv1.module.weight"])
+
+
+def test_an_option_overrides_the_releases_preprocessing(release: Path, tmp_path: Path) -> None:
+    result = wrapped(release, "--mean", "0.1,0.2,0.3", "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    preprocessing = rsconvert.load(tmp_path / "net.safetensors").source.preprocessing
+    assert (preprocessing.mean, preprocessing.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--pretrained",), "rsnets is"),
+        (("--weights", "x.pth"), "rsnets is"),
+        (("--resolutions", "64,48,32"), "2 BN sets"),
+        (("--num-classes", 4), "fc.bias"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    release: Path, tmp_path: Path, arguments: tuple[object, ...], words: str
+) -> None:
+    result = wrapped(release, *arguments, "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,167 @@
+"""Every figure of an evaluation again, by NumPy, from the logits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from rsconvert.data import Preprocessing, Samples
+from rsconvert.errors import ConfigError, DataError, ResolutionError
+from rsconvert.evaluation import NETWORK, evaluate, predict, save_logits, summarize
+from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.zoo import Source, set_source
+
+CLASSES = ("a", "b", "c", "d", "e", "f", "g")
+TARGETS = tuple(i % 6 for i in range(23))
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.fc = nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6), nn.Linear(6, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.bn(self.conv(x)).relu().mean((2, 3)))
+
+
+class Photos:
+    def __init__(self) -> None:
+        self.reads = 0
+        self.pixels = np.random.default_rng(0).integers(0, 256, (len(TARGETS), 30, 44, 3), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(TARGETS)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        self.reads += 1
+        return Image.fromarray(self.pixels[index]), TARGETS[index]
+
+
+def network(seed: int) -> SwitchableModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = make_switchable(Small(), (32, 24))
+        for name, tensor in net.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.2 if "var" in name else torch.randn_like(tensor))
+    return net
+
+
+@pytest.fixture
+def photos() -> Photos:
+    return Photos()
+
+
+@pytest.fixture
+def samples(photos: Photos) -> Samples:
+    return Samples(photos, "photos", CLASSES)
+
+
+SIZES = (32, 28, 24, (20, 40))
+
+
+@pytest.fixture
+def saved(samples: Samples, tmp_path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The JSON of an evaluation beside a plain and a switchable baseline, and its logits out of the file."""
+    found = predict(
+        {NETWORK: network(1), "other": network(2), "plain": Small()},
+        samples,
+        SIZES,
+        batch_size=5,
+        workers=0,
+        keep_logits=True,
+    )
+    save_logits(found, tmp_path / "logits.safetensors")
+    facts = json.loads(json.dumps(summarize(found, per_class=True).to_dict()))
+    return facts, load_file(tmp_path / "logits.safetensors")
+
+
+def rows_of(facts: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    of = facts if name == NETWORK else facts["baselines"][name]
+    return of["resolutions"] | ({"ensemble": of["ensemble"]} if of["ensemble"] else {})
+
+
+@pytest.mark.parametrize("name", [NETWORK, "other", "plain"])
+def test_every_number_of_the_json_follows_from_the_logits(saved: Any, name: str) -> None:
+    facts, logits = saved
+    targets, rows = logits["targets"], rows_of(facts, name)
+    assert tuple(targets) == TARGETS
+    assert set(rows) == {"32", "28", "24", "20x40"} | (set() if name == "plain" else {"ensemble"})
+    for size, row in rows.items():
+        z = logits[f"{name}/{size}"].astype(np.float64)
+        order = np.argsort(-z, axis=1)
+        right = order[:, 0] == targets
+        assert row["top1"] == pytest.approx(100 * right.mean())
+        assert row["top5"] == pytest.approx(100 * (order[:, :5] == targets[:, None]).any(1).mean())
+        p = np.exp(z - z.max(1, keepdims=True))
+        sure = (p / p.sum(1, keepdims=True)).max(1)
+        place = np.ceil(sure * 15)
+        gaps = [abs((right[place == b] - sure[place == b]).sum()) for b in range(1, 16)]
+        assert row["calibration_error"] == pytest.approx(100 * sum(gaps) / len(z), rel=1e-4)
+        n, rate, z2 = len(z), right.mean(), 1.959963984540054**2
+        ends = np.roots([1 + z2 / n, -(2 * rate + z2 / n), rate**2])
+        assert row["top1_interval"] == pytest.approx(sorted(100 * ends), abs=1e-6)
+        by_class = [100 * right[targets == c].mean() if (targets == c).any() else None for c in range(7)]
+        assert row["per_class"] == pytest.approx(by_class)
+        if name != NETWORK and f"{NETWORK}/{size}" in logits:
+            own = logits[f"{NETWORK}/{size}"].argmax(1) == targets
+            assert row["paired"]["only_network"] == (own & ~right).sum()
+            assert row["paired"]["only_baseline"] == (~own & right).sum()
+
+
+def test_the_ensemble_follows_from_the_paths(saved: Any) -> None:
+    _, logits = saved
+    scores = np.exp(network(2).alpha.detach().numpy())
+    mixed = (scores[0] * logits["other/32"] + scores[1] * logits["other/24"]) / scores.sum()
+    np.testing.assert_allclose(logits["other/ensemble"], mixed, rtol=1e-5, atol=1e-6)
+
+
+def test_classes_and_interpolation_are_told(saved: Any) -> None:
+    facts, _ = saved
+    assert facts["classes"] == list(CLASSES)
+    assert [row["interpolated"] for row in facts["resolutions"].values()] == [False, True, False, True]
+    assert not any(row["interpolated"] for row in facts["baselines"]["plain"]["resolutions"].values())
+    assert facts["baselines"]["plain"]["ensemble"] is None
+
+
+def test_a_pair_is_a_height_and_a_width(samples: Samples) -> None:
+    seen: list[tuple[int, ...]] = []
+    model = Small()
+    model.register_forward_hook(lambda _, args, __: seen.append(tuple(args[0].shape)))
+    predict({"plain": model}, samples, [(20, 40), 16], batch_size=23, workers=0)
+    assert seen[-2:] == [(23, 3, 20, 40), (23, 3, 16, 16)]
+
+
+def test_networks_that_see_alike_share_the_decoding(samples: Samples, photos: Photos) -> None:
+    predict({"a": network(1), "b": network(2), "c": Small()}, samples, [32], workers=0)
+    assert photos.reads == len(TARGETS)
+
+
+def test_each_network_sees_its_own_preprocessing(samples: Samples, photos: Photos) -> None:
+    model = Small().eval()
+    set_source(model, Source(preprocessing=Preprocessing(crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)))
+    together = predict({"net": network(1), "plain": model}, samples, [32], workers=0, keep_logits=True)
+    assert photos.reads == 2 * len(TARGETS), "another crop is another view"
+    alone = predict({"plain": model}, samples, [32], workers=0, keep_logits=True)
+    assert torch.equal(together.answers["plain"][32].logits, alone.answers["plain"][32].logits)
+    assert list(together.answers) == ["net", "plain"]
+
+
+def test_a_baseline_may_not_bear_the_network_s_name(samples: Samples) -> None:
+    with pytest.raises(ConfigError, match="a baseline is named network"):
+        evaluate(network(1), samples, baselines={"network": Small()}, workers=0)
+
+
+def test_an_error_names_the_network(samples: Samples) -> None:
+    few = Small()
+    set_source(few, Source(num_classes=3))
+    with pytest.raises(DataError, match=r"^few: the data has 7 classes, the classifier 3 outputs"):
+        evaluate(network(1), samples, baselines={"few": few}, workers=0)
+    with pytest.raises(ResolutionError, match=r"^plain: resolution 2 does not work"):
+        predict({"plain": Small(), "net": network(1)}, samples, [2], workers=0)

@@ -1,0 +1,62 @@
+"""What evaluation knows of a network."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rsconvert.data import Preprocessing
+from rsconvert.errors import ConfigError, DataError
+from rsconvert.evaluation.subject import Subject, crop_shares
+from rsconvert.surgery import make_switchable
+
+
+class Rows(nn.Module):
+    """Logits that tell the size of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = torch.tensor([*x.shape[-2:], 0.0])
+        return sides + 0 * self.bn(x).mean((2, 3))
+
+
+def views(*sizes: tuple[int, int]) -> list[Tensor]:
+    return [torch.zeros(2, 3, *size, dtype=torch.uint8) for size in sizes]
+
+
+def test_a_switchable_network_has_a_path_per_size_and_an_ensemble() -> None:
+    net = make_switchable(Rows(), (32, 16))
+    subject = Subject(net, (32, (24, 26), 16))
+    assert subject.sizes == (32, (24, 26), 16, None)
+    assert [subject.interpolated(size) for size in (32, (24, 26), 16)] == [False, True, False]
+    given = subject.logits(views((32, 32), (24, 26), (16, 16)), torch.zeros(2, dtype=torch.int64))
+    assert given[(24, 26)].tolist() == [[24, 26, 0]] * 2
+    assert given[None].tolist() == [[24, 24, 0]] * 2, "the mean of 32 and 16, for alpha starts alike"
+
+
+def test_without_every_trained_size_there_is_no_ensemble() -> None:
+    assert Subject(make_switchable(Rows(), (32, 16)), (32, 24)).sizes == (32, 24)
+
+
+def test_a_plain_model_runs_as_it_is() -> None:
+    model = Rows().eval()
+    subject = Subject(model, (32, 8))
+    assert subject.paths == {32: model, 8: model}
+    assert not subject.interpolated(8)
+
+
+def test_outputs_choose_columns() -> None:
+    subject = Subject(Rows().eval(), (8,), outputs=(2, 0))
+    assert subject.logits(views((8, 8)), torch.tensor([0, 1]))[8].tolist() == [[0, 8]] * 2
+    with pytest.raises(DataError, match="a target is 2"):
+        subject.logits(views((8, 8)), torch.tensor([0, 2]))
+
+
+def test_an_untrained_size_takes_the_crop_of_its_nearest() -> None:
+    preprocessing = Preprocessing(crop_pct=(1.0, 0.9))
+    assert crop_shares(preprocessing, (32, 16), (40, (30, 30), 17, 8)) == (1.0, 1.0, 0.9, 0.9)
+    assert crop_shares(Preprocessing(crop_pct=0.8), (), (40, 8)) == (0.8, 0.8)
+    with pytest.raises(ConfigError, match="crop_pct has 2 numbers; 3 are needed"):
+        crop_shares(preprocessing, (32, 24, 16), (32,))
