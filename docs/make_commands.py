@@ -5,9 +5,11 @@ python docs/make_commands.py
 
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from rsconvert import FinetuneConfig
@@ -19,10 +21,17 @@ __all__ = ["commands_page"]
 def commands_page() -> str:
     """Return the page as Markdown."""
     parts = ["# Commands", "", "Written by `python docs/make_commands.py`; a test keeps it equal to `--help`.", ""]
-    for words in ([], *([name] for name in main.commands)):
+    for words in _words(main):
         text = CliRunner().invoke(main, [*words, "--help"], prog_name="rsconvert", terminal_width=100).output
         parts += [f"## {' '.join(['rsconvert', *words])}", "", "```text", text.rstrip(), "```", ""]
     return "\n".join([*parts, *_settings()]) + "\n"
+
+
+def _words(command: click.Command) -> Iterator[list[str]]:
+    """Yield the words that call a command, and those of the commands below it."""
+    yield []
+    for name, below in getattr(command, "commands", {}).items():
+        yield from ([name, *words] for words in _words(below))
 
 
 def _settings() -> list[str]:

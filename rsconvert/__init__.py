@@ -13,6 +13,8 @@ A map of the package, in the order in which it is used:
     evaluation/  accuracy and cost at each resolution
     training/    the loss and the loop; statistics without labels
     export/      files for other software
+    export/      plain files for timm and torchvision
+    runtime/     latency on a machine, the choice of a path by a budget
     demo, cli    the commands
 
 Names are imported when they are first used, so that importing the package does not import torch.
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
+    from rsconvert.runtime import for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
     from rsconvert.zoo import create_model
@@ -58,6 +61,7 @@ __all__ = [
     "export_timm",
     "export_torchvision",
     "finetune",
+    "for_budget",
     "load",
     "make_switchable",
     "mred_loss",
@@ -71,6 +75,7 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
+    "runtime": ("for_budget",),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
     "zoo": ("create_model",),

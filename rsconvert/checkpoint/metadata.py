@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rsconvert.checkpoint.costs import check_costs
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
@@ -28,6 +29,7 @@ _TYPES = {
     "source": str,
     "new_classifier": list,
     "training": dict,
+    "costs": dict,
 }
 _OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors")
 
@@ -57,6 +59,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "new_classifier": source.new_classifier,
         "class_names": source.class_names,
         "training": None if source.training is None else dict(source.training),
+        "costs": None if source.costs is None else {key: list(rows) for key, rows in source.costs.items()},
     }
     try:
         _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
@@ -109,6 +112,7 @@ def source_in(facts: Mapping[str, Any]) -> Source:
         new_classifier=tuple(facts.get("new_classifier", ())),
         class_names=None if names is None else tuple(names),
         training=facts.get("training"),
+        costs=facts.get("costs"),
     )
 
 
@@ -166,6 +170,7 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
         values = facts.get(name, [])
         if not all(type(value) is str for value in (values.values() if isinstance(values, dict) else values)):
             raise ValueError(f"{name} holds something else than strings")
+    check_costs(facts.get("costs", {}))
     if facts.get("built_with", BUILD) not in (BUILD, *WAYS):
         raise ValueError(f"built_with is {facts['built_with']!r}")
     if not facts.get("architecture", "").isprintable():

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from torch import Tensor, nn
 
+from rsconvert.checkpoint.costs import valid_costs
 from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
@@ -99,6 +100,8 @@ def _trusted(source: Source, model: nn.Module | None) -> Source:
 def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
     """Return an independent network that keeps some of the sets; the largest kept becomes native.
 
+    Of the measured costs those stay whose paths stay what they were.
+
     Raises:
         CheckpointError: a resolution is not among the trained ones.
         ResolutionError: the list is empty or malformed.
@@ -110,7 +113,8 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
         )
     places = [net.resolutions.index(r) for r in kept]
     small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
-    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
+    costs = valid_costs(net.source.costs, net.resolutions, kept)
+    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places), costs=costs)
     small.alpha.data = net.alpha.detach()[places].clone()
     return small
 
@@ -185,7 +189,7 @@ def _load_path(
     stored = {key: aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
     fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
-    set_source(plain, source)
+    set_source(plain, replace(source, costs=None))
     return plain
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import click
 
 from rsconvert import __version__
+from rsconvert.cli.analyze import analyze
+from rsconvert.cli.benchmark import benchmark
 from rsconvert.cli.calibrate import calibrate
 from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, wrap
 from rsconvert.cli.models import models
+from rsconvert.cli.report import report
 from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
 from rsconvert.errors import RSConvertError
@@ -56,8 +59,11 @@ _COMMANDS = (
     calibrate,
     finetune,
     evaluate,
+    benchmark,
+    analyze,
     export,
     verify,
+    report,
     inspect,
     models,
     demo,

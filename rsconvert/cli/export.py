@@ -79,9 +79,10 @@ def export(
 def _check_options(form: str, options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value and form not in _TAKEN_BY[name]:
+            told = "set" if value is True else value
             raise ConfigError(
-                f"{name.replace('_', '-')} is {'set' if value is True else value} for the format {form}; it has an "
-                f"effect on {', '.join(_TAKEN_BY[name])} alone. Leave it out, or choose another format."
+                f"{name.replace('_', '-')} is {told} for the format {form}; it has an effect on "
+                f"{', '.join(_TAKEN_BY[name])} alone. Leave it out, or choose another format."
             )
     if options["resolution"] is None and form in _TAKEN_BY["fold_bn"]:
         raise ConfigError(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["load_baselines", "load_network"]
+__all__ = ["load_baselines", "load_network", "network_name"]
 
 
 def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
@@ -49,11 +49,16 @@ def load_baselines(
     found: dict[str, nn.Module] = {}
     for text in texts:
         name, _, place = text.rpartition("=")
-        name = name or Path(place).name.removesuffix(".safetensors").removesuffix(".rs")
+        name = name or network_name(place)
         if name in found:
             raise ConfigError(f"baseline {name} is given twice; each needs a name of its own. Write NAME={place}.")
         found[name] = _baseline(place, net, checkpoint, model)
     return found
+
+
+def network_name(place: str) -> str:
+    """Return what a network is called after its file or folder."""
+    return Path(place).name.removesuffix(".safetensors").removesuffix(".rs")
 
 
 def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | None) -> "nn.Module":

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from rsconvert.analysis import plot_accuracy, save_figure
 from rsconvert.checkpoint import save
 from rsconvert.demo.drawing import PATTERNS, write_images
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation, evaluate
-from rsconvert.evaluation.figures import plot_accuracy
 from rsconvert.export import export_timm
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import FinetuneConfig, finetune
@@ -106,7 +106,7 @@ def _tell_story(
     before, after = (evaluate(net, str(images), _EVALUATED) for net in (ordinary, switchable))
     save(switchable, place / "switchable.safetensors")
     export_timm(switchable, 64, place / "plain-64")
-    plot_accuracy({"ordinary": before, "switchable": after}, place / "accuracy.png")
+    save_figure(plot_accuracy({"ordinary": before, "switchable": after}), place / "accuracy.png")
     return before, after
 
 

@@ -7,7 +7,7 @@ beyond the ends the nearest set serves.
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from timm.layers import FrozenBatchNormAct2d
@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ResolutionError, TrainingError
+from rsconvert.surgery.copying import copy_modules
 
 __all__ = ["SwitchableBN", "batchnorms", "interpolation_weights", "is_batchnorm"]
 
@@ -156,11 +157,21 @@ def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
     return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
 
 
-@torch.no_grad()
 def _lerp(first: nn.Module, second: nn.Module, weight: float) -> nn.Module:
     """Return a frozen copy of ``first`` moved towards ``second``; equal sets give equal bits."""
-    snapshot = copy.deepcopy(first).requires_grad_(False).eval()
-    ends = _floating_state(second)
-    for name, tensor in _floating_state(snapshot).items():
-        tensor.copy_(torch.lerp(tensor, ends[name].to(tensor.dtype), weight))
-    return snapshot
+    memo: dict[int, Any] = {}
+    for one, other in zip(first.modules(), second.modules(), strict=True):
+        for name, tensor in one._parameters.items():
+            if tensor is not None:
+                end = cast(Tensor, other._parameters[name])
+                memo[id(tensor)] = nn.Parameter(_between(tensor.detach(), end.detach(), weight), requires_grad=False)
+        for name, buffer in one._buffers.items():
+            if buffer is not None:
+                memo[id(buffer)] = _between(buffer, cast(Tensor, other._buffers[name]), weight)
+    return copy_modules(first, memo).eval()
+
+
+def _between(first: Tensor, second: Tensor, weight: float) -> Tensor:
+    if not first.is_floating_point():
+        return first.clone()
+    return torch.lerp(first, second if second.dtype == first.dtype else second.to(first.dtype), weight)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.paths import copy_model, copy_structure, fresh, make_path, relink, snapshot
+from rsconvert.surgery.copying import copy_modules, fresh
+from rsconvert.surgery.paths import copy_model, copy_structure, make_path, relink, snapshot
 from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, side_of
@@ -147,7 +148,7 @@ class SwitchableModel(nn.Module):
         live = self._paths.get(resolution)
         if live is None:
             live = make_path(self._skeleton, self._built(resolution), resolution, self.resolutions).eval()
-        plain = copy.deepcopy(live, fresh(live))
+        plain = copy_modules(live, {})
         # A snapshot is frozen; what is taken out can be trained as the source could.
         for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):
             parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
@@ -181,9 +182,8 @@ class SwitchableModel(nn.Module):
         new = regroup(self, paths)
         new.alpha.data.copy_(self.alpha)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
-        new.source = replace(
-            self.source, num_classes=num_classes, model_kwargs=kwargs, new_classifier=tuple(keys), class_names=None
-        )
+        facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
+        new.source = replace(self.source, **facts, class_names=None, costs=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__dict__.update({**new.__dict__, "report": None})

@@ -1,8 +1,6 @@
 """Paths: copies of a network's modules around its tensors, one for each resolution."""
 
-import copy
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,10 +8,11 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN
-from rsconvert.surgery.private import private_owners, tensors_at
+from rsconvert.surgery.copying import copy_modules
+from rsconvert.surgery.private import PrivateSets, private_owners, tensors_at
 from rsconvert.zoo.building import first_line
 
-__all__ = ["clear_caches", "copy_model", "copy_structure", "fresh", "make_path", "on_meta", "relink", "snapshot"]
+__all__ = ["clear_caches", "copy_model", "copy_structure", "make_path", "on_meta", "relink", "snapshot"]
 
 
 def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
@@ -23,7 +22,7 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
         UnsupportedModelError: the model can't be copied.
     """
     try:
-        return copy.deepcopy(model, {**fresh(model), **(memo or {})})
+        return copy_modules(model, dict(memo or {}))
     except (RuntimeError, TypeError) as error:
         raise UnsupportedModelError(
             f"{type(model).__name__} can't be copied ({first_line(error)}); a model that "
@@ -33,7 +32,7 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
 
 def copy_structure(model: nn.Module) -> nn.Module:
     """Return a copy whose modules are new and whose tensors are the model's."""
-    return copy.deepcopy(model, fresh(model) | _shared(model, model))
+    return copy_modules(model, _shared((module, module) for module in model.modules()))
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -51,28 +50,28 @@ def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolution
             takes all sizes.
         resolutions: the trained ones, from the largest to the smallest.
     """
-    memo = fresh(built) | _shared(built, skeleton)
-    for name, module in built.named_modules(remove_duplicate=False):
-        own = skeleton.get_submodule(name)
-        if isinstance(own, SwitchableBN) and id(module) not in memo:
-            memo[id(module)] = own.bn_set(resolution)
-    private, ties = private_owners(skeleton), dict[int, Tensor | None]()
-    for name, owner in private.items():
-        module = built.get_submodule(name)
+    pairs = list(_pairs(built, skeleton))
+    memo = _shared(pairs)
+    memo |= {id(module): own.bn_set(resolution) for module, own in pairs if isinstance(own, SwitchableBN)}
+    private = [(module, own) for module, own in pairs if isinstance(own._modules.get("at"), PrivateSets)]
+    ties = dict[int, Tensor | None]()
+    for module, owner in private:
         parameters, buffers = tensors_at(owner, module, resolution, resolutions)
         for key, native in owner._parameters.items():
             parameters[key] = parameters[key] if native is None else ties.setdefault(id(native), parameters[key])
         memo |= {id(module._parameters): parameters, id(module._buffers): buffers}
         memo |= {id(module._modules["at"]): None} if "at" in module._modules else {}
-    path = copy.deepcopy(built, memo)
-    for name in private:
-        path.get_submodule(name)._modules.pop("at", None)
+    path = copy_modules(built, memo)
+    for module, _ in private:
+        memo[id(module)]._modules.pop("at", None)
     return path
 
 
 def snapshot(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
     """Return the path of an untrained resolution: shared weights, interpolated sets, eval mode only."""
-    path = make_path(skeleton, built, resolution, resolutions).eval()
+    path = make_path(skeleton, built, resolution, resolutions)
+    if any(module.training for module in path.modules()):
+        path.eval()
     path.register_forward_pre_hook(_refuse_training)
     return path
 
@@ -90,20 +89,6 @@ def relink(skeleton: nn.Module, path: nn.Module, resolution: int, resolutions: S
     clear_caches(path)
 
 
-def fresh(model: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo that starts empty containers anew, among them caches such as ``attention_bias_cache``.
-
-    A cache may hold tensors of a graph, which can't be copied, or of other values than the copy's. Most attributes of a
-    module are empty containers for hooks: with them told, a copy takes a third of the time.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if type(value) in (dict, OrderedDict, set) and (not value or name.endswith("_cache")):
-                memo[id(value)] = type(value)()
-    return memo
-
-
 def clear_caches(model: nn.Module) -> None:
     """Empty the caches of computed tensors."""
     for module in model.modules():
@@ -112,24 +97,40 @@ def clear_caches(model: nn.Module) -> None:
                 value.clear()
 
 
-def _shared(built: nn.Module, skeleton: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy of ``built`` has the tensors of ``skeleton``, those of its own shape.
+def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Walk two models of one structure side by side, each module once, and not below a BatchNorm's place."""
+    ahead, seen = [(built, skeleton)], set[int]()
+    while ahead:
+        module, own = ahead.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield module, own
+        if not isinstance(own, SwitchableBN):
+            children = [(child, own._modules[name]) for name, child in module._modules.items()]
+            ahead += [(child, fellow) for child, fellow in children if child is not None and fellow is not None]
+
+
+def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape.
 
     The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
     """
     memo: dict[int, Any] = {}
-    for name, module in built.named_modules():
-        own = skeleton.get_submodule(name)
+    for module, own in pairs:
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
-            fitting = {key: theirs[key] for key in mine if _shape(mine[key]) == _shape(theirs[key])}
+            if mine is theirs:
+                memo |= {id(mine): mine, **{id(tensor): tensor for tensor in mine.values()}}
+                continue
+            fitting = {key: theirs[key] for key in mine if _same_shape(mine[key], theirs[key])}
             memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}
             # A table of an untrained size, where the trained ones have one shape, stays what was built.
             memo |= {id(mine): theirs} if len(fitting) == len(mine) else {}
     return memo
 
 
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
+def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and one.shape == other.shape)
 
 
 def _empty(tensor: Tensor) -> Tensor:

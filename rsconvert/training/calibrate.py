@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -107,7 +107,9 @@ def calibrate(
         size = _even(len(chosen), batch_size)
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
-    return CalibrationReport(len(chosen), form, _write(watched), _left(net, watched))
+    written = _write(watched)
+    net.source = replace(net.source, costs=None)  # the accuracies among them hold no more
+    return CalibrationReport(len(chosen), form, written, _left(net, watched))
 
 
 def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Source: what a network was made from, as far as it is known."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,8 @@ class Source:
     outputs. ``built_with`` is the builder's argument that fits the model to a resolution, ``img_size`` or
     ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
     ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
-    holds what a finetuning run recorded.
+    holds what a finetuning run recorded; ``costs`` maps a machine to rows of what paths cost on it, of which
+    docs/checkpoint_format.md tells the fields.
     """
 
     architecture: str | None = None
@@ -34,6 +35,7 @@ class Source:
     new_classifier: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] | None = None
+    costs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
 
 
 def source_of(model: nn.Module) -> Source:

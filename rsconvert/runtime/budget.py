@@ -1,0 +1,132 @@
+"""The best path within a budget of time or of multiply-adds."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsconvert.errors import ConfigError
+from rsconvert.evaluation import multiply_adds as count
+from rsconvert.runtime.benchmark import amp_name
+from rsconvert.runtime.forms import check_forms
+from rsconvert.runtime.machine import differences, machine_key
+from rsconvert.runtime.table import stored_costs
+from rsconvert.surgery import SwitchableModel
+
+__all__ = ["for_budget", "resolution_for_budget"]
+
+_STEP = 16
+_Row = Mapping[str, Any]
+
+
+def for_budget(
+    net: SwitchableModel,
+    *,
+    latency_ms: float | None = None,
+    multiply_adds: float | None = None,
+    form: str = "plain",
+    batch_size: int = 1,
+    amp: torch.dtype | None = None,
+) -> nn.Module:
+    """Return the best path within a budget: ``net.at`` of what `resolution_for_budget` returns, which tells the rest.
+
+    ``form`` says which latencies hold; the path itself is plain.
+    """
+    chosen = resolution_for_budget(
+        net, latency_ms=latency_ms, multiply_adds=multiply_adds, form=form, batch_size=batch_size, amp=amp
+    )
+    return net.at(chosen)
+
+
+def resolution_for_budget(
+    net: SwitchableModel,
+    *,
+    latency_ms: float | None = None,
+    multiply_adds: float | None = None,
+    form: str = "plain",
+    batch_size: int = 1,
+    amp: torch.dtype | None = None,
+) -> int:
+    """Return the resolution in pixels, trained or not, of the best path within a budget.
+
+    The best has the highest top-1 in the table that ``rsconvert benchmark --store`` keeps in the checkpoint; where the
+    table has no top-1, the largest resolution. A latency is looked up in the table. Multiply-adds are too if the table
+    has a top-1; else they are counted, at the trained resolutions and at every multiple of 16 between them, unless the
+    network is built again for each size.
+
+    Args:
+        latency_ms: of one batch on this machine, the median, in milliseconds.
+        multiply_adds: of one image.
+        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast.
+    Raises:
+        ConfigError: not exactly one budget is given; it is below what the cheapest path costs; the table has no
+            latency of this machine, or none for the form, the batch size and the precision.
+    """
+    budgets = {"latency_ms": latency_ms, "multiply_adds": multiply_adds}
+    given = {name: value for name, value in budgets.items() if value is not None}
+    if len(given) != 1:
+        raise ConfigError(
+            f"the budget is {given or 'empty'}; exactly one of latency_ms and multiply_adds is needed. Give one."
+        )
+    ((name, budget),) = given.items()
+    if not budget > 0:
+        raise ConfigError(f"{name} is {budget}; a number above 0 is accepted. Raise it.")
+    if latency_ms is not None:
+        return _best(_measured_here(net, form, batch_size, amp), "latency_ms", latency_ms)
+    rows = [row for rows in stored_costs(net).values() for row in rows if row["top1"] is not None]
+    return _best(rows, name, budget) if rows else _largest(net, budget)
+
+
+def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: torch.dtype | None) -> list[_Row]:
+    """Return the rows of this machine that fit."""
+    check_forms([form])
+    stored, here = stored_costs(net), machine_key(net.alpha.device)
+    if here not in stored:
+        others = "; ".join(f"those of {there!r} ({differences(here, there)})" for there in stored) or "none at all"
+        raise ConfigError(
+            f"the network holds no latencies of this machine, {here!r}, but {others}; another machine's milliseconds "
+            "tell nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
+        )
+    wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(amp)}
+    rows = [row for row in stored[here] if wanted.items() <= row.items()]
+    if not rows:
+        held = sorted({_kind(row) for row in stored[here]})
+        raise ConfigError(
+            f"the network holds no latencies of {_kind(wanted)}; it holds those of {', '.join(held)}. "
+            "Choose among them, or measure: rsconvert benchmark CHECKPOINT --store."
+        )
+    return rows
+
+
+def _kind(row: _Row) -> str:
+    return f"{row['form']} with batches of {row['batch_size']} and amp {row['amp']}"
+
+
+def _best(rows: Sequence[_Row], name: str, budget: float) -> int:
+    """Return the resolution of the best row within a budget; of equals the cheaper."""
+    fitting = [row for row in rows if row[name] <= budget]
+    if not fitting:
+        cheapest = min(rows, key=lambda row: row[name])
+        raise _below(name, budget, cheapest[name], cheapest["resolution"])
+    if any(row["top1"] is None for row in fitting):
+        return int(max(row["resolution"] for row in fitting))
+    return int(max(fitting, key=lambda row: (row["top1"], -row[name]))["resolution"])
+
+
+def _largest(net: SwitchableModel, budget: float) -> int:
+    """Return the largest resolution within a budget of multiply-adds, which grow with the resolution."""
+    low, high = net.resolutions[-1], net.resolutions[0]
+    between = range(-(-low // _STEP) * _STEP, high, _STEP) if net.build is None else ()
+    sides = sorted({*net.resolutions, *between})
+    place = bisect_right(sides, budget, key=lambda side: count(net.at(side), side))
+    if place == 0:
+        raise _below("multiply_adds", budget, count(net.at(low), low), low)
+    return int(sides[place - 1])
+
+
+def _below(name: str, budget: float, cost: float, resolution: int) -> ConfigError:
+    return ConfigError(
+        f"{name} is {budget:.12g}; the cheapest path, {resolution}, costs {cost:.12g}. Give at least that."
+    )
