@@ -16,10 +16,13 @@ from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import eval_mode
 from rsconvert.export.agreement import Verification
 from rsconvert.export.branching import branch
+from rsconvert.export.facts import image_facts
+from rsconvert.export.fold import fold_batchnorm
 from rsconvert.export.one_table import graph_of_one_table
 from rsconvert.export.onnx_model import onnx_model
 from rsconvert.export.opening import needed, open_onnx
 from rsconvert.export.sharing import share_weights
+from rsconvert.export.target import check_target
 from rsconvert.export.verify import logits_of, verify_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.zoo import example_input
@@ -64,7 +67,8 @@ def export_onnx(
     _check_options(sides, compact, shared_weights)
     targets = _targets(path, sides)
     weights = [path.with_suffix(".weights")] if shared_weights else []
-    _check_targets([*weights, *targets], force)
+    for target in (*weights, *targets):
+        check_target(target, force)
     net = _on_cpu(net)
     with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
         models = {target.name: _model(net, side, compact, shared_weights) for target, side in targets.items()}
@@ -103,19 +107,10 @@ def _check_options(sides: Sequence[int] | None, compact: bool, shared_weights: b
 
 
 def _targets(path: Path, sides: Sequence[int] | None) -> dict[Path, int | None]:
-    if path.suffix != ".onnx":
-        raise CheckpointError(f"{path} has the suffix {path.suffix!r}; .onnx is accepted. Rename it.")
+    check_target(path, force=True, suffixes=(".onnx",))
     if sides is None or len(sides) == 1:
         return {path: None if sides is None else sides[0]}
     return {path.with_stem(f"{path.stem}-{side}"): side for side in sides}
-
-
-def _check_targets(targets: Sequence[Path], force: bool) -> None:
-    for target in targets:
-        if not target.absolute().parent.is_dir():
-            raise CheckpointError(f"{target.parent} is no folder; one that exists is needed. Create it.")
-        if target.exists() and not force:
-            raise CheckpointError(f"{target} exists; a new name is needed. Choose another, or overwrite with --force.")
 
 
 @contextmanager
@@ -136,7 +131,8 @@ def _model(net: SwitchableModel, side: int | None, compact: bool, shared_weights
     image = example_input(net, net.native if side is None else side, 2)
     logits_of(net, image)
     if side is not None:
-        model = onnx_model(net.extract(side), image, any_size=False, optimize=not shared_weights)
+        path = net.extract(side) if shared_weights else fold_batchnorm(net.at(side), side)[0]
+        model = onnx_model(path, image, any_size=False, optimize=not shared_weights)
     elif len(net.resolutions) == 1 or not net.private:  # one set serves all sizes
         model = onnx_model(net.extract(net.native), image, any_size=True)
     else:
@@ -150,14 +146,8 @@ def _model(net: SwitchableModel, side: int | None, compact: bool, shared_weights
 
 def _metadata(net: SwitchableModel, side: int | None) -> Mapping[str, str]:
     """Return what a caller must know; values that are not text are JSON."""
-    source, trained = net.source, list(net.resolutions)
-    facts = {
-        "architecture": source.architecture,
-        "resolutions": trained if side is None else [side],
-        "mean": source.preprocessing.mean,
-        "std": source.preprocessing.std,
-        "interpolation": source.preprocessing.interpolation,
-        "crop_pct": source.preprocessing.crop_pct,
-        "class_names": source.class_names,
-    }
+    facts = image_facts(net, net.native if side is None else side)
+    facts["resolutions"] = list(net.resolutions) if side is None else [facts["resolution"]]
+    if side is None:
+        facts["crop_pct"] = net.source.preprocessing.crop_pct
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}

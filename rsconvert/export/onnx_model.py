@@ -81,10 +81,10 @@ def _name_sizes(graph: Any, free: Mapping[int, str]) -> None:
 
 
 def _pad_simply(module: nn.Module) -> set[str]:
-    """Give convolutions of "same" padding, in place, a fixed one; return the names of their weights.
+    """Give convolutions of "same" padding, in place, a fixed one; return the weights of those that it does not suit.
 
-    What "same" pads hangs on the size, in arithmetic over which the exporter does not finish. A fixed padding of half
-    the kernel gives outputs of the same shape; ONNX has an attribute for the rest.
+    What "same" pads hangs on the size, in arithmetic over which the exporter does not finish. Half the kernel gives
+    outputs of the same shape, and with a stride of 1 the same values; for the others ONNX has an attribute.
     """
     names = {id(p): name for name, p in module.named_parameters()}
     found = set()
@@ -94,7 +94,8 @@ def _pad_simply(module: nn.Module) -> set[str]:
                 parent._modules[key] = conv = copy.copy(child)
                 conv.__class__ = nn.Conv2d
                 conv.padding = tuple(d * (k - 1) // 2 for d, k in zip(child.dilation, child.kernel_size, strict=True))
-                found.add(names[id(child.weight)])
+                if max(child.stride) > 1:
+                    found.add(names[id(child.weight)])
     return found
 
 

@@ -1,0 +1,63 @@
+"""branch: S + 1 branches over one body, each of them tried by what it computes."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, numpy_helper
+
+from rsconvert.export.branching import branch
+from rsconvert.export.one_table import TABLE, graph_of_one_table
+from rsconvert.export.onnx_model import onnx_model
+from rsconvert.surgery import SwitchableModel
+
+
+@pytest.fixture(scope="module")
+def made(scrambled_net) -> tuple[SwitchableModel, ModelProto, ModelProto]:
+    """A network with its model before and after."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, groups=4)
+    )
+    model = torch.nn.Sequential(*model, torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    net = scrambled_net(model)
+    before = onnx_model(graph_of_one_table(net), torch.randn(2, 3, 64, 64), any_size=True)
+    after = onnx.ModelProto()
+    after.CopyFrom(before)
+    branch(after, 3)
+    return net, before, after
+
+
+def test_every_branch_computes_what_the_network_does(made, tmp_path: Path, run_onnx, image) -> None:
+    net, _, after = made
+    onnx.checker.check_model(after, full_check=True)
+    onnx.save(after, tmp_path / "branched.onnx")
+    for shape in ((64,), (48,), (32,), (56,), (40,), (100,), (20,), (64, 32), (72, 32)):
+        expected = net(image(*shape)).detach()
+        torch.testing.assert_close(run_onnx(tmp_path / "branched.onnx", image(*shape)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_trained_size_reads_its_own_row_alone(made, tmp_path: Path, run_onnx, image) -> None:
+    """With the other rows spoiled: in a sum with weight 0 they would spoil the result."""
+    net, _, after = made
+    spoiled = onnx.ModelProto()
+    spoiled.CopyFrom(after)
+    table = next(tensor for tensor in spoiled.graph.initializer if tensor.name == TABLE)
+    values = numpy_helper.to_array(table).copy()
+    values[[0, 2]] = float("nan")
+    table.CopyFrom(numpy_helper.from_array(values, TABLE))
+    onnx.save(spoiled, tmp_path / "spoiled.onnx")
+    expected = net(image(48)).detach()
+    torch.testing.assert_close(run_onnx(tmp_path / "spoiled.onnx", image(48)), expected, rtol=1e-4, atol=1e-5)
+    assert run_onnx(tmp_path / "spoiled.onnx", image(64)).isnan().all()
+
+
+def test_nothing_is_stored_twice(made) -> None:
+    _, before, after = made
+    held = {tensor.name for tensor in before.graph.initializer}
+    new = {tensor.name: tensor for tensor in after.graph.initializer if tensor.name not in held}
+    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in new.values()) < 64
+    assert len(after.graph.initializer) == len(held) + len(new)
+    assert [function.name for function in after.functions] == ["Body"]
+    assert [node.op_type for node in after.graph.node].count("If") == 1
