@@ -22,7 +22,7 @@ from rsconvert.surgery.sizes import kwargs_at
 from rsconvert.surgery.trial import equal_outputs, run_trial
 from rsconvert.zoo import create_model, example_arguments, example_input
 
-__all__ = ["export_timm", "export_torchvision", "write_timm"]
+__all__ = ["export_timm", "export_torchvision", "stock_library", "write_timm"]
 
 _TORCHVISION = "torchvision/"
 _FILES = {"config.json", "model.safetensors"}
@@ -109,14 +109,23 @@ def write_timm(net: SwitchableModel, resolution: int, part: Path, *, fold: bool 
     sync(part / "config.json")
 
 
-def _stock_name(net: SwitchableModel, library: str) -> str:
+def stock_library(net: SwitchableModel) -> str:
+    """Return the library that knows the network by name, ``timm`` or ``torchvision``.
+
+    Raises:
+        UnsupportedModelError: neither does.
+    """
     name = net.source.architecture
     if name is None or ":" in name:
         raise UnsupportedModelError(
-            f"the network was made by {name or 'code without a name'}, which {library} does not know; a network with a "
-            f"{library} name is needed. Save net.extract(resolution).state_dict() for your own class."
+            f"the network was made by {name or 'code without a name'}, which neither timm nor torchvision knows; a "
+            "network with a name of theirs is needed. Save net.extract(resolution).state_dict() for your own class."
         )
-    own = "torchvision" if name.startswith(_TORCHVISION) else "timm"
+    return "torchvision" if name.startswith(_TORCHVISION) else "timm"
+
+
+def _stock_name(net: SwitchableModel, library: str) -> str:
+    own, name = stock_library(net), str(net.source.architecture)
     if own != library:
         raise UnsupportedModelError(
             f"the network is {own}'s {name}; {library} needs one of its own. Export it for {own}."
