@@ -38,7 +38,7 @@ from rsconvert.errors import (
 if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
-    from rsconvert.export import export_onnx, export_program, export_timm, export_torchvision
+    from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.runtime import cascade, for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
@@ -59,6 +59,7 @@ __all__ = [
     "cascade",
     "create_model",
     "evaluate",
+    "export_hub",
     "export_onnx",
     "export_program",
     "export_timm",
@@ -77,7 +78,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
-    "export": ("export_onnx", "export_program", "export_timm", "export_torchvision"),
+    "export": ("export_hub", "export_onnx", "export_program", "export_timm", "export_torchvision"),
     "runtime": ("cascade", "for_budget"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),

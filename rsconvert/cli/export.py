@@ -1,5 +1,6 @@
 """The command export: a network for others."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ _TAKEN_BY = {
     "aot": ("program",),
     "compact": ("onnx",),
     "shared_weights": ("onnx",),
+    "results": ("hub",),
+    "licence": ("hub",),
 }
 
 
@@ -34,7 +37,7 @@ _TAKEN_BY = {
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["switchable", "timm", "torchvision", "program", "onnx"]),
+    type=click.Choice(["switchable", "timm", "torchvision", "program", "onnx", "hub"]),
     default="switchable",
     show_default=True,
 )
@@ -48,7 +51,9 @@ _TAKEN_BY = {
 @click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
 @click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
-@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm.")
+@click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
+@click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm tells of them.")
+@click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and hub.")
 @model_option
 @force_option
 @json_option
@@ -65,13 +70,14 @@ def export(
 
     switchable: one clean file. timm: a folder that timm opens as local-dir:FOLDER. torchvision: a state_dict. program:
     a file that torch.export.load opens. onnx: one file that chooses its BN set by the size of its input, BatchNorm
-    folded with --resolution. With --fold-bn timm's and torchvision's need a few lines more to load.
+    folded with --resolution. hub: a folder to publish, with a model card, the switchable file and the native network.
+    With --fold-bn timm's and torchvision's need a few lines more to load.
     """
     _check_options(form, options)
     if form != "onnx":  # of which there may be several files
         refuse_existing(Path(output), force)
     net = load_network(best_of(checkpoint), model)
-    write = {"switchable": _switchable, "onnx": _onnx}.get(form, _plain)
+    write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)
     facts, lines = write(net, form, output, options, force)
     print_result({"output": output, "format": form, **facts}, as_json, "\n".join(lines))
 
@@ -110,6 +116,21 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
         "files": {str(path): result.to_dict() for path, result in files.items()},
     }
     return facts, [f"{result}\nwrote {path}" for path, result in files.items()]
+
+
+def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
+    from rsconvert import export_hub
+
+    path = options["results"]
+    try:
+        # The library checks what it is.
+        results = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"results {path} can't be read ({error}); what evaluate --json prints is needed. Check the path."
+        ) from error
+    export_hub(net, output, results=results, licence=options["licence"], force=force)
+    return {"resolutions": list(net.resolutions)}, [f"wrote {output}"]
 
 
 def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:

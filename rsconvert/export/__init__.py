@@ -2,6 +2,7 @@
 
 from rsconvert.export.agreement import Agreement, Verification
 from rsconvert.export.fold import FoldReport, fold_batchnorm
+from rsconvert.export.hub import export_hub
 from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx, open_program
 from rsconvert.export.plain import export_plain
@@ -14,6 +15,7 @@ __all__ = [
     "Export",
     "FoldReport",
     "Verification",
+    "export_hub",
     "export_onnx",
     "export_plain",
     "export_program",

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rsconvert.checkpoint import fill, read_header
+from rsconvert.checkpoint import fill, load, read_header, read_tensors
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.export.fold import prepare_folded
+from rsconvert.export.hub import SWITCHABLE
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import create_model
 from rsconvert.zoo.building import first_line
@@ -47,7 +48,7 @@ class Export:
 
 
 def open_export(path: str | Path, net: SwitchableModel) -> Export:
-    """Open what ``export`` wrote: ``.onnx``, ``.pt2``, a folder of timm, or a state_dict of torchvision.
+    """Open what ``export`` wrote: ``.onnx``, ``.pt2``, a folder of timm or for a hub, or a state_dict of torchvision.
 
     Args:
         net: the network that it was made from; a state_dict does not tell its architecture.
@@ -57,7 +58,7 @@ def open_export(path: str | Path, net: SwitchableModel) -> Export:
     """
     path = Path(path)
     if path.is_dir():
-        return _open_folder(path)
+        return _open_hub(path) if (path / SWITCHABLE).is_file() else _open_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; a file or folder that export wrote is needed. Check the path.")
     if path.suffix == ".onnx":
@@ -134,6 +135,21 @@ def needed(package: str) -> Any:
             f"the package {package} is not installed; ONNX files are written and read by it. "
             "Run `pip install rsconvert[onnx]`."
         ) from error
+
+
+def _open_hub(folder: Path) -> Export:
+    """Open a folder of `export_hub`: the plain network at its own size, the switchable one at all others."""
+    plain, tensors = (read_tensors(folder / name) for name in ("model.safetensors", SWITCHABLE))
+    if strange := [key for key in plain.keys() & tensors.keys() if not torch.equal(plain[key], tensors[key])]:
+        raise CheckpointError(
+            f"{folder} holds two networks: model.safetensors has another {min(strange)} than {SWITCHABLE}; the native "
+            "one of the switchable file is needed. Export the folder again."
+        )
+    net = load(folder / SWITCHABLE).eval()
+    config = (folder / "config.json").is_file()
+    stock = _open_folder(folder) if config else _open_state(folder / "model.safetensors", net)
+    native = net.resolutions[0]
+    return Export(lambda x: stock.run(x) if x.shape[-2:] == (native, native) else net(x))
 
 
 def _open_folder(folder: Path) -> Export:

@@ -4,8 +4,6 @@ path → the stock model of the network's name, proved equal to it → file
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +15,14 @@ from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
 from rsconvert.export.facts import crop_pct_at
 from rsconvert.export.fold import fold_batchnorm
+from rsconvert.export.folder import check_folder, replacing_folder
 from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.sizes import kwargs_at
 from rsconvert.surgery.trial import equal_outputs, run_trial
 from rsconvert.zoo import create_model, example_arguments, example_input
 
-__all__ = ["export_timm", "export_torchvision"]
+__all__ = ["export_timm", "export_torchvision", "stock_library", "write_timm"]
 
 _TORCHVISION = "torchvision/"
 _FILES = {"config.json", "model.safetensors"}
@@ -53,16 +52,9 @@ def export_timm(
         ResolutionError: the network does not work at the resolution.
     """
     folder = Path(folder)
-    name = _stock_name(net, "timm")
-    _check_folder(folder, force)
-    stock, metadata = _stock_tensors(net, resolution, name, fold)
-    if net.source.num_classes is None:
-        raise UnsupportedModelError(
-            f"{_call(net)} gives features, which no folder of timm describes; a network that is whole is needed. "
-            "Save net.extract(resolution).state_dict(), or wrap without features_only."
-        )
-    cfg = _pretrained_cfg(net, resolution, stock)
-    _write_folder(net, stock, metadata, cfg, kwargs_at(net.source, resolution), folder)
+    check_folder(folder, _FILES, force)
+    with replacing_folder(folder) as part:
+        write_timm(net, resolution, part, fold=fold)
     return folder
 
 
@@ -94,32 +86,51 @@ def export_torchvision(
     return path
 
 
-def _stock_name(net: SwitchableModel, library: str) -> str:
+def write_timm(net: SwitchableModel, resolution: int, part: Path, *, fold: bool = False) -> None:
+    """Write the two files of `export_timm` into a folder.
+
+    Raises:
+        UnsupportedModelError, CheckpointError, ResolutionError: as there.
+        OSError, TypeError, ValueError: ``config.json`` can't be written.
+    """
+    stock: Any
+    stock, metadata = _stock_tensors(net, resolution, _stock_name(net, "timm"), fold)
+    if net.source.num_classes is None:
+        raise UnsupportedModelError(
+            f"{_call(net)} gives features, which no folder of timm describes; a network that is whole is needed. "
+            "Save net.extract(resolution).state_dict(), or wrap without features_only."
+        )
+    # There the writer of any timm finds it; later ones alone take it as an argument.
+    stock.pretrained_cfg = _pretrained_cfg(net, resolution, stock)
+    names = net.source.class_names
+    write_tensors(stock.state_dict(), part / "model.safetensors", metadata)
+    labels = {} if names is None else {"label_names": list(names)}
+    save_config_for_hf(stock, part / "config.json", labels, kwargs_at(net.source, resolution))
+    sync(part / "config.json")
+
+
+def stock_library(net: SwitchableModel) -> str:
+    """Return the library that knows the network by name, ``timm`` or ``torchvision``.
+
+    Raises:
+        UnsupportedModelError: neither does.
+    """
     name = net.source.architecture
     if name is None or ":" in name:
         raise UnsupportedModelError(
-            f"the network was made by {name or 'code without a name'}, which {library} does not know; a network with a "
-            f"{library} name is needed. Save net.extract(resolution).state_dict() for your own class."
+            f"the network was made by {name or 'code without a name'}, which neither timm nor torchvision knows; a "
+            "network with a name of theirs is needed. Save net.extract(resolution).state_dict() for your own class."
         )
-    own = "torchvision" if name.startswith(_TORCHVISION) else "timm"
+    return "torchvision" if name.startswith(_TORCHVISION) else "timm"
+
+
+def _stock_name(net: SwitchableModel, library: str) -> str:
+    own, name = stock_library(net), str(net.source.architecture)
     if own != library:
         raise UnsupportedModelError(
             f"the network is {own}'s {name}; {library} needs one of its own. Export it for {own}."
         )
     return name
-
-
-def _check_folder(folder: Path, force: bool) -> None:
-    check_target(folder, force)
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is a file; a timm export is a folder. Choose another name.")
-    if foreign := sorted({entry.name for entry in folder.iterdir()} - _FILES):
-        raise CheckpointError(
-            f"{folder} holds {foreign[0]}; only a folder with nothing but {' and '.join(sorted(_FILES))} is replaced. "
-            "Choose another folder, or move the file away."
-        )
 
 
 def _stock_tensors(net: SwitchableModel, resolution: int, name: str, fold: bool) -> tuple[nn.Module, dict[str, str]]:
@@ -179,47 +190,3 @@ def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> 
         "crop_pct": crop_pct_at(net, resolution),
         "crop_mode": "center",
     }
-
-
-def _write_folder(
-    net: SwitchableModel,
-    stock: Any,
-    metadata: dict[str, str],
-    cfg: dict[str, Any],
-    kwargs: dict[str, Any],
-    folder: Path,
-) -> None:
-    """Write beside the folder, then take its place."""
-    target = Path(os.path.realpath(folder))
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
-    names = net.source.class_names
-    stock.pretrained_cfg = cfg  # where the writer of any timm finds it; later ones alone take it as an argument
-    try:
-        part.mkdir()
-        write_tensors(stock.state_dict(), part / "model.safetensors", metadata)
-        labels = {} if names is None else {"label_names": list(names)}
-        save_config_for_hf(stock, part / "config.json", labels, kwargs)
-        sync(part / "config.json")
-        _swap(part, target)
-    except (OSError, TypeError, ValueError) as error:
-        reason = error.__cause__ if isinstance(error, CheckpointError) else error
-        raise CheckpointError(
-            f"{folder} can't be written ({' '.join(str(reason).split())}); room on the disk, and model_kwargs of plain "
-            "values, are needed. What stood there is untouched: make room, or choose another place."
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _swap(part: Path, target: Path) -> None:
-    """Put one folder in the place of another; if that fails, the old one is back."""
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
-    except BaseException:
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

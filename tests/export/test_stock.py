@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.export import export_timm, export_torchvision, stock, verify_export
+from rsconvert.export import export_timm, export_torchvision, folder, stock, verify_export
 from rsconvert.surgery import SwitchableModel, batchnorms
 
 ROOT = Path(__file__).parents[2]
@@ -395,7 +395,8 @@ def test_an_interruption_leaves_the_old_folder(
             raise error
         rename(*arguments)
 
-    monkeypatch.setattr(f"{stock.__name__}.{step.removeprefix('second ')}", fail)
+    module = folder if "replace" in step else stock
+    monkeypatch.setattr(f"{module.__name__}.{step.removeprefix('second ')}", fail)
     with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt):
         export_timm(net, 32, tmp_path / "out", force=True)
     monkeypatch.undo()

@@ -1,0 +1,67 @@
+"""Serve one switching ONNX file: the longer the queue, the smaller the images, so that answers come within a target.
+
+rsconvert export CHECKPOINT --format onnx -o net.onnx
+python docs/examples/serving.py net.onnx 200 photos/*.jpg     # as if all came at once; milliseconds
+"""
+
+import itertools
+import json
+import sys
+import time
+from collections import deque
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def open_network(path):
+    """Return a function of images and a side in pixels that gives logits (N, classes), and the trained sides."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    sides, mean, std, crop = (json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct"))
+    method = Image.Resampling[facts["interpolation"].upper()]
+
+    def answer(images, side):
+        share = crop[np.abs(np.array(sides) - side).argmin()] if isinstance(crop, list) else crop
+        views = [ImageOps.fit(image.convert("RGB"), (side, side), method, (1 - share) / 2) for image in images]
+        pixels = (np.stack(views).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+        return session.run(["logits"], {"images": pixels.transpose(0, 3, 1, 2)})[0]
+
+    return answer, sides
+
+
+def measure(answer, image, sides, batch, runs=5, clock=time.perf_counter):
+    """Return the seconds per image at each side: of the slowest run with one image or a full batch."""
+    worst = dict.fromkeys(sides, 0.0)
+    for side, count, run in itertools.product(sides, (1, batch), range(runs + 1)):
+        start = clock()
+        answer([image] * count, side)
+        if run > 0:  # the first one warms up
+            worst[side] = max(worst[side], (clock() - start) / count)
+    return worst
+
+
+def choose(seconds, ages, batch, target):
+    """Return the largest side at which everyone who waits, ``ages`` seconds so far, has an answer within the target."""
+    done = [min(i - i % batch + batch, len(ages)) for i in range(len(ages))]  # images until the batch of each is over
+    holds = [s for s in seconds if all(a + d * seconds[s] <= target for a, d in zip(ages, done, strict=True))]
+    return max(holds, default=min(seconds))
+
+
+def step(waiting, answer, seconds, batch, target, clock=time.perf_counter):
+    """Answer the oldest of the queue of (arrival, image, reply) as one batch: by reply(logits, side)."""
+    side = choose(seconds, [clock() - arrived for arrived, _, _ in waiting], batch, target)
+    taken = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
+    for (_, _, reply), logits in zip(taken, answer([image for _, image, _ in taken], side), strict=True):
+        reply(logits, side)
+
+
+if __name__ == "__main__":
+    answer, sides = open_network(sys.argv[1])
+    photos = [Image.open(path) for path in sys.argv[3:]]
+    seconds, start = measure(answer, photos[0], sides, batch=8), time.perf_counter()
+    queue = deque((start, photo, lambda logits, side: print(side, logits.argmax())) for photo in photos)
+    while queue:
+        step(queue, answer, seconds, batch=8, target=float(sys.argv[2]) / 1000)
+    print(f"{1000 * (time.perf_counter() - start):.0f} ms")

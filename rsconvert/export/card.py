@@ -1,0 +1,230 @@
+"""The model card of a published network: what it is, how good, under which licence, and how it is loaded."""
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torchvision
+from huggingface_hub import ModelCardData
+
+from rsconvert.errors import ConfigError
+from rsconvert.evaluation import Accuracy, Evaluation, Paired, as_markdown, multiply_adds
+from rsconvert.export.stock import stock_library
+from rsconvert.surgery import SwitchableModel
+from rsconvert.zoo.building import TORCHVISION, first_line
+from rsconvert.zoo.classifier import count_outputs
+
+__all__ = ["model_card"]
+
+_PRETRAINED = "pretrained "
+# The identifiers that the hub takes, of those that weights are published under; it wants all else as "other".
+_LICENCES = (
+    "agpl-3.0", "apache-2.0", "apple-amlr", "apple-ascl", "bsd-2-clause", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-4.0", "cc0-1.0",
+    "fair-noncommercial-research-license", "gemma", "gpl-3.0", "isc", "lgpl-3.0", "mit", "mpl-2.0", "openrail",
+    "unknown", "unlicense",
+)  # fmt: skip
+# timm's and torchvision's tags tell of the data.
+_DATASETS = {"in1k": "imagenet-1k", "imagenet1k": "imagenet-1k", "in12k": "imagenet-12k", "in21k": "imagenet-21k"}
+_DATASETS |= {"in22k": "imagenet-22k"}
+
+
+def model_card(
+    net: SwitchableModel, results: Evaluation | Mapping[str, Any] | None = None, licence: str | None = None
+) -> str:
+    """Return the text of README.md, with the front matter that a hub reads.
+
+    Args:
+        net: a network with a name of timm or torchvision.
+        results: of ``evaluate``, or the object that ``rsconvert evaluate --json`` printed; without them the table holds
+            multiply-adds alone.
+        licence: of the source weights; None takes what timm tells of weights that were downloaded.
+    Raises:
+        ConfigError: the results are of another network or of no evaluation, or the licence is no line of text.
+    """
+    if licence is not None and not (licence.strip() and licence.isprintable()):
+        raise ConfigError(f"licence is {licence!r}; a name such as apache-2.0 is accepted. Give it on one line.")
+    licence = licence or _known_licence(net)
+    sides, name = ", ".join(map(str, net.resolutions)), str(net.source.architecture)
+    parts = [
+        f"---\n{_front_matter(net, licence)}\n---",
+        f"# {name.removeprefix(TORCHVISION)} at {sides} pixels",
+        "One network for several input resolutions, made with rsconvert. All resolutions share the weights of the "
+        "layers; each has BatchNorm of its own (RS-Nets, [arXiv 2007.09558](https://arxiv.org/abs/2007.09558)). The "
+        "size of the input chooses, and costs what the table says; sizes between run on interpolated BatchNorm.",
+        "## What it is",
+        "\n".join(f"- {key}: {value}" for key, value in _facts(net, licence).items()),
+        "## By resolution",
+        _costs(net) if results is None else _accuracies(net, results),
+        "## How to load it",
+        "`USER/NAME` is the place of this folder on the hub.",
+        _loading_plain(net),
+        _loading_other(net),
+        _LOADING,
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _known_licence(net: SwitchableModel) -> str | None:
+    cfg = _published(net)
+    return None if cfg is None or cfg.license == "unknown" else cfg.license
+
+
+def _published(net: SwitchableModel) -> Any:
+    """Return what timm tells of weights that it downloaded by a name of its own, else None."""
+    kind, _, name = (net.source.weights or "").partition(" ")
+    try:
+        return timm.get_pretrained_cfg(name) if kind == "pretrained" and timm.is_model(name) else None
+    except (RuntimeError, ValueError):  # the tag is one of another version of timm
+        return None
+
+
+def _datasets(net: SwitchableModel) -> list[str]:
+    """Return the sets that the source weights were trained on, as far as their tag tells."""
+    weights, cfg = net.source.weights or "", _published(net)
+    tag = cfg.tag if cfg is not None else weights if weights.startswith(_PRETRAINED) else ""
+    words = re.split(r"[^a-z0-9]+", tag.lower())
+    return sorted({_DATASETS[word] for word in words if word in _DATASETS})
+
+
+def _front_matter(net: SwitchableModel, licence: str | None) -> str:
+    known = licence is None or licence in _LICENCES
+    library = stock_library(net)
+    data = ModelCardData(
+        library_name=library,
+        license=(licence or "unknown") if known else "other",
+        license_name=None if known else licence,
+        datasets=_datasets(net) or None,
+        pipeline_tag="image-classification" if count_outputs(net.at(net.resolutions[0])) else None,
+        tags=[library, "rsconvert", "resolution-switchable"],
+    )
+    return data.to_yaml()
+
+
+def _facts(net: SwitchableModel, licence: str | None) -> dict[str, str]:
+    source, own = net.source, net.source.preprocessing
+    classes = f"{source.num_classes}" + (", named in the files" if source.class_names else "")
+    images = {"mean": own.mean, "std": own.std, "interpolation": own.interpolation, "crop_pct": own.crop_pct}
+    return {
+        "architecture": f"{_code(str(source.architecture))} of {stock_library(net)}"
+        + (f" with {_code(json.dumps(dict(source.model_kwargs)))}" if source.model_kwargs else ""),
+        "parameters": f"{sum(p.numel() for p in net.parameters()):,}",
+        "classes": "unknown" if source.num_classes is None else classes,
+        "images": f"RGB, {_code(json.dumps(images))}",
+        "source weights": _code(_weights(source.weights)) if source.weights else "unknown: fill in",
+        "data of the source weights": ", ".join(_datasets(net)) or "unknown: fill in",
+        "finetuned": _code(json.dumps(dict(source.training))) if source.training else "no",
+        "licence of the source weights": _code(licence) if licence else "unknown: fill in before you publish",
+    }
+
+
+def _weights(place: str) -> str:
+    """Return where weights came from, without the folders of a file."""
+    return place if place.startswith(_PRETRAINED) else Path(place).name
+
+
+def _code(text: str) -> str:
+    return f"`{''.join(c if c.isprintable() and c != '`' else ' ' for c in text)}`"
+
+
+def _costs(net: SwitchableModel) -> str:
+    rows = [f"| {r} | {multiply_adds(net.at(r), r) / 1e6:.1f} |" for r in net.resolutions]
+    return "\n".join(["| resolution | multiply-adds (M) |", "| --- | --- |", *rows])
+
+
+def _accuracies(net: SwitchableModel, results: Evaluation | Mapping[str, Any]) -> str:
+    try:
+        found = results if isinstance(results, Evaluation) else _evaluation(results)
+        table = as_markdown(found)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"results are not those of an evaluation ({type(error).__name__}: {first_line(error)}); what "
+            "`rsconvert evaluate --json` prints is accepted. Evaluate again."
+        ) from error
+    trained = {size for size, row in found.resolutions.items() if not row.interpolated}
+    if not trained or not trained <= {*net.resolutions}:
+        raise ConfigError(
+            f"results are of a network trained at {sorted(map(str, trained))}; this one is trained at "
+            f"{net.resolutions}. Give those of this network."
+        )
+    return table
+
+
+def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
+    """Return the evaluation that was written as JSON, without the classes."""
+    baselines = {re.sub(r"[^\w .+-]", "_", name): other for name, other in facts.get("baselines", {}).items()}
+    return Evaluation(
+        count=facts["count"],
+        resolutions={_size(size): _accuracy(row) for size, row in facts["resolutions"].items()},
+        ensemble=_accuracy(facts["ensemble"]) if facts.get("ensemble") else None,
+        baselines={name: _evaluation({"count": facts["count"], **other}) for name, other in baselines.items()},
+    )
+
+
+def _accuracy(row: Mapping[str, Any]) -> Accuracy:
+    paired = {"paired": Paired(**row["paired"])} if "paired" in row else {}
+    return Accuracy(**{key: value for key, value in row.items() if key != "per_class"} | paired)
+
+
+def _size(text: str) -> Any:
+    height, _, width = text.partition("x")
+    return (int(height), int(width)) if width else int(height)
+
+
+_LOADING = """With rsconvert, at every resolution:
+
+```python
+import rsconvert
+from huggingface_hub import hf_hub_download
+
+net = rsconvert.load(hf_hub_download("USER/NAME", "rsconvert.safetensors")).eval()
+logits = net(images)  # (N, 3, H, W); net.at(r) is the path of one resolution
+```
+
+Its commands take the place itself: `rsconvert evaluate hf-hub:USER/NAME --data DIR`."""
+
+
+def _loading_plain(net: SwitchableModel) -> str:
+    """Tell how the native network is loaded by the library that it is from."""
+    source, short = net.source, str(net.source.architecture).removeprefix(TORCHVISION)
+    if stock_library(net) == "timm":
+        lines = ["import timm", "", 'model = timm.create_model("hf-hub:USER/NAME", pretrained=True).eval()']
+    else:
+        taken = inspect.signature(torchvision.models.get_model_builder(short)).parameters
+        arguments: dict[str, Any] = {key: None for key in ("weights", "weights_backbone") if key in taken}
+        arguments |= {} if source.num_classes is None else {"num_classes": source.num_classes}
+        told = ", ".join(f"{key}={value!r}" for key, value in (arguments | dict(source.model_kwargs)).items())
+        lines = [
+            "import torchvision",
+            "from huggingface_hub import hf_hub_download",
+            "from safetensors.torch import load_file",
+            "",
+            f'model = torchvision.models.get_model("{short}", {told}).eval()',
+            'model.load_state_dict(load_file(hf_hub_download("USER/NAME", "model.safetensors")))',
+        ]
+    code = "\n".join(lines)
+    return f"With {stock_library(net)} alone, the network of {net.resolutions[0]} pixels:\n\n```python\n{code}\n```"
+
+
+def _loading_other(net: SwitchableModel) -> str:
+    """Tell how the tensors of another resolution come into that model, where that is a matter of names."""
+    tensors = net.state_dict(keep_vars=True).values()
+    tied = len({id(tensor) for tensor in tensors}) < len(tensors)
+    if tied or len(net.resolutions) < 2 or not net.private or net.source.built_with is not None:
+        return ""
+    side = net.resolutions[-1]
+    return f"""The path of {side} pixels has tensors of its own, named with `.at.{side}.`; they go into `model`:
+
+```python
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+tensors = load_file(hf_hub_download("USER/NAME", "rsconvert.safetensors"))
+own = {{name.replace(".at.{side}.", "."): tensors[name] for name in tensors if ".at.{side}." in name}}
+tensors |= own
+model.load_state_dict({{name: tensors[name] for name in model.state_dict()}})
+```"""

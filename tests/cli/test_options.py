@@ -1,0 +1,110 @@
+"""What a CHECKPOINT may be: a file, the folder of a run, a published folder, one on the hub."""
+
+import json
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from click.testing import CliRunner, Result
+
+from rsconvert.cli import main
+from rsconvert.cli.options import best_of
+from rsconvert.errors import CheckpointError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def done(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, and with it published."""
+    folder = tmp_path_factory.mktemp("hub")
+    done("wrap", "test_resnet", "--no-pretrained", "--resolutions", "48,32", "-o", folder / "net.safetensors")
+    rows = {"48": {"top1": 81.25, "top5": 99.0}, "32": {"top1": 70.0, "top5": 98.0}}
+    (folder / "evaluate.json").write_text(json.dumps({"count": 16, "resolutions": rows, "ensemble": None}))
+    done(
+        *("export", folder / "net.safetensors", "--format", "hub", "-o", folder / "published"),
+        *("--results", folder / "evaluate.json", "--licence", "mit"),
+    )
+    return folder
+
+
+def test_a_published_folder_is_a_checkpoint(place: Path) -> None:
+    card = (place / "published" / "README.md").read_text()
+    assert "| 48 | 81.25 |" in card
+    assert "license: mit" in card
+    told = json.loads(done("inspect", place / "net.safetensors", "--json"))
+    for text in (f"local-dir:{place / 'published'}", place / "published"):
+        assert json.loads(done("inspect", text, "--json")) == told
+    assert json.loads(done("verify", place / "published", f"local-dir:{place / 'published'}", "--json"))["passed"]
+
+
+def test_wrap_takes_the_folder_as_a_plain_model(place: Path) -> None:
+    report = json.loads(done("wrap", f"local-dir:{place / 'published'}", "--resolutions", "48", "--dry-run", "--json"))
+    assert list(report["resolutions"]) == ["48"]
+
+
+def test_the_hub_is_asked_for_the_one_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(repository: str, name: str, *, revision: str | None) -> str:
+        asked.append((repository, name, revision))
+        return str(place / "published" / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    told = json.loads(done("inspect", "hf-hub:somebody/rs", "--json"))
+    assert told["resolutions"] == [48, 32]
+    best_of("hf-hub:somebody/rs@v2")
+    assert asked == [("somebody/rs", "rsconvert.safetensors", None), ("somebody/rs", "rsconvert.safetensors", "v2")]
+
+
+@pytest.mark.parametrize("error", [OSError("no route\nto host"), ValueError("bad name"), RuntimeError("401")])
+def test_what_the_hub_says_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    result = run("inspect", "hf-hub:somebody/rs")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: hf-hub:somebody/rs can't be had ({type(error).__name__}: ")
+
+
+def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "rsconvert.safetensors").touch()
+    assert best_of(str(tmp_path)) == str(tmp_path / "rsconvert.safetensors")
+    (tmp_path / "best.safetensors").touch()
+    assert best_of(str(tmp_path)) == str(tmp_path / "best.safetensors")
+    assert best_of(f"local-dir:{tmp_path}") == str(tmp_path / "rsconvert.safetensors")
+    assert best_of("nowhere.safetensors") == "nowhere.safetensors"
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no best\.safetensors or rsconvert\.safetensors"):
+        best_of(str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"^local-dir:.* holds no rsconvert\.safetensors"):
+        best_of(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--format", "hub", "--resolution", "48"), "resolution is 48 for the format hub"),
+        (("--format", "hub", "--resolutions", "48"), "resolutions is 48 for the format hub"),
+        (("--licence", "mit"), "licence is mit for the format switchable"),
+        (("--format", "hub", "--results", "nowhere.json"), "nowhere.json can't be read"),
+    ],
+)
+def test_options_without_effect_are_refused(place: Path, tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    result = run("export", place / "net.safetensors", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert not (tmp_path / "out").exists()

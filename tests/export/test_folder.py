@@ -1,0 +1,63 @@
+"""A folder takes the place of another whole, or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from rsconvert.errors import CheckpointError, UnsupportedModelError
+from rsconvert.export.folder import check_folder, replacing_folder
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.txt").write_text("old")
+    return tmp_path / "out"
+
+
+def test_the_new_folder_takes_the_place_of_the_old(old: Path) -> None:
+    with replacing_folder(old) as part:
+        (part / "b.txt").write_text("new")
+        assert [entry.name for entry in old.iterdir()] == ["a.txt"]
+    assert [entry.name for entry in old.iterdir()] == ["b.txt"]
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize(
+    ("error", "seen", "words"),
+    [
+        (OSError("no room"), CheckpointError, r"out can't be written \(no room\)"),
+        (CheckpointError("a file of its own"), CheckpointError, r"out can't be written \(a file of its own\)"),
+        (UnsupportedModelError("another network"), UnsupportedModelError, "^another network$"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+    ],
+)
+def test_an_error_leaves_the_old_folder(old: Path, error: BaseException, seen, words: str) -> None:
+    def write() -> None:
+        with replacing_folder(old) as part:
+            (part / "b.txt").write_text("new")
+            raise error
+
+    with pytest.raises(seen, match=words):
+        write()
+    assert (old / "a.txt").read_text() == "old"
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_the_cause_is_told_not_the_temporary_place(old: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"can't be written \(disk full\)") as caught, replacing_folder(old):
+        raise CheckpointError(f"{old}.part can't be written") from OSError("disk full")
+    assert ".part" not in str(caught.value)
+
+
+def test_what_is_not_an_export_is_never_replaced(old: Path) -> None:
+    check_folder(old, {"a.txt"}, force=True)
+    check_folder(old.parent / "free", {"a.txt"}, force=False)
+    for place, names, force, words in (
+        (old, {"a.txt"}, False, "out exists"),
+        (old, {"b.txt"}, True, "out holds a.txt; only a folder with nothing but b.txt is replaced"),
+        (old / "a.txt", {"a.txt"}, True, "is a file"),
+        (old.parent / "none" / "out", {"a.txt"}, False, "none is no folder"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            check_folder(place, names, force)
