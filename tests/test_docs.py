@@ -96,6 +96,11 @@ def test_no_page_holds_a_placeholder(page: Path) -> None:
     assert not re.search(r"^[A-Z]+(_[A-Z]+)*$", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_holds_the_marks_of_a_merge(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
 def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small network without weights, small images, and small sizes."""
     (source,) = code_of(ROOT / "README.md", "python")
