@@ -95,7 +95,7 @@ def test_a_licence_is_one_line(net: SwitchableModel, licence: str) -> None:
 
 
 def test_the_folders_of_a_file_are_not_published(net: SwitchableModel) -> None:
-    card = model_card(with_weights(net, "/home/somebody/secret/w`\n# x.safetensors"))
+    card = model_card(with_weights(net, "/srv/somebody/secret/w`\n# x.safetensors"))
     assert "secret" not in card
     assert "- source weights: `w  # x.safetensors`\n" in card
 
