@@ -220,7 +220,7 @@ def _stem(output: str, name: str, force: bool) -> Path:
     """Return the path of what a command writes, without its endings, none of which exists."""
     from rsconvert.analysis import ENDINGS
 
-    for ending in ENDINGS:
+    for ending in ENDINGS if Path(output).exists() else ():
         refuse_existing(Path(output, name + ending), force)
     return Path(output, name)
 

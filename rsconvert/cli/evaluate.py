@@ -80,13 +80,13 @@ def evaluate(
             refuse_existing(Path(path), force)
     if output is not None and Path(output).suffix not in _FORMS:
         raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or take --json.")
-    from rsconvert.evaluation import NETWORK, predict, save_logits, summarize
+    from rsconvert.evaluation import predict, save_logits, summarize, with_baselines
     from rsconvert.training import choose_device, choose_precision
 
     net = load_network(best_of(checkpoint), model)
     where = choose_device(device)
     found = predict(
-        {NETWORK: net, **load_baselines(baselines, net, checkpoint, model)},
+        with_baselines(net, load_baselines(baselines, net, checkpoint, model)),
         data,
         net.resolutions if resolutions is None else size_list(resolutions),
         workers=2 if workers is None else workers,

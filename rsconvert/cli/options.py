@@ -114,9 +114,11 @@ def _downloaded(place: str) -> str:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raise a CheckpointError for a path that exists, unless told to overwrite, or for one without a name."""
+    """Raise a CheckpointError for a path that exists, unless told to overwrite, or without a name or a folder."""
     if path == Path():
         raise CheckpointError("output is empty; the name of a file or folder is needed. Give one by --output.")
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
     if path.exists() and not force:
         raise CheckpointError(
             f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."

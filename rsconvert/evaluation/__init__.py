@@ -1,6 +1,6 @@
 """Evaluation: what a network gets right, and what it costs, at each resolution."""
 
-from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader
+from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader, with_baselines
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.device import choose_device, choose_precision
 from rsconvert.evaluation.fitting import (
@@ -53,4 +53,5 @@ __all__ = [
     "summarize",
     "validation_loader",
     "wilson_interval",
+    "with_baselines",
 ]

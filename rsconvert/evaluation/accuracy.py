@@ -16,7 +16,7 @@ from rsconvert.evaluation.subject import Subject, crop_shares
 from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
 from rsconvert.surgery import SwitchableModel, check_resolutions
 
-__all__ = ["NETWORK", "evaluate", "measure", "summarize", "validation_loader"]
+__all__ = ["NETWORK", "evaluate", "measure", "summarize", "validation_loader", "with_baselines"]
 
 NETWORK = "network"
 """The name, among the baselines, of the network that is evaluated."""
@@ -64,8 +64,19 @@ def evaluate(
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device, "amp": amp}
     options |= {"data_root": data_root, "class_map": class_map, "progress": progress}
     sizes = net.resolutions if resolutions is None else resolutions
-    found = predict({**_named(baselines), NETWORK: net}, data, sizes, **options)
+    found = predict(with_baselines(net, baselines), data, sizes, **options)
     return summarize(found, per_class=per_class)
+
+
+def with_baselines(net: nn.Module, baselines: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
+    """Return networks by name for ``predict``: a network as ``network``, and others.
+
+    Raises:
+        ConfigError: another one has that name.
+    """
+    if NETWORK in (baselines or {}):
+        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
+    return {**(baselines or {}), NETWORK: net}
 
 
 def summarize(found: Predictions, *, per_class: bool = False) -> Evaluation:
@@ -141,12 +152,6 @@ def measure(
         for size, answers in found[NETWORK].items()
     }
     return _split(count, rows)
-
-
-def _named(baselines: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
-    if NETWORK in (baselines or {}):
-        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
-    return dict(baselines or {})
 
 
 def _hits(answers: Answers, targets: Tensor) -> Tensor:

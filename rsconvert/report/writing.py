@@ -9,8 +9,8 @@ from torch import nn
 
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split
-from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
-from rsconvert.evaluation import NETWORK, multiply_adds, predict
+from rsconvert.errors import CheckpointError, ResolutionError
+from rsconvert.evaluation import multiply_adds, predict, with_baselines
 from rsconvert.report.class_names import read_class_names
 from rsconvert.report.examples import draw_images, encoded_views, short_name
 from rsconvert.report.facts import answer_facts, drawn_facts, network_facts
@@ -51,14 +51,15 @@ def write_report(
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
-    _check(Path(path), baselines or {})
+    _check_folder(Path(path))
+    networks = with_baselines(net, baselines)
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
     known = _known(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
-    found = predict({**(baselines or {}), NETWORK: net}, samples, sizes, **options)
+    found = predict(networks, samples, sizes, **options)
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
@@ -79,14 +80,12 @@ def default_resolutions(net: SwitchableModel) -> tuple[int, ...]:
     return tuple(sorted({*net.resolutions, *(r for r in between if _works(net, r))}, reverse=True))
 
 
-def _check(path: Path, baselines: Mapping[str, nn.Module]) -> None:
+def _check_folder(path: Path) -> None:
     """Refuse before the work what else would fail after it."""
     if not path.absolute().parent.is_dir():
         raise CheckpointError(
             f"{path} can't be written (its folder does not exist); a name in a folder that exists is needed. Make it."
         )
-    if NETWORK in baselines:
-        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
 
 
 def _works(net: SwitchableModel, resolution: int) -> bool:

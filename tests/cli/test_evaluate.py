@@ -99,8 +99,11 @@ def test_tables_and_logits_are_written(place: Path, tmp_path: Path) -> None:
     [
         (["-o", "table.txt"], "output is table.txt; a name in .csv or .md is accepted"),
         (["-o", "net.rs.safetensors"], "exists"),
+        (["-o", "missing/table.csv", "--data", "nowhere"], "missing is no folder"),
+        (["--logits", "missing/logits.safetensors", "--data", "nowhere"], "missing is no folder"),
         (["--baseline", "resnet5"], "resnet5"),
         (["--baseline", "inet.rs.safetensors", "--baseline", "inet.rs.safetensors"], "baseline inet is given twice"),
+        (["--baseline", "network=inet.rs.safetensors"], "a baseline is named network"),
         (["--baseline", "photos"], "photos holds no best.safetensors"),
         (["--resolutions", "48:64"], "resolutions has '48:64'"),
         (["--resolutions", "48x"], "resolutions has ''"),
