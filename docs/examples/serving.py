@@ -1,14 +1,8 @@
-"""Serve one switching ONNX file: the longer the queue, the smaller the images, so that answers come within a target.
+"""The longer the queue, the smaller the images: serving.py NET.onnx MILLISECONDS PHOTO…, as if all came at once."""
 
-rsconvert export CHECKPOINT --format onnx -o net.onnx
-python docs/examples/serving.py net.onnx 200 photos/*.jpg     # as if all came at once; milliseconds
-"""
-
-import itertools
 import json
 import sys
 import time
-from collections import deque
 
 import numpy as np
 import onnxruntime
@@ -33,13 +27,12 @@ def open_network(path):
 
 def measure(answer, image, sides, batch, runs=5, clock=time.perf_counter):
     """Return the seconds per image at each side: of the slowest run with one image or a full batch."""
-    worst = dict.fromkeys(sides, 0.0)
-    for side, count, run in itertools.product(sides, (1, batch), range(runs + 1)):
+    seconds = {side: [] for side in sides}
+    for side, count in [(side, count) for side in sides for count in (1, batch)] * (runs + 1):
         start = clock()
         answer([image] * count, side)
-        if run > 0:  # the first one warms up
-            worst[side] = max(worst[side], (clock() - start) / count)
-    return worst
+        seconds[side].append((clock() - start) / count)
+    return {side: max(times[2:]) for side, times in seconds.items()}  # the first of each kind warm up
 
 
 def choose(seconds, ages, batch, target):
@@ -52,7 +45,7 @@ def choose(seconds, ages, batch, target):
 def step(waiting, answer, seconds, batch, target, clock=time.perf_counter):
     """Answer the oldest of the queue of (arrival, image, reply) as one batch: by reply(logits, side)."""
     side = choose(seconds, [clock() - arrived for arrived, _, _ in waiting], batch, target)
-    taken = [waiting.popleft() for _ in range(min(batch, len(waiting)))]
+    taken, waiting[:batch] = waiting[:batch], []
     for (_, _, reply), logits in zip(taken, answer([image for _, image, _ in taken], side), strict=True):
         reply(logits, side)
 
@@ -61,6 +54,6 @@ if __name__ == "__main__":
     answer, sides = open_network(sys.argv[1])
     photos = [Image.open(path) for path in sys.argv[3:]]
     seconds, start = measure(answer, photos[0], sides, batch=8), time.perf_counter()
-    queue = deque((start, photo, lambda logits, side: print(side, logits.argmax())) for photo in photos)
+    queue = [(start, photo, lambda logits, side: print(side, logits.argmax())) for photo in photos]
     while queue:
         step(queue, answer, seconds, batch=8, target=float(sys.argv[2]) / 1000)

@@ -52,14 +52,13 @@ def write_report(
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
     _check_folder(Path(path))
-    networks = with_baselines(net, baselines)
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
     known = _known(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
-    found = predict(networks, samples, sizes, **options)
+    found = predict(with_baselines(net, baselines), samples, sizes, **options)
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
