@@ -48,7 +48,7 @@ def load_baselines(
     """
     found: dict[str, nn.Module] = {}
     for text in texts:
-        name, _, place = text.rpartition("=")
+        name, _, place = ("", "", text) if Path(text).exists() or "=" not in text else text.partition("=")
         name = name or network_name(place)
         if name in found:
             raise ConfigError(f"baseline {name} is given twice; each needs a name of its own. Write NAME={place}.")

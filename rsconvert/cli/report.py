@@ -86,7 +86,7 @@ def report(
         output,
         None if resolutions is None else size_list(resolutions),
         baselines=load_baselines(baselines, net, checkpoint, model),
-        origin=checkpoint,
+        origin=checkpoint if Path(checkpoint, "best.safetensors") == Path(source) else source,
         command=shlex.join(["rsconvert", *sys.argv[1:]]),
         workers=2 if workers is None else workers,
         device=where,

@@ -45,10 +45,10 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Return the expected calibration error in percent, over 15 bins of equal width (Guo et al. 2017, Eq. 5).
 
     Args:
-        confidence: the probability of each answer, (N,), in [0, 1].
+        confidence: the probability of each answer, (N,), in [0, 1]; what is no number counts as 0.
         right: whether the answer is right, (N,), bool.
     """
-    sure = confidence.double()
+    sure = confidence.double().nan_to_num(nan=0.0)
     bins = (sure * _BINS).ceil().clamp(1, _BINS).long() - 1
     gaps = torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins, right.double() - sure)
     return 100 * float(gaps.abs().sum()) / len(sure)

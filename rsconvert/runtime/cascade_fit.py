@@ -28,7 +28,7 @@ from rsconvert.evaluation import (
 from rsconvert.runtime.cascade import Cascade
 from rsconvert.runtime.cascade_report import CascadeReport, Measured, PathFigures, best_path
 from rsconvert.runtime.cascade_run import Feed, run_all, time_all
-from rsconvert.runtime.thresholds import Fitted, answering_stage, fit_thresholds
+from rsconvert.runtime.thresholds import Fitted, answering_stage, check_aim, fit_thresholds
 from rsconvert.surgery import SwitchableModel, check_resolutions
 
 __all__ = ["fit_cascade", "halves"]
@@ -69,6 +69,7 @@ def fit_cascade(
         DataError: there are too few images, they come as a stream, or do not fit the network.
         UnsupportedModelError, TrainingError: as ``evaluate``.
     """
+    check_aim(top1, multiply_adds)
     tried = _tried(net, resolutions)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     _check_samples(samples)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["Fitted", "answering_stage", "fit_thresholds"]
+__all__ = ["Fitted", "answering_stage", "check_aim", "fit_thresholds"]
 
 _LEVELS = 64
 
@@ -44,6 +44,22 @@ def answering_stage(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
     return sure.int().argmax(0)
 
 
+def check_aim(top1: float | None, multiply_adds: float | None) -> None:
+    """See that what a cascade is to reach, as `fit_thresholds` takes it, makes sense.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if top1 is not None and multiply_adds is not None:
+        raise ConfigError(
+            f"accuracy is {top1} and multiply_adds {multiply_adds}; one of them can be the aim. Drop the other."
+        )
+    if top1 is not None and not 0 < top1 <= 100:
+        raise ConfigError(f"accuracy is {top1}; percent above 0, up to 100, are accepted. Correct it.")
+    if multiply_adds is not None and not multiply_adds > 0:
+        raise ConfigError(f"multiply_adds is {multiply_adds}; a number above 0 is accepted. Correct it.")
+
+
 def fit_thresholds(
     confidence: Tensor,
     right: Tensor,
@@ -66,13 +82,10 @@ def fit_thresholds(
         top1: what to reach, in percent; that of the best single path, unless ``multiply_adds`` is given.
         multiply_adds: of one image, what not to exceed on average.
     Raises:
-        ConfigError: nothing reaches the aim, or there are two.
+        ConfigError: nothing reaches the aim, it is unusable, or there are two.
         DataError: every path is equally sure of all images.
     """
-    if top1 is not None and multiply_adds is not None:
-        raise ConfigError(
-            f"accuracy is {top1} and multiply_adds {multiply_adds}; one of them can be the aim. Drop the other."
-        )
+    check_aim(top1, multiply_adds)
     singles = right.double().mean(1)
     best = int(singles.argmax())
     aim = float(singles[best]) if top1 is None else top1 / 100
@@ -90,7 +103,7 @@ def fit_thresholds(
             "every path is equally sure of all images; a cascade needs images that differ. Check data and network."
         )
     _, taken = min(found, key=lambda one: one[0])
-    _check_aim(taken, top1, multiply_adds, max(100 * float(singles[best]), *(one.top1 for _, one in found)))
+    _check_reached(taken, top1, multiply_adds, max(100 * float(singles[best]), *(one.top1 for _, one in found)))
     return taken
 
 
@@ -162,7 +175,7 @@ def _levels(confidence: Tensor) -> Tensor:
     return between[torch.unique(chosen)]
 
 
-def _check_aim(taken: Fitted, top1: float | None, multiply_adds: float | None, highest: float) -> None:
+def _check_reached(taken: Fitted, top1: float | None, multiply_adds: float | None, highest: float) -> None:
     if top1 is not None and taken.top1 < top1 - 1e-7:
         raise ConfigError(
             f"accuracy is {top1}; no cascade reaches it, the nearest has {taken.top1:.2f} and the best path or cascade "

@@ -64,7 +64,9 @@ def test_it_writes_a_file_of_its_own(place: Path) -> None:
     ("options", "words"),
     [
         (["--data", "nowhere"], "nowhere"),
-        (["--data", "photos", "--accuracy", "101"], "accuracy is 101"),
+        (["--data", "nowhere", "--accuracy", "101"], "accuracy is 101"),
+        (["--data", "nowhere", "--accuracy", "nan"], "accuracy is nan"),
+        (["--data", "nowhere", "--multiply-adds", "0"], "multiply_adds is 0.0; a number above 0"),
         (["--data", "photos", "--multiply-adds", "1"], "multiply_adds is 1"),
         (["--data", "photos", "--accuracy", "50", "--multiply-adds", "1e9"], "one of them can be the aim"),
         (["--data", "photos", "--resolutions", "48"], "resolutions is 48 alone"),

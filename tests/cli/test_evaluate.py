@@ -78,6 +78,14 @@ def test_baselines_of_every_kind_stand_in_one_table(place: Path) -> None:
     assert alone == facts["baselines"]["inet"]
 
 
+def test_a_path_may_hold_an_equals_sign(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "lr=0.1").mkdir()
+    file = tmp_path / "lr=0.1" / "inet.rs.safetensors"
+    file.write_bytes((place / "inet.rs.safetensors").read_bytes())
+    facts = measured(place, "--resolutions", "48", "--baseline", file, "--baseline", f"named={file}")
+    assert list(facts["baselines"]) == ["inet", "named"]
+
+
 def test_tables_and_logits_are_written(place: Path, tmp_path: Path) -> None:
     table, logits = tmp_path / "table.csv", tmp_path / "logits.safetensors"
     facts = measured(place, "--per-class", "-o", table, "--logits", logits)

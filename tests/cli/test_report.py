@@ -58,6 +58,16 @@ def test_json_is_that_of_evaluate(place: Path) -> None:
     assert "The run" not in (place / "x.html").read_text(encoding="utf-8")
 
 
+def test_it_takes_a_published_folder(place: Path) -> None:
+    assert run("export", "run", "--format", "hub", "-o", "hub").exit_code == 0
+    for folder in ("hub", "local-dir:hub"):
+        result = run("report", folder, *OPTIONS, "--resolutions", "32", "--force")
+        assert result.exit_code == 0, result.output
+        page = (place / "report.html").read_text(encoding="utf-8")
+        facts = json.loads(page.partition('id="facts">')[2].partition("</script>")[0])
+        assert facts["checkpoint"]["name"] == "hub/rsconvert.safetensors"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

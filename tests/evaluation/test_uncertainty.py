@@ -48,3 +48,9 @@ def test_the_calibration_error_is_that_of_numpy() -> None:
 def test_a_network_that_is_sure_and_wrong_is_off_by_all() -> None:
     assert calibration_error(torch.ones(4), torch.zeros(4, dtype=torch.bool)) == 100
     assert calibration_error(torch.ones(4), torch.ones(4, dtype=torch.bool)) == 0
+
+
+def test_a_network_that_overflows_is_not_sure() -> None:
+    confidence = torch.tensor([torch.nan, 1.0])
+    assert calibration_error(confidence, torch.tensor([False, True])) == 0
+    assert calibration_error(confidence, torch.tensor([True, True])) == 50
