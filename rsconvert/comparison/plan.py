@@ -197,8 +197,8 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     try:
-        saved = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        saved = dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} can't be read ({error}); choose another folder by --output.") from error
     differing = [name for name in settings if saved.get(name) != settings[name]]
     if differing:

@@ -9,6 +9,7 @@ from typing import Any
 from rsconvert.checkpoint import load, replacing, subset
 from rsconvert.comparison.machine import machine_facts
 from rsconvert.comparison.plan import Plan, PlannedRun
+from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import choose_device, choose_precision, evaluate
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import finetune
@@ -40,11 +41,19 @@ def complete(
 
 
 def read_result(run: PlannedRun) -> dict[str, Any]:
-    """Return what is known of a finished run; nothing of another one."""
+    """Return what is known of a finished run; nothing of another one.
+
+    Raises:
+        CheckpointError: its file is damaged.
+    """
     if not run.result.is_file():
         return {}
-    found: dict[str, Any] = json.loads(run.result.read_text(encoding="utf-8"))
-    return found
+    try:
+        return dict(json.loads(run.result.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{run.result} can't be read ({error}); what compare wrote is needed. Delete its folder."
+        ) from error
 
 
 def starting_network(net: SwitchableModel, run: PlannedRun) -> SwitchableModel:

@@ -147,9 +147,10 @@ def test_a_folder_of_something_else_is_left_alone(planned: Callable[..., Plan], 
         with pytest.raises(CheckpointError, match="exists and holds no comparison"):
             planned(place)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "comparison.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"comparison\.json can't be read"):
-        planned()
+    for text in ("{", "[1]", "3"):
+        (tmp_path / "out" / "comparison.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"comparison\.json can't be read"):
+            planned()
 
 
 def test_a_comparison_starts_from_an_untrained_network_with_private_sets(

@@ -14,6 +14,7 @@ from torch import nn
 from rsconvert.checkpoint import load, subset
 from rsconvert.comparison import Plan, PlannedRun, plan_comparison, runs
 from rsconvert.comparison.runs import complete, read_result, starting_network
+from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import evaluate
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import FinetuneConfig, finetune
@@ -131,6 +132,15 @@ def test_a_finished_run_is_read(planned: Callable[..., Plan], monkeypatch: pytes
     monkeypatch.setattr(runs, "evaluate", refuse)
     complete(plan, run)
     assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_a_damaged_result_is_named(planned: Callable[..., Plan], text: str) -> None:
+    run = start(planned("rsnet"))
+    run.folder.mkdir(parents=True)
+    run.result.write_text(text)
+    with pytest.raises(CheckpointError, match=r"result\.json can't be read"):
+        read_result(run)
 
 
 def test_further_resolutions_are_measured_without_training(
