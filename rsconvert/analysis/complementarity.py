@@ -96,7 +96,8 @@ def own_resolutions(networks: Mapping[str, nn.Module]) -> dict[int, nn.Module]:
     Raises:
         ConfigError: two networks stand for one resolution; a plain one has no number for a name.
     """
-    if len(networks) == 1 and isinstance(net := next(iter(networks.values())), SwitchableModel):
+    name, net = next(iter(networks.items()))
+    if len(networks) == 1 and isinstance(net, SwitchableModel) and not name.isdigit():
         return dict.fromkeys(net.resolutions, net)
     own: dict[int, nn.Module] = {}
     for name, net in networks.items():

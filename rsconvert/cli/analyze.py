@@ -172,7 +172,9 @@ def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_j
     help="Share of the image in a crop of training; may be repeated to compare (Fig. 9). The network's own, or 0.08,1.",
 )
 @click.option("--images", type=int, default=1000, show_default=True, help="How many of val/ to draw.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the drawing and the crops.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the drawing and the crops."
+)
 @_images
 @model_option
 @_output

@@ -34,7 +34,7 @@ __all__ = ["cascade"]
     metavar="LIST",
     help="Paths to try: 224,160, ranges 96:224:16; the trained ones and every 16 pixels between.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the two halves.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the two halves.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
 @compute_options
 @click.option("--data-root", help="Where a timm data-set string finds its files.")

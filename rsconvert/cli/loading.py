@@ -1,6 +1,7 @@
 """A checkpoint's network, built by its name or by the function that the caller names."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,5 +80,7 @@ def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | 
         )
     kwargs = {key: value for key, value in net.source.model_kwargs.items() if key != "num_classes"}
     plain = create_model(name, weights=place, num_classes=net.source.num_classes, model_kwargs=kwargs)
-    set_source(plain, net.source)
+    crop_pct = net.source.preprocessing.crop_pct
+    alone = crop_pct[0] if isinstance(crop_pct, tuple) else crop_pct  # of the native one
+    set_source(plain, replace(net.source, preprocessing=replace(net.source.preprocessing, crop_pct=alone)))
     return plain

@@ -41,7 +41,7 @@ __all__ = ["report"]
     help="Another network to show beside, as for evaluate; may be repeated.",
 )
 @click.option("--examples", type=int, default=24, show_default=True, help="Images to show, drawn from all alike.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the drawing.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the drawing.")
 @click.option(
     "--class-names",
     type=click.Path(),

@@ -1,5 +1,6 @@
 """What a network costs on this machine: at each resolution, in each form, for each batch size."""
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -173,6 +174,8 @@ def _threads(threads: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
     if threads is not None:
         _check_number("threads", threads)
+        if threads > 4 * (cores := os.cpu_count() or threads):  # of which the system may kill the process
+            raise ConfigError(f"threads is {threads}; this machine has {cores} cores. Lower it.")
         torch.set_num_threads(threads)
     try:
         yield

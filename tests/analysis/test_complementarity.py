@@ -76,6 +76,12 @@ def test_several_networks_each_at_its_own_resolution(network: Callable[..., Swit
     assert flat(result.to_dict()) == pytest.approx(counted({r: right_of(found[r], "net", r) for r in own}))
 
 
+def test_a_name_that_is_a_number_chooses_the_resolution(network: Callable[..., SwitchableModel]) -> None:
+    net = network(24, 16)
+    assert own_resolutions({"net": net}) == {24: net, 16: net}
+    assert own_resolutions({"16": net}) == {16: net}
+
+
 def test_a_network_must_stand_for_one_resolution(network: Callable[..., SwitchableModel]) -> None:
     net = network(16)
     with pytest.raises(ConfigError, match="network b stands for 16"):

@@ -89,6 +89,7 @@ def test_a_folded_path_is_measured_as_it_is() -> None:
         ({"batch_sizes": (0,)}, "batch_sizes is 0"),
         ({"rounds": 0}, "rounds is 0"),
         ({"threads": 0}, "threads is 0"),
+        ({"threads": 10**6}, "threads is 1000000; this machine has"),
         ({"amp": torch.float64}, "amp is torch.float64"),
     ],
 )
