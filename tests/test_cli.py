@@ -458,6 +458,21 @@ def test_ctrl_c_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, monk
     assert "interrupted" in finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
 
 
+def test_one_more_ctrl_c_on_the_way_out_hides_nothing(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed_twice(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt("its state is kept") from None
+        finally:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("rsconvert.training"), "finetune", pressed_twice)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    line = finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
+    assert line.endswith("interrupted; its state is kept. Go on with --resume.")
+
+
 def test_debug_shows_the_traceback() -> None:
     result = run("--debug", "inspect", "missing.safetensors")
     assert isinstance(result.exception, rsconvert.CheckpointError)

@@ -46,8 +46,16 @@ class _Commands(click.Group):
         except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
             again = "the same command" if ctx.invoked_subcommand == "compare" else "--resume"
-            kept = f"{interrupt}. Go on with {again}." if interrupt.args else "what was written before is intact."
+            told = _told(interrupt)
+            kept = f"{told}. Go on with {again}." if told else "what was written before is intact."
             raise click.ClickException(f"interrupted; {kept}") from None
+
+
+def _told(interrupt: BaseException | None) -> str:
+    """Return what an interrupted command says it has kept; one more Ctrl-C on its way out may stand before it."""
+    while interrupt is not None and not (isinstance(interrupt, KeyboardInterrupt) and interrupt.args):
+        interrupt = interrupt.__context__
+    return "" if interrupt is None else str(interrupt)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
