@@ -9,13 +9,13 @@ from rsconvert.cli.loading import load_baselines, load_network, network_name
 from rsconvert.cli.options import (
     best_of,
     class_map_option,
-    compute_options,
     data_option,
     floats,
     force_option,
     json_option,
     model_option,
     options,
+    reading_options,
     refuse_existing,
     resolution_list,
 )
@@ -39,9 +39,7 @@ _baseline = click.option(
 )
 _images = options(
     data_option,
-    click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward."),
-    compute_options,
-    click.option("--data-root", help="Where a timm data-set string finds its files."),
+    reading_options,
 )
 _output = options(
     click.option(

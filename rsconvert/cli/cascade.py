@@ -5,15 +5,15 @@ from typing import Any
 
 import click
 
-from rsconvert.cli.loading import load_network
+from rsconvert.cli.loading import load_network, network_name
 from rsconvert.cli.options import (
     best_of,
     class_map_option,
-    compute_options,
     data_option,
     force_option,
     json_option,
     model_option,
+    reading_options,
     refuse_existing,
     resolution_list,
 )
@@ -35,9 +35,7 @@ __all__ = ["cascade"]
     help="Paths to try: 224,160, ranges 96:224:16; the trained ones and every 16 pixels between.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the two halves.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
-@compute_options
-@click.option("--data-root", help="Where a timm data-set string finds its files.")
+@reading_options
 @class_map_option
 @click.option("-o", "--output", type=click.Path(), help="The file to write; NAME.cascade.safetensors.")
 @model_option
@@ -62,8 +60,7 @@ def cascade(
     checkpoint that holds the cascade, for rsconvert.cascade(net, images).
     """
     source = best_of(checkpoint)
-    name = Path(source).name.removesuffix(".safetensors").removesuffix(".rs")
-    target = Path(f"{name}.cascade.safetensors" if output is None else output)
+    target = Path(f"{network_name(source)}.cascade.safetensors" if output is None else output)
     refuse_existing(target, force)
     from rsconvert import save
     from rsconvert.runtime import fit_cascade

@@ -9,11 +9,11 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.cli.options import (
     best_of,
     class_map_option,
-    compute_options,
     data_option,
     force_option,
     json_option,
     model_option,
+    reading_options,
     refuse_existing,
     size_list,
 )
@@ -47,9 +47,7 @@ _FORMS = {".csv": "as_csv", ".md": "as_markdown"}
 @click.option("--per-class", is_flag=True, help="Tell the top-1 of each class too.")
 @click.option("-o", "--output", type=click.Path(), help="Write the table too: .csv with all figures, or .md.")
 @click.option("--logits", type=click.Path(), metavar="FILE", help="Write all logits too, as safetensors.")
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
-@compute_options
-@click.option("--data-root", help="Where a timm data-set string finds its files.")
+@reading_options
 @class_map_option
 @model_option
 @force_option

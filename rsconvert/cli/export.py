@@ -74,7 +74,8 @@ def export(
     With --fold-bn timm's and torchvision's need a few lines more to load.
     """
     _check_options(form, options)
-    if form != "onnx":  # of which there may be several files
+    several = options["resolution"] == "all" or "," in (options["resolution"] or "")
+    if form != "onnx" and not several:  # of which the library checks each
         refuse_existing(Path(output), force)
     net = load_network(best_of(checkpoint), model)
     write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)

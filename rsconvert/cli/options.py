@@ -23,6 +23,7 @@ __all__ = [
     "model_option",
     "numbers",
     "options",
+    "reading_options",
     "refuse_existing",
     "resolution_list",
     "settings_options",
@@ -74,6 +75,11 @@ settings_options = options(
     click.option("--recipe", metavar="NAME", help="Named settings: finetune, paper-resnet, paper-mobilenetv2."),
     click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),
     click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+)
+reading_options = options(
+    click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward."),
+    compute_options,
+    click.option("--data-root", help="Where a timm data-set string finds its files."),
 )
 
 

@@ -11,11 +11,11 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.cli.options import (
     best_of,
     class_map_option,
-    compute_options,
     data_option,
     force_option,
     json_option,
     model_option,
+    reading_options,
     refuse_existing,
     size_list,
 )
@@ -48,9 +48,7 @@ __all__ = ["report"]
     metavar="FILE",
     help="What to call each class folder: lines NAME LABEL, or a JSON object.",
 )
-@click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward.")
-@compute_options
-@click.option("--data-root", help="Where a timm data-set string finds its files.")
+@reading_options
 @class_map_option
 @model_option
 @force_option

@@ -143,3 +143,12 @@ def test_a_mistake_about_onnx_is_one_line_and_writes_nothing(place: Path, option
     assert line.startswith("Error: ")
     assert words in line
     assert sorted(p.name for p in place.iterdir() if p.is_file()) == ["model.py", "net.safetensors", "there.onnx"]
+
+
+def test_the_name_of_several_may_be_taken_by_another_file(checkpoint: Path, tmp_path: Path) -> None:
+    """Only the files that are written have to be free."""
+    (tmp_path / "net.pt2").write_text("mine")
+    (tmp_path / "net-32.pt2").write_text("mine too")
+    line = refused("export", checkpoint, "--format", "program", "--resolution", "all", "-o", tmp_path / "net.pt2")
+    assert "net-32.pt2 exists" in line
+    assert {p.name for p in tmp_path.iterdir()} == {"net.pt2", "net-32.pt2"}
