@@ -3,12 +3,14 @@
     python benchmarks/switching.py
     python benchmarks/switching.py --model mobilenetv2_100 --rounds 5
 
-``net.at`` at a trained and at an untrained resolution, creating a model, and loading a file of weights into it run by
-turns in one process. The file is in the system's memory after its first reading, so a cold disk would take longer.
+``net.at`` at a trained and at an untrained resolution run by turns; then creating a model and loading a file of weights
+into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
+processor's cache. The file is in the system's memory after its first reading, so a cold disk would take longer.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
 from rsconvert.runtime import machine_key, measure_switching
+from rsconvert.runtime.latency import measure_latency
 
 
 def main() -> None:
@@ -33,10 +36,16 @@ def main() -> None:
     print(f"{options.model}; {machine_key(torch.device('cpu'))}; medians of {options.rounds} rounds")
     print(f"net.at({found.trained}), trained         {1e3 * found.trained_ms:10.1f} µs")
     print(f"net.at({found.untrained}), interpolated   {found.untrained_ms:10.2f} ms")
+    print(f"    after creating a model  {_after(create, lambda: net.at(found.untrained or 0), options.rounds):10.2f} ms")
     print(f"create a model              {found.create_ms:10.1f} ms")
     print(f"load a file into it         {found.load_ms:10.1f} ms")
     print(f"another model / trained     {other / found.trained_ms:10.0f}")
     print(f"another model / interpolated{other / (found.untrained_ms or 1):10.0f}")
+
+
+def _after(create: Callable[[], object], run: Callable[[], object], rounds: int) -> float:
+    """Return the median time of a run in ms, each time after creating a model."""
+    return measure_latency({"create": create, "run": run}, rounds=rounds)["run"].median_ms
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -43,7 +44,9 @@ class Switching:
 def measure_switching(
     net: SwitchableModel, create: Callable[[], nn.Module] | None = None, *, rounds: int = 5
 ) -> Switching:
-    """Time ``net.at``, and to create a plain model and load a file into it, by turns.
+    """Time ``net.at``; and then, by turns, to create a plain model and to load a file into it.
+
+    Apart, because a whole model's weights drive from the processor's cache what the small work of a switch finds there.
 
     Args:
         create: makes a plain model of the kind that the network replaces; None leaves that part out.
@@ -51,15 +54,17 @@ def measure_switching(
         CheckpointError: the system's temporary folder has no room for a file of its weights.
     """
     trained, untrained = net.resolutions[-1], _untrained(net)
-    runs: dict[str, Callable[[], object]] = {"trained_ms": lambda: net.at(trained)}
+    switches: dict[str, Callable[[], object]] = {"trained_ms": lambda: net.at(trained)}
+    others: dict[str, Callable[[], object]] = {}
     if untrained is not None:
-        runs["untrained_ms"] = lambda: net.at(untrained)
+        switches["untrained_ms"] = lambda: net.at(untrained)
     with tempfile.TemporaryDirectory() as folder:
         if create is not None:
             file, model = Path(folder) / "model.safetensors", create()
             write_tensors(model.state_dict(), file, {"format": "pt"})
-            runs |= {"create_ms": create, "load_ms": lambda: model.load_state_dict(load_file(file))}
-        times = measure_latency(runs, rounds=rounds, warm_up=1, device=net.alpha.device)
+            others = {"create_ms": create, "load_ms": lambda: model.load_state_dict(load_file(file))}
+        measure = partial(measure_latency, rounds=rounds, warm_up=1, device=net.alpha.device)
+        times = measure(switches) | measure(others)
     return Switching(trained, untrained=untrained, **{name: time.median_ms for name, time in times.items()})
 
 

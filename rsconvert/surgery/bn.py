@@ -6,7 +6,7 @@ beyond the ends the nearest set serves.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,7 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rsconvert.errors import ResolutionError, TrainingError
 from rsconvert.surgery.copying import copy_modules
 
-__all__ = ["SwitchableBN", "batchnorms", "interpolation_weights", "is_batchnorm"]
+__all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
 
 _FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
@@ -50,7 +50,7 @@ class SwitchableBN(nn.Module):
 
     The native set's tensors are the layer's own (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
-    and momentum survive. A path of the network holds one set, found by ``bn_set``; the layer itself runs only in the
+    and momentum survive. A path of the network holds one set, found by ``bn_sets``; the layer itself runs only in the
     graph of ``to_graph``, where the weights of the sets are data.
 
     Args:
@@ -88,12 +88,7 @@ class SwitchableBN(nn.Module):
 
     def bn_set(self, resolution: int) -> nn.Module:
         """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
-        if resolution in self.resolutions:
-            return self.sets[self.resolutions.index(resolution)]
-        weights = interpolation_weights(resolution, self.resolutions)
-        near = [(weight, bn) for weight, bn in zip(weights, self.sets, strict=True) if weight > 0]
-        (_, first), (weight, second) = near[0], near[-1]
-        return _lerp(first, second, weight if len(near) == 2 else 0.0)
+        return bn_sets([self], resolution)[0]
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Normalize with the weighted sum of the sets, in eval mode.
@@ -119,6 +114,17 @@ class SwitchableBN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
+
+
+def bn_sets(layers: Sequence[SwitchableBN], resolution: int) -> list[nn.Module]:
+    """Return what ``bn_set`` gives of every layer of a network, interpolated and copied in one go, for speed."""
+    trained = layers[0].resolutions if layers else (resolution,)
+    if resolution in trained:
+        return [layer.sets[trained.index(resolution)] for layer in layers]
+    weights = interpolation_weights(resolution, trained)
+    near = [place for place, weight in enumerate(weights) if weight > 0]
+    first, second = ([layer.sets[place] for layer in layers] for place in (near[0], near[-1]))
+    return _lerp(first, second, weights[near[-1]] if len(near) == 2 else 0.0)
 
 
 def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tuple[float, ...]:
@@ -157,21 +163,23 @@ def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
     return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
 
 
-def _lerp(first: nn.Module, second: nn.Module, weight: float) -> nn.Module:
-    """Return a frozen copy of ``first`` moved towards ``second``; equal sets give equal bits."""
+@torch.no_grad()
+def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float) -> list[nn.Module]:
+    """Return frozen copies of ``first`` moved towards ``second``; equal sets give equal bits."""
+    starts, ends = list(_tensors(first)), list(_tensors(second))
+    pairs = [(start, end) for start, end in zip(starts, ends, strict=True) if start.is_floating_point()]
+    targets = [end if end.dtype == start.dtype else end.to(start.dtype) for start, end in pairs]
+    # One call for all: a call for each of some hundred small tensors takes longer than its sums.
+    mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
     memo: dict[int, Any] = {}
-    for one, other in zip(first.modules(), second.modules(), strict=True):
-        for name, tensor in one._parameters.items():
-            if tensor is not None:
-                end = cast(Tensor, other._parameters[name])
-                memo[id(tensor)] = nn.Parameter(_between(tensor.detach(), end.detach(), weight), requires_grad=False)
-        for name, buffer in one._buffers.items():
-            if buffer is not None:
-                memo[id(buffer)] = _between(buffer, cast(Tensor, other._buffers[name]), weight)
-    return copy_modules(first, memo).eval()
+    for start in starts:
+        new = next(mixed) if start.is_floating_point() else start.clone()
+        memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new
+    copies = cast(nn.ModuleList, copy_modules(nn.ModuleList(first), memo))
+    # Not where it changes nothing: to set a module's mode takes its time.
+    return [bn.eval() if any(module.training for module in bn.modules()) else bn for bn in copies]
 
 
-def _between(first: Tensor, second: Tensor, weight: float) -> Tensor:
-    if not first.is_floating_point():
-        return first.clone()
-    return torch.lerp(first, second if second.dtype == first.dtype else second.to(first.dtype), weight)
+def _tensors(sets: Sequence[nn.Module]) -> Iterator[Tensor]:
+    for module in itertools.chain.from_iterable(bn.modules() for bn in sets):
+        yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)

@@ -11,7 +11,8 @@ from torch import nn
 __all__ = ["copy_modules", "fresh"]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
-_CONTAINERS = (dict, OrderedDict, set)
+_CONTAINERS = frozenset({dict, OrderedDict, set})
+_SEQUENCES = frozenset({list, tuple})
 _OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
 
 
@@ -66,17 +67,25 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     new = dict(state)
     for name, value in state.items():
         kind = type(value)
-        if kind in _ATOMS or (kind is tuple and _ATOMS.issuperset(map(type, value))):
+        if kind in _ATOMS:
             continue
-        if id(value) in memo:
-            new[name] = memo[id(value)]
+        key = id(value)
+        if key in memo:
+            new[name] = memo[key]
         elif kind in _CONTAINERS and (not value or name.endswith("_cache")):
-            new[name] = memo[id(value)] = kind()
+            new[name] = memo[key] = kind()
         elif name == "_modules":
-            new[name] = memo[id(value)] = {key: copy.deepcopy(child, memo) for key, child in value.items()}
-        else:
+            new[name] = memo[key] = {name: _child(child, memo) for name, child in value.items()}
+        elif kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, value)):
             new[name] = copy.deepcopy(value, memo)
+        elif kind is list:
+            new[name] = memo[key] = value.copy()
     return new
+
+
+def _child(module: nn.Module | None, memo: dict[int, Any]) -> Any:
+    key = id(module)
+    return memo[key] if key in memo else copy.deepcopy(module, memo)
 
 
 @functools.cache

@@ -147,7 +147,7 @@ class SwitchableModel(nn.Module):
         check_resolutions([resolution])
         live = self._paths.get(resolution)
         if live is None:
-            live = make_path(self._skeleton, self._built(resolution), resolution, self.resolutions).eval()
+            live = make_path(self._skeleton, self._built(resolution), resolution, self.resolutions)
         plain = copy_modules(live, {})
         # A snapshot is frozen; what is taken out can be trained as the source could.
         for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.surgery.bn import SwitchableBN, bn_sets
 from rsconvert.surgery.copying import copy_modules
 from rsconvert.surgery.private import PrivateSets, private_owners, tensors_at
 from rsconvert.zoo.building import first_line
@@ -44,6 +44,8 @@ def on_meta(model: nn.Module) -> nn.Module:
 def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
     """Return the modules of ``built`` around the tensors of ``skeleton``, with one set at each private place.
 
+    At an untrained resolution they are in eval mode.
+
     Args:
         skeleton: a model of the source's class, a SwitchableBN in each BatchNorm's place.
         built: the source as built for ``resolution``, whose own values don't matter; the skeleton itself if one model
@@ -52,7 +54,9 @@ def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolution
     """
     pairs = list(_pairs(built, skeleton))
     memo = _shared(pairs)
-    memo |= {id(module): own.bn_set(resolution) for module, own in pairs if isinstance(own, SwitchableBN)}
+    layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableBN)]
+    sets = bn_sets([own for _, own in layers], resolution)
+    memo |= {id(module): bn for (module, _), bn in zip(layers, sets, strict=True)}
     private = [(module, own) for module, own in pairs if isinstance(own._modules.get("at"), PrivateSets)]
     ties = dict[int, Tensor | None]()
     for module, owner in private:
@@ -64,14 +68,14 @@ def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolution
     path = copy_modules(built, memo)
     for module, _ in private:
         memo[id(module)]._modules.pop("at", None)
+    if resolution not in resolutions and any(module.training for module, _ in pairs):
+        path.eval()
     return path
 
 
 def snapshot(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
     """Return the path of an untrained resolution: shared weights, interpolated sets, eval mode only."""
     path = make_path(skeleton, built, resolution, resolutions)
-    if any(module.training for module in path.modules()):
-        path.eval()
     path.register_forward_pre_hook(_refuse_training)
     return path
 
@@ -120,7 +124,8 @@ def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
     for module, own in pairs:
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
             if mine is theirs:
-                memo |= {id(mine): mine, **{id(tensor): tensor for tensor in mine.values()}}
+                memo[id(mine)] = mine
+                memo.update((id(tensor), tensor) for tensor in mine.values())
                 continue
             fitting = {key: theirs[key] for key in mine if _same_shape(mine[key], theirs[key])}
             memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}

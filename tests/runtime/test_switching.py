@@ -20,7 +20,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> dict:
 
     def measure(runs: dict, **_: object) -> dict:
         done.update({name: run() for name, run in runs.items()})
-        return {name: SimpleNamespace(median_ms=float(i)) for i, name in enumerate(runs)}
+        return {name: SimpleNamespace(median_ms=float(list(done).index(name))) for name in runs}
 
     monkeypatch.setattr(switching, "measure_latency", measure)
     return done
