@@ -36,7 +36,9 @@ def main() -> None:
     print(f"{options.model}; {machine_key(torch.device('cpu'))}; medians of {options.rounds} rounds")
     print(f"net.at({found.trained}), trained         {1e3 * found.trained_ms:10.1f} µs")
     print(f"net.at({found.untrained}), interpolated   {found.untrained_ms:10.2f} ms")
-    print(f"    after creating a model  {_after(create, lambda: net.at(found.untrained or 0), options.rounds):10.2f} ms")
+    print(
+        f"    after creating a model  {_after(create, lambda: net.at(found.untrained or 0), options.rounds):10.2f} ms"
+    )
     print(f"create a model              {found.create_ms:10.1f} ms")
     print(f"load a file into it         {found.load_ms:10.1f} ms")
     print(f"another model / trained     {other / found.trained_ms:10.0f}")

@@ -12,6 +12,8 @@ from rsconvert.zoo.building import first_line
 
 __all__ = ["Agreement", "Verification", "compare"]
 
+_ROUNDING = 10  # times the tolerance: no rounding goes so far in a network of use
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -19,13 +21,15 @@ class Agreement:
 
     ``difference`` is the largest, over images, of max |export - network| / max |network|. Of ``clear`` predictions,
     where the network's two best logits differ by more than the tolerance in that unit, ``agreeing`` are the same.
-    ``failure`` says why the export gave no logits.
+    ``float64`` images were compared with the network in double precision. ``failure`` says why the export gave no
+    logits.
     """
 
     difference: float = 0.0
     images: int = 0
     clear: int = 0
     agreeing: int = 0
+    float64: int = 0
     failure: str | None = None
 
     def __add__(self, other: "Agreement") -> "Agreement":
@@ -34,6 +38,7 @@ class Agreement:
             self.images + other.images,
             self.clear + other.clear,
             self.agreeing + other.agreeing,
+            self.float64 + other.float64,
             self.failure or other.failure,
         )
 
@@ -80,7 +85,8 @@ class Verification:
         lines = [f"{'resolution':>12}{'images':>8}{'difference':>12}{'same class':>14}"]
         for size, row in self.sizes.items():
             same = f"{row.agreeing} of {row.clear}"
-            lines.append(f"{size:>12}{row.images:>8}{row.difference:>12.1e}{same:>14}  {row.failure or ''}".rstrip())
+            note = row.failure or (f"{row.float64} compared in float64" if row.float64 else "")
+            lines.append(f"{size:>12}{row.images:>8}{row.difference:>12.1e}{same:>14}  {note}".rstrip())
         verdict = "agrees" if self.passed else "disagrees"
         return "\n".join(
             [*lines, f"{verdict}: largest difference {self.difference:.1e}, {self.tolerance:g} is accepted"]
@@ -91,19 +97,41 @@ class Verification:
         return [size for size, row in rows if row.difference > self.tolerance or row.agreeing < row.clear]
 
 
-def compare(run: Callable[[Tensor], Tensor], x: Tensor, expected: Tensor, tolerance: float) -> Agreement:
-    """Compare what an export gives for images (N, C, H, W) with what the network gives, (N, classes, …)."""
+def compare(
+    run: Callable[[Tensor], Tensor],
+    x: Tensor,
+    expected: Tensor,
+    tolerance: float,
+    exact: Callable[[Tensor], Tensor | None] = lambda x: None,
+) -> Agreement:
+    """Compare what an export gives for images (N, C, H, W) with what the network gives, (N, classes, …).
+
+    Args:
+        exact: gives what the network gives in double precision, or None if it can't. Images whose difference is above
+            the tolerance, yet not so far that rounding is out of question, are compared with that: where a network
+            amplifies rounding, PyTorch's own may be the larger part.
+    """
     try:
         got = run(x)
     except Exception as error:  # whatever the software raises
         return Agreement(math.inf, len(x), failure=f"it fails: {first_line(error)}")
     if got.shape != expected.shape:
         return Agreement(math.inf, len(x), failure=f"it gives {tuple(got.shape)}, not {tuple(expected.shape)}")
+    relative = _relative(got, expected)
+    doubtful = (relative > tolerance) & (relative < _ROUNDING * tolerance)
+    again = exact(x[doubtful]) if doubtful.any() else None
+    if again is not None:
+        relative[doubtful] = _relative(got[doubtful].double(), again).to(relative)
+    clear, agreeing = _classes(got, expected, expected.flatten(1).abs().amax(1) * tolerance)
+    return Agreement(float(relative.max()), len(x), clear, agreeing, 0 if again is None else len(again))
+
+
+def _relative(got: Tensor, expected: Tensor) -> Tensor:
+    """Return the largest difference of each image, by its largest logit."""
     scale = expected.flatten(1).abs().amax(1)
     errors = (got - expected).flatten(1).abs().amax(1)
     # Logits that are all zero, of a new classifier, have no scale.
-    relative = (errors / scale.where(errors != 0, scale.new_ones(()))).nan_to_num(math.inf, math.inf)
-    return Agreement(float(relative.max()), len(x), *_classes(got, expected, scale * tolerance))
+    return (errors / scale.where(errors != 0, scale.new_ones(()))).nan_to_num(math.inf, math.inf)
 
 
 def _classes(got: Tensor, expected: Tensor, gap: Tensor) -> tuple[int, int]:

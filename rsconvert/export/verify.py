@@ -3,7 +3,9 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from rsconvert.evaluation import check_colours, eval_mode, validation_loader
 from rsconvert.export.agreement import Agreement, Verification, compare
 from rsconvert.export.opening import Export, open_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.surgery.resolutions import side_of
 from rsconvert.zoo import example_input
 from rsconvert.zoo.building import first_line
 
@@ -41,7 +44,8 @@ def verify_export(
             each two neighbours. Where an export takes any height and width, an oblong image is added.
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
         images: how many of the data to draw at random; all, if there are fewer.
-        tolerance: the largest relative difference that passes.
+        tolerance: the largest relative difference that passes. Images less than tenfold above it are compared with
+            the network in double precision, for a network may amplify PyTorch's own rounding.
     Raises:
         CheckpointError, ConfigError: as `open_export`; a setting is unusable.
         ResolutionError: the export or the network does not take a resolution.
@@ -52,6 +56,7 @@ def verify_export(
         raise ConfigError(f"tolerance is {tolerance}, images {images}; both must be above 0. Change them.")
     opened = export if isinstance(export, Export) else open_export(export, net)
     rows: dict[_Size, Agreement] = {}
+    exact = partial(_in_float64, net)
     with eval_mode([net, *map(net.at, net.resolutions)]):
         for size in _sizes(opened, net, resolutions):
             # The network need not take a size that nobody named.
@@ -63,10 +68,10 @@ def verify_export(
                     if named:
                         raise
                     break
-                rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance)
+                rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance, exact)
         if data is not None:
             for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
-                rows[size] += compare(opened.run, x, net(x), tolerance)
+                rows[size] += compare(opened.run, x, net(x), tolerance, exact)
     return Verification(tolerance, {f"{h}" if h == w else f"{h}x{w}": row for (h, w), row in rows.items()})
 
 
@@ -122,6 +127,14 @@ def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
     raise UnsupportedModelError(
         f"the network gives a {type(logits).__name__}; one tensor (N, classes, …) can be compared. Wrap the model."
     )
+
+
+def _in_float64(net: SwitchableModel, x: Tensor) -> Tensor | None:
+    path = net.extract(side_of([x], {})).double()
+    try:
+        return cast(Tensor, path(x.double()))
+    except RuntimeError:  # a model may fix the precision of some of its tensors
+        return None
 
 
 def _real_images(

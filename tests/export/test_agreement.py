@@ -60,7 +60,34 @@ def test_what_is_no_number_has_another_shape_or_fails_never_passes() -> None:
 
 
 def test_rows_add_up() -> None:
-    assert Agreement(0.1, 2, 2, 1) + Agreement(0.3, 1, 1, 1, "why") == Agreement(0.3, 3, 3, 2, "why")
+    both = Agreement(0.1, 2, 2, 1, 2) + Agreement(0.3, 1, 1, 1, failure="why")
+    assert both == Agreement(0.3, 3, 3, 2, 2, "why")
+
+
+def test_what_rounding_may_explain_is_compared_in_double_precision() -> None:
+    asked: list[torch.Tensor] = []
+
+    def exact(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x)
+        return EXPECTED[1:].double() + 2e-3
+
+    got = EXPECTED + torch.tensor([[0.0, 0, 0], [2e-3, 2e-3, 2e-3]])
+    row = compare(lambda _: got, X, EXPECTED, 1e-4, exact)
+    assert torch.equal(asked[0], X[1:])
+    assert row.difference < 1e-6
+    assert (row.float64, row.images) == (1, 2)
+    assert "1 compared in float64" in str(Verification(1e-4, {"64": row}))
+
+
+def test_what_is_really_wrong_or_has_no_double_stays_wrong() -> None:
+    def exact(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("rounding can't explain it")
+
+    assert compare(lambda _: EXPECTED + 1.0, X, EXPECTED, 1e-4, exact).difference > 0.1
+    row = compare(lambda _: EXPECTED + 2e-3, X, EXPECTED, 1e-4, lambda x: None)
+    assert (row.difference > 1e-4, row.float64) == (True, 0)
+    off = compare(lambda _: EXPECTED + 2e-3, X, EXPECTED, 1e-4, lambda x: EXPECTED.double()[: len(x)])
+    assert off.difference > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -153,3 +153,17 @@ def test_a_network_of_several_outputs_is_refused(tiny) -> None:
     net = rsconvert.make_switchable(Two(), RESOLUTIONS)
     with pytest.raises(UnsupportedModelError, match="the network gives a dict; one tensor"):
         verify_export(Export(net), net)
+
+
+def test_a_doubtful_image_meets_its_path_in_double_precision(net: SwitchableModel) -> None:
+    def rounded(x: Tensor) -> Tensor:
+        return net(x) * (1 + 2e-4)
+
+    def precise(x: Tensor) -> Tensor:
+        return net.extract(round((x.shape[-2] * x.shape[-1]) ** 0.5)).double()(x.double())
+
+    off = verify_export(Export(rounded), net)
+    assert not off.passed  # twice the tolerance away in double precision too
+    assert off.sizes["64x32"].float64 == 6
+    assert 1.9e-4 < off.difference < 2.1e-4
+    assert verify_export(Export(precise), net, tolerance=2e-8).passed
