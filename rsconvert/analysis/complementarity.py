@@ -15,6 +15,7 @@ from rsconvert.analysis.tables import Table
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import predict
+from rsconvert.evaluation.predictions import check_order
 from rsconvert.surgery import SwitchableModel
 
 __all__ = [
@@ -119,10 +120,13 @@ def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples,
         options: as of ``predict``, whose errors these are.
     """
     right: dict[int, Tensor] = {}
+    targets: list[Tensor] = []
     for net in dict.fromkeys(networks.values()):
         sizes = [r for r, other in networks.items() if other is net]
         found = predict({"": net}, data, sizes, **options)
         right |= {r: found.right("", r) for r in sizes}
+        targets.append(found.targets)
+    check_order(targets)
     return {r: right[r] for r in networks}
 
 

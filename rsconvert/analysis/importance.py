@@ -1,6 +1,7 @@
 """The importance scores of the resolutions over training: softmax(alpha) (RS-Nets, Appendix A)."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,8 +68,10 @@ def importance(runs: Sequence[str | Path]) -> Importance:
         runs: their folders.
     Raises:
         CheckpointError: a folder holds no summary of a run with scores.
-        ConfigError: the runs have other resolutions.
+        ConfigError: the runs have other resolutions, or one is given twice.
     """
+    if twice := [run for run, count in Counter(Path(run).resolve() for run in runs).items() if count > 1]:
+        raise ConfigError(f"{twice[0]} is given twice; a mean takes each run once. Remove the repeat.")
     read = [_scores(Path(run)) for run in runs]
     resolutions = read[0][0]
     if other := [(run, sides) for run, (sides, _) in zip(runs, read, strict=True) if sides != resolutions]:

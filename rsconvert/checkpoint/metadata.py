@@ -1,6 +1,7 @@
 """What a switchable file tells of its network: one JSON object in the header."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"resolutions is {resolutions!r}")
     _check_crop_pct(_preprocessing(facts).crop_pct, resolutions)
     if "cascade" in facts:
-        _check_cascade(facts["cascade"])
+        _check_cascade(facts["cascade"], facts.get("num_classes"))
     return {**facts, "resolutions": tuple(resolutions)}
 
 
@@ -194,12 +195,13 @@ def _preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
     return Preprocessing(**{name: facts[name] for name in names})
 
 
-def _check_cascade(cascade: Mapping[str, Any]) -> None:
+def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
     fields = {name: cascade.get(name, []) for name in ("stages", "thresholds", "outputs")}
     if wrong := [name for name, values in fields.items() if type(values) is not list]:
         raise ValueError(f"{wrong[0]} of the cascade is {fields[wrong[0]]!r}")
     check_stages(fields["stages"], fields["thresholds"])
-    if not all(type(output) is int and output >= 0 for output in fields["outputs"]):
+    most = math.inf if num_classes is None else num_classes
+    if not all(type(output) is int and 0 <= output < most for output in fields["outputs"]):
         raise ValueError(f"outputs of the cascade is {fields['outputs']!r}")
 
 

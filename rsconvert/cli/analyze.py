@@ -236,7 +236,7 @@ def _computing(reading: dict[str, Any], as_json: bool) -> dict[str, Any]:
 
 
 def _area(text: str) -> tuple[float, float]:
-    area = floats("crop_area", text) or ()
+    area = floats("crop_area", text, "0.08,1") or ()
     if len(area) != 2:
         raise ConfigError(f"crop_area is {text}; a smallest and a largest share such as 0.08,1 are needed. Correct it.")
     return area[0], area[1]

@@ -76,7 +76,7 @@ def export(
     _check_options(form, options)
     several = options["resolution"] == "all" or "," in (options["resolution"] or "")
     if form != "onnx" and not several:  # of which the library checks each
-        refuse_existing(Path(output), force)
+        refuse_existing(Path(output), force, may_be_folder=True)
     net = load_network(best_of(checkpoint), model)
     write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)
     facts, lines = write(net, form, output, options, force)

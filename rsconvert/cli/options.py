@@ -119,12 +119,14 @@ def _downloaded(place: str) -> str:
         ) from error
 
 
-def refuse_existing(path: Path, force: bool) -> None:
+def refuse_existing(path: Path, force: bool, *, may_be_folder: bool = False) -> None:
     """Raise a CheckpointError for a path that exists, unless told to overwrite, or without a name or a folder."""
     if path == Path():
         raise CheckpointError("output is empty; the name of a file or folder is needed. Give one by --output.")
     if not path.absolute().parent.is_dir():
         raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
+    if path.is_dir() and not may_be_folder:
+        raise CheckpointError(f"{path} is a folder; the name of a file is needed. Give one by --output.")
     if path.exists() and not force:
         raise CheckpointError(
             f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."
@@ -182,12 +184,12 @@ def _number(text: str) -> int | str:
         return text.strip()
 
 
-def floats(name: str, text: str | None) -> tuple[float, ...] | None:
+def floats(name: str, text: str | None, example: str = "0.5,0.5,0.5") -> tuple[float, ...] | None:
     """Split a list of numbers."""
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{name} is {text}; three numbers such as 0.5,0.5,0.5 are accepted. Correct it.") from None
+        raise ConfigError(f"{name} is {text}; numbers such as {example} are accepted. Correct it.") from None
 
 
 def strings(pairs: tuple[str, ...]) -> dict[str, str]:

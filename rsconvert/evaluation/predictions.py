@@ -24,7 +24,7 @@ from rsconvert.evaluation.modes import eval_mode
 from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Subject
 
-__all__ = ["Answers", "Predictions", "collect", "predict", "save_logits"]
+__all__ = ["Answers", "Predictions", "check_order", "collect", "predict", "save_logits"]
 
 _PRECISIONS = (None, torch.bfloat16, torch.float16)
 
@@ -134,7 +134,7 @@ def predict(
                 found, seen = collect(alike, loader, amp=amp, keep_logits=keep_logits, progress=progress, check=check)
             answers |= found
             targets.append(seen)
-    _check_order(targets)
+    check_order(targets)
     return Predictions(targets[0], samples.classes, {name: answers[name] for name in networks}, subjects)
 
 
@@ -207,7 +207,8 @@ def _named(name: str, among: int) -> Iterator[None]:
         raise type(error)(f"{name}: {error}") from error
 
 
-def _check_order(targets: Sequence[Tensor]) -> None:
+def check_order(targets: Sequence[Tensor]) -> None:
+    """Raise a DataError unless the targets that several readings of the data gave, (N,) each, are the same."""
     if any(not torch.equal(seen, targets[0]) for seen in targets):
         raise DataError(
             "the data gives its images in another order each time; one order is needed to compare networks that want "

@@ -2,18 +2,10 @@
 
 from typing import Any
 
+from rsconvert.evaluation.subject import crop_shares
 from rsconvert.surgery import SwitchableModel
 
-__all__ = ["crop_pct_at", "image_facts"]
-
-
-def crop_pct_at(net: SwitchableModel, resolution: int) -> float:
-    """Return the crop_pct of a resolution, that of the nearest trained one."""
-    crop_pct = net.source.preprocessing.crop_pct
-    if not isinstance(crop_pct, tuple):
-        return crop_pct
-    nearest = min(net.resolutions, key=lambda own: abs(own - resolution))
-    return crop_pct[net.resolutions.index(nearest)]
+__all__ = ["image_facts"]
 
 
 def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
@@ -26,6 +18,6 @@ def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),
         "interpolation": preprocessing.interpolation,
-        "crop_pct": crop_pct_at(net, resolution),
+        "crop_pct": crop_shares(preprocessing, net.resolutions, [resolution])[0],
         "class_names": None if names is None else list(names),
     }

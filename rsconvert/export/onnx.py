@@ -75,10 +75,17 @@ def export_onnx(
         for file in weights:
             share_weights([*models.values()], folder / file.name)
         results = {target: _written(models[target.name], net, folder / target.name) for target in targets}
-        for target in (*weights, *targets):
-            with replacing(target) as part:
-                os.replace(folder / target.name, part)
+        _put(folder, weights, list(targets))
     return results
+
+
+def _put(folder: Path, weights: Sequence[Path], graphs: Sequence[Path]) -> None:
+    """Move files out of a folder to their places."""
+    for target in (*weights, *graphs):
+        with replacing(target) as part:
+            os.replace(folder / target.name, part)
+            for graph in graphs if target in weights else ():
+                graph.unlink(missing_ok=True)  # an old one that an interruption leaves would read new weights
 
 
 def _on_cpu(net: SwitchableModel) -> SwitchableModel:

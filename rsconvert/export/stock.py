@@ -13,7 +13,7 @@ from torch import nn
 
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
-from rsconvert.export.facts import crop_pct_at
+from rsconvert.evaluation.subject import crop_shares
 from rsconvert.export.fold import fold_batchnorm
 from rsconvert.export.folder import check_folder, replacing_folder
 from rsconvert.export.target import check_target
@@ -187,6 +187,6 @@ def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> 
         "mean": preprocessing.mean,
         "std": preprocessing.std,
         "interpolation": preprocessing.interpolation,
-        "crop_pct": crop_pct_at(net, resolution),
+        "crop_pct": crop_shares(net.source.preprocessing, net.resolutions, [resolution])[0],
         "crop_mode": "center",
     }

@@ -1,5 +1,6 @@
 """What one resolution gets right and another wrong: counted again in NumPy from logits."""
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from matplotlib.image import AxesImage
 
 from rsconvert.analysis import Complementarity, complementarity, own_resolutions, plot_complementarity, right_answers
 from rsconvert.data import Samples
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Predictions, predict
 from rsconvert.surgery import SwitchableModel
+
+# The module, whose name its function has in the package.
+module = sys.modules["rsconvert.analysis.complementarity"]
 
 # Four images: what the three paths get right.
 BY_HAND = {24: (1, 1, 1, 0), 16: (1, 0, 0, 0), 12: (0, 1, 0, 0)}
@@ -74,6 +78,18 @@ def test_several_networks_each_at_its_own_resolution(network: Callable[..., Swit
     result = complementarity(right_answers(own, samples, workers=0))
     assert result.resolutions == (24, 20, 16)
     assert flat(result.to_dict()) == pytest.approx(counted({r: right_of(found[r], "net", r) for r in own}))
+
+
+def test_another_order_of_the_images_is_refused(
+    network: Callable[..., SwitchableModel], samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = list(range(len(samples)))
+    readings = iter([samples.subset(order), samples.subset(order[::-1])])
+    monkeypatch.setattr(
+        module, "predict", lambda nets, _, *rest, **options: predict(nets, next(readings), *rest, **options)
+    )
+    with pytest.raises(DataError, match="another order"):
+        right_answers({24: network(24), 16: network(16)}, samples, workers=0)
 
 
 def test_a_name_that_is_a_number_chooses_the_resolution(network: Callable[..., SwitchableModel]) -> None:

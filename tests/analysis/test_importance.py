@@ -39,6 +39,12 @@ def test_several_runs_have_mean_and_deviation_over_the_epochs_of_all(tmp_path: P
     assert "do not fall" in table.note
 
 
+def test_a_run_counts_once(tmp_path: Path) -> None:
+    folder = run(tmp_path / "a", SCORES[0])
+    with pytest.raises(ConfigError, match=r"a is given twice"):
+        importance([folder, tmp_path / "." / "a"])
+
+
 def test_other_resolutions_have_no_mean(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"b has the resolutions \(64, 48, 16\)"):
         importance([run(tmp_path / "a", SCORES[0]), run(tmp_path / "b", SCORES[0], "score_64,score_48,score_16")])

@@ -146,6 +146,7 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"cascade": {"stages": [64, 48], "thresholds": [0.5]}}, "stages of the cascade are 64,48"),
         ({"cascade": {"stages": [48, 64], "thresholds": [2]}}, "thresholds of the cascade"),
         ({"cascade": {"stages": [48, 64], "thresholds": [0.5], "outputs": [-1]}}, "outputs of the cascade"),
+        ({"num_classes": 5, "cascade": {"stages": [48, 64], "thresholds": [0.5], "outputs": [0, 5]}}, "outputs of the"),
     ],
 )
 def test_damaged_metadata_is_refused(saved: Path, fields: dict[str, Any], match: str) -> None:

@@ -129,6 +129,25 @@ def test_plain_files_share_their_weights(tiny, scrambled_net, tmp_path: Path, ru
         torch.testing.assert_close(run_onnx(path, x), net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_an_interruption_leaves_no_graph_beside_weights_of_another_export(
+    tiny, scrambled_net, tmp_path: Path, monkeypatch
+) -> None:
+    for name in ("set-64.onnx", "set-32.onnx", "set.weights"):
+        (tmp_path / name).write_text("old")
+    real = exporting.replacing
+
+    def replacing(target: Path):
+        if target.suffix == ".onnx":
+            raise KeyboardInterrupt
+        return real(target)
+
+    monkeypatch.setattr(exporting, "replacing", replacing)
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(scrambled_net(tiny()), tmp_path / "set.onnx", (64, 32), shared_weights=True, force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["set.weights"]
+    assert (tmp_path / "set.weights").read_bytes() != b"old"
+
+
 def test_a_file_that_disagrees_never_stays(tiny, scrambled_net, tmp_path: Path, monkeypatch) -> None:
     def spoil(model: onnx.ModelProto, sets: int) -> None:
         table = next(tensor for tensor in model.graph.initializer if tensor.name == TABLE)
