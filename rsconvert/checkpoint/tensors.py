@@ -1,6 +1,7 @@
 """Tensors by name in a safetensors file, which is written whole or not at all."""
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -111,7 +112,10 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
         )
     for name, tensor in own.items():
         tensor.data = tensor.data.to(tensors[name].dtype)
-    module.load_state_dict(tensors)
+    # A safetensors file has no versions, which some modules ask for, torchvision's MNASNet for one.
+    state = OrderedDict(tensors)
+    state._metadata = own._metadata  # type: ignore[attr-defined]  # where load_state_dict looks for them
+    module.load_state_dict(state)
 
 
 def _first_line(error: BaseException) -> str:

@@ -152,6 +152,18 @@ def test_a_file_without_metadata_has_an_empty_header(tmp_path: Path) -> None:
     assert read_header(tmp_path / "x.safetensors") == {}
 
 
+def test_fill_tells_a_module_its_version() -> None:
+    class Versioned(nn.Linear):
+        _version = 7
+
+        def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest) -> None:
+            assert local_metadata["version"] == 7
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    model = nn.Sequential(Versioned(2, 1))
+    fill(model, {name: tensor + 1 for name, tensor in model.state_dict().items()}, "x")
+
+
 def test_fill_takes_the_dtypes_and_keeps_the_ties() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
     model[1].weight = model[0].weight
