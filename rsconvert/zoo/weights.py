@@ -1,5 +1,6 @@
 """Values for a plain model: a file loads strictly, a classifier apart."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,5 +53,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> li
                 f"weights {origin} {what} {', '.join(keys[:3])}{more}; exactly the model's tensors are needed, "
                 "a classifier apart. Check the model's name and model_kwargs."
             )
-    model.load_state_dict({**state, **{key: own[key] for key in fresh}})
+    whole = OrderedDict({**state, **{key: own[key] for key in fresh}})
+    # torchvision's MNASNet asks for its version. Not those of all modules: without one, BatchNorm adds its counter.
+    whole._metadata = {"": own._metadata[""]}  # type: ignore[attr-defined]
+    model.load_state_dict(whole)
     return fresh

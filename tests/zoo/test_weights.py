@@ -29,6 +29,16 @@ def test_safetensors_load_whole(saved, tiny) -> None:
     assert equal_states(model.state_dict(), other.state_dict())
 
 
+def test_a_model_that_asks_for_its_version_learns_it(saved, tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, other, asked = saved[1], tiny(), []
+    monkeypatch.setattr(type(other), "_version", 7)
+    monkeypatch.setattr(
+        type(other), "_load_from_state_dict", lambda self, state, prefix, facts, *rest: asked.append(facts["version"])
+    )
+    load_weights(other, path)
+    assert asked == [7]
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "epoch": 3}]
 )
