@@ -149,7 +149,7 @@ def accuracy(
 @model_option
 @_output
 def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_json: bool) -> None:
-    """Draw γ, β, μ, σ² by layer and resolution (Fig. 6). Needs no images."""
+    """Draw γ, β, μ, σ² by layer and resolution. Needs no images (Fig. 6)."""
     stem = _stem(output, "batchnorm", force)
     from rsconvert.analysis import batchnorm_sets, plot_batchnorm
 

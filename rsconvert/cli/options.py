@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
 
 __all__ = [
     "best_of",
@@ -169,10 +169,14 @@ def size_list(text: str) -> tuple[Any, ...]:
 
 
 def _sides(part: str) -> list[Any]:
-    """Return the numbers of ``96:256:16``, or the one number; what can't be read stays text."""
+    """Return the numbers of ``96:256:16``, or the one number; what is no number stays text."""
     bounds = numbers(part.replace(":", ","))
+    if ":" not in part:
+        return bounds
     if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
-        return [part] if ":" in part else bounds
+        raise ResolutionError(
+            f"resolutions has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16. Mend the list."
+        )
     first, last, step = bounds
     return list(range(min(first, last), max(first, last) + 1, step))
 

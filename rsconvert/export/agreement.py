@@ -72,7 +72,8 @@ class Verification:
         found = row.failure or f"difference {row.difference:.2g}, {row.clear - row.agreeing} other classes"
         raise CheckpointError(
             f"{what} disagrees with the network at {', '.join(wrong)} ({wrong[0]}: {found}); a relative difference of "
-            f"{self.tolerance:g} and equal classes are accepted. Export a path of one resolution, or another format."
+            f"{self.tolerance:g} and equal classes are accepted. Compare the checkpoint that it came from, or export "
+            "it once more, in another format if need be."
         )
 
     def to_dict(self) -> dict[str, Any]:

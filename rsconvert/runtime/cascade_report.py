@@ -137,7 +137,10 @@ class CascadeReport:
             )
         pair = self.paired
         told = f"only the cascade {pair.only_network}, only {self.best} {pair.only_baseline}, p = {pair.p_value:.3g}"
-        return [*lines, f"right alone: {told} (McNemar)"]
+        lines.append(f"right alone: {told} (McNemar)")
+        if self.ratios(self.rival)["multiply_adds"] >= 1:
+            lines.append(f"no gain on these images: the path {self.rival} alone costs less than the cascade")
+        return lines
 
 
 def best_path(paths: Mapping[int, PathFigures]) -> int:

@@ -113,7 +113,7 @@ def test_tables_and_logits_are_written(place: Path, tmp_path: Path) -> None:
         (["--baseline", "inet.rs.safetensors", "--baseline", "inet.rs.safetensors"], "baseline inet is given twice"),
         (["--baseline", "network=inet.rs.safetensors"], "a baseline is named network"),
         (["--baseline", "photos"], "photos holds no best.safetensors"),
-        (["--resolutions", "48:64"], "resolutions has '48:64'"),
+        (["--resolutions", "48:64"], "resolutions has 48:64"),
         (["--resolutions", "48x"], "resolutions has ''"),
     ],
 )
