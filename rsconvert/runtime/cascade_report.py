@@ -139,7 +139,7 @@ class CascadeReport:
         told = f"only the cascade {pair.only_network}, only {self.best} {pair.only_baseline}, p = {pair.p_value:.3g}"
         lines.append(f"right alone: {told} (McNemar)")
         if self.ratios(self.rival)["multiply_adds"] >= 1:
-            lines.append(f"no gain on these images: the path {self.rival} alone costs less than the cascade")
+            lines.append(f"no gain on these images: the path {self.rival} alone costs no more")
         return lines
 
 

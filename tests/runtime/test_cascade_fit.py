@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,10 @@ def test_what_can_not_be_fitted_is_refused(net: SwitchableModel, samples: Sample
     with pytest.raises(DataError, match="equally sure"):
         fit_cascade(net, samples, resolutions=TRIED, workers=0)
     assert net.source.cascade is None
+
+
+@pytest.mark.parametrize(("factor", "told"), [(0.9, False), (1.0, True), (1.2, True)])
+def test_a_cascade_that_gains_nothing_says_so(report: CascadeReport, factor: float, told: bool) -> None:
+    cost = factor * report.paths[report.rival].multiply_adds
+    other = replace(report, measured=replace(report.measured, multiply_adds=cost))
+    assert (f"no gain on these images: the path {report.rival} alone costs" in str(other)) is told
