@@ -12,6 +12,7 @@ __all__ = ["copy_modules", "fresh"]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
 _CONTAINERS = frozenset({dict, OrderedDict, set})
+_REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
 _SEQUENCES = frozenset({list, tuple})
 _OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
 
@@ -32,7 +33,11 @@ def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
         cast(Any, module).__getstate__() for module, _ in shells
     ]  # kept until the end: the memo tells objects by their id
     for (_, shell), state in zip(shells, states, strict=True):
-        shell.__setstate__(_copied(state, memo) if type(state) is dict else copy.deepcopy(state, memo))
+        copied = _copied(state, memo) if type(state) is dict else copy.deepcopy(state, memo)
+        if type(shell).__setstate__ is nn.Module.__setstate__:
+            shell.__dict__.update(copied)  # what nn.Module does besides is for files of old versions
+        else:
+            shell.__setstate__(copied)
     return copy.deepcopy(model, memo)
 
 
@@ -74,8 +79,8 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
             new[name] = memo[key]
         elif kind in _CONTAINERS and (not value or name.endswith("_cache")):
             new[name] = memo[key] = kind()
-        elif name == "_modules":
-            new[name] = memo[key] = {name: _child(child, memo) for name, child in value.items()}
+        elif kind is dict and name in _REGISTRIES:
+            new[name] = memo[key] = {own: _registered(entry, memo) for own, entry in value.items()}
         elif kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, value)):
             new[name] = copy.deepcopy(value, memo)
         elif kind is list:
@@ -83,9 +88,9 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     return new
 
 
-def _child(module: nn.Module | None, memo: dict[int, Any]) -> Any:
-    key = id(module)
-    return memo[key] if key in memo else copy.deepcopy(module, memo)
+def _registered(entry: object, memo: dict[int, Any]) -> Any:
+    key = id(entry)
+    return memo[key] if key in memo else copy.deepcopy(entry, memo)
 
 
 @functools.cache
