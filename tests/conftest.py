@@ -1,6 +1,7 @@
 """What all tests share. Small models run fastest on one thread; more only get into each other's way."""
 
 import resource
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 torch.set_num_threads(1)
+# What a shell starts in the background is deaf to Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Tiny(nn.Module):
