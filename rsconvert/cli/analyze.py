@@ -126,7 +126,7 @@ def accuracy(
     as_json: bool,
     **reading: Any,
 ) -> None:
-    """Draw accuracy over the resolution and over multiply-adds (Fig. 1, Fig. 4).
+    """Draw accuracy over the resolution and over multiply-adds (figures 1 and 4).
 
     The band and the bars are Wilson's intervals of 95 %. Baselines that were wrapped for one resolution are I-Nets.
     """
@@ -149,7 +149,7 @@ def accuracy(
 @model_option
 @_output
 def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_json: bool) -> None:
-    """Draw γ, β, μ, σ² by layer and resolution. Needs no images (Fig. 6)."""
+    """Draw γ, β, μ, σ² by layer and resolution (figure 6). Needs no images."""
     stem = _stem(output, "batchnorm", force)
     from rsconvert.analysis import batchnorm_sets, plot_batchnorm
 
@@ -186,7 +186,7 @@ def pooling(
     as_json: bool,
     **reading: Any,
 ) -> None:
-    """Draw the values at the global pooling, under views of training and of evaluation (Fig. 3).
+    """Draw the values at the global pooling, under views of training and of evaluation (figure 3).
 
     Both are cut out of the same images of val/.
     """
