@@ -5,8 +5,8 @@
 
 For each network, whose sets all differ: the largest relative difference from the network over all resolutions at batch
 1 and 5 and on real photos; the predictions that agree; the file's bytes against torch's export with BatchNorm kept
-plus four more sets; the latency against torch's dynamic export in ONNX Runtime, one thread, batch 1 (largest ratio at
-a trained and at an interpolated resolution).
+plus four more sets; the latency against torch's dynamic export in ONNX Runtime, one thread, batch 1: the largest ratio
+at the trained resolutions, at those midway, which have a branch too, and at all others.
 """
 
 import argparse
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from onnx_speed import by_turns, network, plain_export
 
 from rsconvert.export import export_onnx, open_onnx, verify_export
+from rsconvert.surgery.resolutions import with_middles
 
 MODELS = (
     "resnet18,resnet50,mobilenetv3_large_100,efficientnet_b0,regnety_004,densenet121,repvgg_a0,torchvision/mobilenet_v2"
@@ -31,14 +32,15 @@ MODELS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--models", default=MODELS, help="names")
-    parser.add_argument("--resolutions", default="224,208,192,176,160,144,128,112,96")
+    parser.add_argument("--resolutions", default="224,216,208,192,176,160,144,128,112,104,96")
     parser.add_argument("--data", help="folder of photos")
     parser.add_argument("--images", type=int, default=200, help="how many of them (200)")
     parser.add_argument("--rounds", type=int, default=20, help="times each is run (20)")
     parser.add_argument("--compact", action="store_true", help="one body for all sizes")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"{'network':26s}{'difference':>11}{'same class':>14}{'bytes / limit':>15}{'trained':>9}{'between':>9}")
+    heads = "".join(f"{kind:>9}" for kind in ("trained", "midway", "others"))
+    print(f"{'network':26s}{'difference':>11}{'same class':>14}{'bytes / limit':>15}{heads}")
     for name in options.models.split(","):
         row(name, options)
 
@@ -57,12 +59,13 @@ def row(name: str, options: argparse.Namespace) -> None:
         ratios = {side: ratio(file, plain, side, options.rounds) for side in sides}
         size = file.stat().st_size
     clear, agreeing = (sum(getattr(r, key) for r in result.sizes.values()) for key in ("clear", "agreeing"))
-    worst = [max((r for s, r in ratios.items() if (s in net.resolutions) is t), default=0.0) for t in (True, False)]
-    same = f"{agreeing} of {clear}"
-    print(
-        f"{name:26s}{result.difference:>11.1e}{same:>14}{size / limit:>15.4f}{worst[0]:>9.3f}{worst[1]:>9.3f}",
-        flush=True,
-    )
+    midway = set(with_middles(net.resolutions)) - set(net.resolutions)
+    others = set(sides) - set(with_middles(net.resolutions))
+    worst = [
+        max((ratios[s] for s in ratios.keys() & set(kind)), default=0.0) for kind in (net.resolutions, midway, others)
+    ]
+    same, slowest = f"{agreeing} of {clear}", "".join(f"{number:>9.3f}" for number in worst)
+    print(f"{name:26s}{result.difference:>11.1e}{same:>14}{size / limit:>15.4f}{slowest}", flush=True)
 
 
 def ratio(file: Path, plain: Path, side: int, rounds: int) -> float:

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rsconvert import create_model, make_switchable
 from rsconvert.export import export_onnx, open_onnx
 from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.resolutions import with_middles
 from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 
 TRAINED = (224, 192, 160, 128, 96)
@@ -35,7 +36,7 @@ TRAINED = (224, 192, 160, 128, 96)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--models", default="resnet18,torchvision/mobilenet_v2", help="names")
-    parser.add_argument("--resolutions", default="224,208,192,176,160,144,128,112,96")
+    parser.add_argument("--resolutions", default="224,216,208,192,176,160,144,128,112,104,96")
     parser.add_argument("--rounds", type=int, default=40, help="times each is run (40)")
     parser.add_argument("--static", action="store_true", help="plain folded files against PyTorch")
     options = parser.parse_args()
@@ -84,7 +85,7 @@ def compare_switching(name: str, net: SwitchableModel, sides: Sequence[int], rou
     for side in sides:
         x = torch.randn(1, 3, side, side)
         plain, branches, compact = by_turns([partial(run, x) for run in files], rounds)
-        note = "" if side in net.resolutions else "  interpolated"
+        note = "" if side in net.resolutions else "  midway" if side in with_middles(TRAINED) else "  no branch"
         print(
             f"{name:24s} {side:3d} px  plain {1e3 * plain:7.2f} ms  switching / plain {branches / plain:.3f}  "
             f"compact / plain {compact / plain:.3f}{note}",

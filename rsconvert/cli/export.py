@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsconvert.cli.loading import load_network
-from rsconvert.cli.options import best_of, force_option, json_option, model_option, numbers, refuse_existing
+from rsconvert.cli.options import (
+    best_of,
+    force_option,
+    json_option,
+    model_option,
+    numbers,
+    refuse_existing,
+    resolution_list,
+)
 from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
 
@@ -25,6 +33,7 @@ _TAKEN_BY = {
     "resolution": ("timm", "torchvision", "program", "onnx"),
     "fold_bn": ("timm", "torchvision", "program"),
     "aot": ("program",),
+    "branches": ("onnx",),
     "compact": ("onnx",),
     "shared_weights": ("onnx",),
     "results": ("hub",),
@@ -49,7 +58,13 @@ _TAKEN_BY = {
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
 @click.option("--fold-bn", is_flag=True, help="Fold BatchNorm into convolutions, where exact; onnx does so anyway.")
 @click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
-@click.option("--compact", is_flag=True, help="onnx that switches: slower, with the weights in memory once.")
+@click.option(
+    "--branches",
+    metavar="LIST",
+    help="onnx that switches: sizes as fast as in a plain file, each for a copy of the weights in memory; "
+    "the default is the trained ones and those midway.",
+)
+@click.option("--compact", is_flag=True, help="onnx that switches: without branches, slower.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
 @click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm tells of them.")
@@ -110,6 +125,7 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
     from rsconvert import export_onnx
 
     text, ways = options["resolution"], {key: options[key] for key in ("compact", "shared_weights")}
+    ways["branches"] = None if options["branches"] is None else resolution_list(options["branches"])
     sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
     files = export_onnx(net, output, sides, **ways, force=force)
     facts = {

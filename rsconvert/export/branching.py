@@ -1,4 +1,4 @@
-"""An ONNX model with a branch for each trained resolution, in which a runtime folds BatchNorm into convolutions."""
+"""An ONNX model with a branch for each of some resolutions, in which a runtime folds BatchNorm into convolutions."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,21 +13,22 @@ __all__ = ["branch"]
 _DOMAIN = "rsconvert"
 
 
-def branch(model: Any, sets: int) -> None:
-    """Make the body of a model of ``graph_of_one_table`` a function, in place, that S + 1 branches call.
+def branch(model: Any, weights: Sequence[Sequence[float]]) -> None:
+    """Make the body of a model of ``graph_of_one_table`` a function, in place, that B + 1 branches call.
 
-    In the branch of a trained resolution the BN tensors are a row of the table: constant, so that a runtime folds
-    them into the weights when it opens the file. The last branch takes them interpolated. Weights, table and body are
-    stored once.
+    In the branch of a resolution the BN tensors are its weights times their rows of the table: constant, so that a
+    runtime folds them into the convolutions when it opens the file. In the last branch, of all other sizes, they are
+    data. Weights, table and body are stored once.
 
     Args:
         model: an ``onnx.ModelProto``.
-        sets: S.
+        weights: those of the S sets, at each of B resolutions.
     """
     helper, graph = needed("onnx").helper, model.graph
     split = next(n for n in graph.node if n.op_type == "Split" and TABLE in _sources(graph, n.input))
     before = _sources(graph, split.input)
-    shared = [n for n in graph.node if before.intersection(n.output)]
+    mixing = [n for n in graph.node if before.intersection(n.output) and TABLE in _sources(graph, n.input)]
+    shared = [n for n in graph.node if before.intersection(n.output) and n not in mixing]
     body = [n for n in graph.node if n != split and not before.intersection(n.output)]
     own = {name for n in body for name in n.output}
     inputs = list(dict.fromkeys(name for n in body for name in n.input if name and name not in own))
@@ -35,30 +36,29 @@ def branch(model: Any, sets: int) -> None:
     opset = next(entry for entry in model.opset_import if not entry.domain)
     model.functions.append(helper.make_function(_DOMAIN, "Body", inputs, [logits.name], body, [opset]))
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
+    kernels = [tensor.name for tensor in graph.initializer if tensor.name in inputs and len(tensor.dims) > 2]
 
     def graph_of(name: str, nodes: list[Any]) -> Any:
         out = helper.make_tensor_value_info(nodes[-1].output[0], logits.type.tensor_type.elem_type, None)
         return helper.make_graph(nodes, name, [], [out])
 
-    # ONNX Runtime lays out anew, in blocks of channels, only weights of the branch's own: hence a copy that it
-    # computes when it opens the file. It would drop an Identity; a Max of one it computes.
-    kernels = [tensor.name for tensor in graph.initializer if tensor.name in inputs and len(tensor.dims) > 2]
-    copies = [helper.make_node("Max", [kernel], [f"between.{kernel}"]) for kernel in kernels]
-    call = _call(helper, split, inputs, "between")
-    call[-1].input[:] = [f"between.{name}" if name in kernels else name for name in call[-1].input]
-    rest = graph_of("between", copies + call)
-    weights = next(name for n in shared if TABLE in n.input for name in n.input if name != TABLE)
-    tests = _tests(helper, weights, sets)
-    for place in reversed(range(sets)):
-        row = helper.make_node("Gather", [TABLE, f"place.{place}"], [f"row.{place}"], axis=0)
-        trained = graph_of(f"set.{place}", [row, *_call(helper, split, inputs, f"set.{place}", row.output[0])])
+    def call(name: str, row: str) -> list[Any]:
+        return _call(helper, split, inputs, kernels, name, row)
+
+    given = next(name for n in mixing for name in n.input if TABLE in n.input and name != TABLE)
+    rest = graph_of("others", [*mixing, *call("others", split.input[0])])
+    for place in reversed(range(len(weights))):
+        rows = helper.make_node("Gather", [TABLE, f"sets.{place}"], [f"rows.{place}"], axis=0)
+        row = helper.make_node("MatMul", [f"weights.{place}", rows.output[0]], [f"row.{place}"])
+        alone = graph_of(f"branch.{place}", [rows, row, *call(f"branch.{place}", row.output[0])])
         name = logits.name if place == 0 else f"logits.{place}"
-        choice = helper.make_node("If", [f"alone.{place}"], [name], then_branch=trained, else_branch=rest)
+        choice = helper.make_node("If", [f"at.{place}"], [name], then_branch=alone, else_branch=rest)
         rest = graph_of(f"after.{place}", [choice])
     del graph.node[:]
-    graph.node.extend([*shared, *tests, choice])
-    numbers = {"one": np.float32(1), "flat": np.array([-1]), **{f"place.{i}": np.array(i) for i in range(sets)}}
-    graph.initializer.extend(needed("onnx").numpy_helper.from_array(np.asarray(v), k) for k, v in numbers.items())
+    graph.node.extend([*shared, *_tests(helper, given, len(weights)), choice])
+    table = next(tensor for tensor in graph.initializer if tensor.name == TABLE)
+    numbers = _numbers(np.asarray(weights, helper.tensor_dtype_to_np_dtype(table.data_type)))
+    graph.initializer.extend(needed("onnx").numpy_helper.from_array(v, k) for k, v in numbers.items())
 
 
 def _sources(graph: Any, names: Iterable[str]) -> set[str]:
@@ -74,19 +74,35 @@ def _sources(graph: Any, names: Iterable[str]) -> set[str]:
     return found
 
 
-def _tests(helper: Any, weights: str, sets: int) -> list[Any]:
-    """Return what tells of each set whether it serves alone, as it does at its resolution and beyond the ends."""
+def _tests(helper: Any, given: str, count: int) -> list[Any]:
+    """Return what tells of each branch whether the input has its size. Weights of two sides differ by far more."""
     return [
-        helper.make_node("Equal", [weights, "one"], ["alone.all"]),
-        helper.make_node("Reshape", ["alone.all", "flat"], ["alone"]),
-        *(helper.make_node("Gather", ["alone", f"place.{i}"], [f"alone.{i}"], axis=0) for i in range(sets)),
+        helper.make_node("Sub", ["weights", given], ["differences"]),
+        helper.make_node("Abs", ["differences"], ["distances"]),
+        helper.make_node("ReduceMax", ["distances", "axis"], ["distance"], keepdims=0),
+        helper.make_node("Less", ["distance", "near"], ["at"]),
+        *(helper.make_node("Gather", ["at", f"place.{i}"], [f"at.{i}"], axis=0) for i in range(count)),
     ]
 
 
-def _call(helper: Any, split: Any, inputs: Sequence[str], name: str, row: str | None = None) -> list[Any]:
-    """Return the call of the body on BN tensors cut from a row, by default from the interpolated one."""
+def _numbers(weights: Any) -> dict[str, Any]:
+    """Return what the nodes read, by name, for weights (B, S); a set of weight 0 is not among those of a branch."""
+    numbers = {"weights": weights, "near": np.asarray(1e-6, weights.dtype), "axis": np.array([1])}
+    for place, row in enumerate(weights):
+        (sets,) = np.nonzero(row)
+        numbers |= {f"place.{place}": np.array(place), f"sets.{place}": sets, f"weights.{place}": row[sets]}
+    return numbers
+
+
+def _call(helper: Any, split: Any, inputs: Sequence[str], kernels: Sequence[str], name: str, row: str) -> list[Any]:
+    """Return the call of the body on BN tensors cut from a row."""
     pieces = {piece: f"{name}.{piece}" for piece in split.output}
-    cut = helper.make_node("Split", [row or split.input[0], *split.input[1:]], [*pieces.values()], name=f"{name}.cut")
+    cut = helper.make_node("Split", [row, *split.input[1:]], [*pieces.values()], name=f"{name}.cut")
     cut.attribute.extend(split.attribute)
-    given = [pieces.get(value, value) for value in inputs]
-    return [cut, helper.make_node("Body", given, [f"{name}.logits"], name=f"{name}.body", domain=_DOMAIN)]
+    # ONNX Runtime lays out anew, in blocks of channels, only weights of the branch's own: hence a copy that it
+    # computes when it opens the file. It would drop an Identity; a Max of one it computes.
+    copies = {kernel: f"{name}.{kernel}" for kernel in kernels}
+    copied = [helper.make_node("Max", [kernel], [copy]) for kernel, copy in copies.items()]
+    given = [(pieces | copies).get(value, value) for value in inputs]
+    body = helper.make_node("Body", given, [f"{name}.logits"], name=f"{name}.body", domain=_DOMAIN)
+    return [cut, *copied, body]

@@ -3,7 +3,7 @@
 import copy
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.evaluation import eval_mode
 from rsconvert.export.agreement import Verification
 from rsconvert.export.branching import branch
@@ -25,6 +25,8 @@ from rsconvert.export.sharing import share_weights
 from rsconvert.export.target import check_target
 from rsconvert.export.verify import logits_of, verify_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.surgery.bn import interpolation_weights
+from rsconvert.surgery.resolutions import with_middles
 from rsconvert.zoo import example_input
 
 __all__ = ["export_onnx"]
@@ -35,6 +37,7 @@ def export_onnx(
     path: str | Path,
     resolution: int | Sequence[int] | None = None,
     *,
+    branches: Sequence[int] | None = None,
     compact: bool = False,
     shared_weights: bool = False,
     force: bool = False,
@@ -48,8 +51,9 @@ def export_onnx(
         resolution: None makes one file for all sizes, which computes the BN set from H and W, trained or
             interpolated. A number makes a plain file for that size alone, BatchNorm folded; several numbers one each,
             named ``NAME-160.onnx``.
-        compact: a file that switches has one body for all sizes. By default it has a branch for each trained
-            resolution beside it, as fast as a plain file, for which ONNX Runtime keeps fused weights in memory.
+        branches: resolutions at which a file that switches is as fast as a plain one; for each ONNX Runtime keeps a
+            copy of the weights in memory, BatchNorm folded. None takes the trained ones and the middle of each two.
+        compact: a file that switches has no branches, and one copy of the weights in memory.
         shared_weights: several plain files keep their weights in one more file, ``NAME.weights``, and BatchNorm as it
             is.
         force: replace files that exist.
@@ -57,21 +61,23 @@ def export_onnx(
         Each file with its verification.
     Raises:
         UnsupportedModelError: torch.fx or the exporter can't take the network.
-        ResolutionError: the network does not work at a resolution.
+        ResolutionError: the network does not work at a resolution, or a list of them is unusable.
         CheckpointError: a file exists, can't be written, or disagrees with the network.
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
     path = Path(path)
     given = [resolution] if isinstance(resolution, int) else resolution
     sides = None if given is None else check_resolutions(given)
-    _check_options(sides, compact, shared_weights)
+    asked = None if branches is None else check_resolutions(branches)
+    _check_options(net, sides, asked, compact, shared_weights)
     targets = _targets(path, sides)
     weights = [path.with_suffix(".weights")] if shared_weights else []
     for target in (*weights, *targets):
         check_target(target, force)
     net = _on_cpu(net)
     with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
-        models = {target.name: _model(net, side, compact, shared_weights) for target, side in targets.items()}
+        chosen = () if compact or sides or _serves_all(net) else _branches(net, asked)
+        models = {target.name: _model(net, side, chosen, shared_weights) for target, side in targets.items()}
         for file in weights:
             share_weights([*models.values()], folder / file.name)
         results = {target: _written(models[target.name], net, folder / target.name) for target in targets}
@@ -92,6 +98,10 @@ def _on_cpu(net: SwitchableModel) -> SwitchableModel:
     """Return the network, or a copy of it, where ONNX Runtime computes too."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needed(package)
+    if doubles := [name for name, p in net.named_parameters() if p.dtype == torch.float64]:
+        raise UnsupportedModelError(
+            f"{doubles[0]} is float64, in which ONNX Runtime has no convolutions; float32 is needed. Call net.float()."
+        )
     return net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
 
 
@@ -102,11 +112,22 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
     return result
 
 
-def _check_options(sides: Sequence[int] | None, compact: bool, shared_weights: bool) -> None:
-    if compact and sides is not None:
+def _check_options(
+    net: SwitchableModel,
+    sides: Sequence[int] | None,
+    branches: Sequence[int] | None,
+    compact: bool,
+    shared_weights: bool,
+) -> None:
+    told = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
+    if compact and branches is not None:
+        raise ConfigError(f"compact is set, and branches is {list(branches)}; a compact file has none. Leave one out.")
+    if told and sides is not None:
         raise ConfigError(
-            f"compact is set for the resolutions {sides}; a file that switches alone can be compact. Leave one out."
+            f"{told} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
         )
+    if told and _serves_all(net):
+        raise ConfigError(f"{told} for a network of one BN set; it takes several to switch. Leave it out.")
     if shared_weights and (sides is None or len(sides) < 2):
         raise ConfigError(
             f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
@@ -133,25 +154,47 @@ def _folder_beside(path: Path) -> Iterator[Path]:
         ) from error
 
 
-def _model(net: SwitchableModel, side: int | None, compact: bool, shared_weights: bool) -> Any:
+def _serves_all(net: SwitchableModel) -> bool:
+    """Tell whether one BN set serves all sizes."""
+    return len(net.resolutions) == 1 or not net.private
+
+
+def _branches(net: SwitchableModel, asked: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the resolutions that get a branch, all of which the network takes."""
+    if asked is None:
+        return tuple(r for r in with_middles(net.resolutions) if r in net.resolutions or _works(net, r))
+    for side in asked:
+        logits_of(net, example_input(net, side, 2))
+    return check_resolutions(asked)
+
+
+def _works(net: SwitchableModel, side: int) -> bool:
+    try:
+        return bool(logits_of(net, example_input(net, side, 2)).shape)
+    except ResolutionError:
+        return False
+
+
+def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shared_weights: bool) -> Any:
     """Return the ONNX model of one path, or of the whole network if ``side`` is None."""
     image = example_input(net, net.native if side is None else side, 2)
     logits_of(net, image)
     if side is not None:
         path = net.extract(side) if shared_weights else fold_batchnorm(net.at(side), side)[0]
         model = onnx_model(path, image, any_size=False, optimize=not shared_weights)
-    elif len(net.resolutions) == 1 or not net.private:  # one set serves all sizes
+    elif _serves_all(net):
         model = onnx_model(net.extract(net.native), image, any_size=True)
     else:
         model = onnx_model(graph_of_one_table(net), image, any_size=True)
-        if not compact:
-            branch(model, len(net.resolutions))
+        if branches:
+            branch(model, [interpolation_weights(r, net.resolutions) for r in branches])
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    needed("onnx").helper.set_model_props(model, {**_metadata(net, side), "opset": str(opset)})
+    facts = _metadata(net, side) | ({"branches": json.dumps(branches)} if branches else {})
+    needed("onnx").helper.set_model_props(model, {**facts, "opset": str(opset)})
     return model
 
 
-def _metadata(net: SwitchableModel, side: int | None) -> Mapping[str, str]:
+def _metadata(net: SwitchableModel, side: int | None) -> dict[str, str]:
     """Return what a caller must know; values that are not text are JSON."""
     facts = image_facts(net, net.native if side is None else side)
     facts["resolutions"] = list(net.resolutions) if side is None else [facts["resolution"]]

@@ -32,6 +32,7 @@ class Export:
     Args:
         run: images (N, C, H, W) → logits.
         height, width, batch: the numbers that the file is bound to; a name is free, two equal names are one number.
+        branches: the resolutions that have a branch of an ONNX file to themselves.
         plain: it holds one path and does not tell of which resolution.
     """
 
@@ -39,6 +40,7 @@ class Export:
     height: int | str = "height"
     width: int | str = "width"
     batch: int | str = "batch"
+    branches: tuple[int, ...] = ()
     plain: bool = False
 
     @property
@@ -86,7 +88,8 @@ def open_onnx(path: str | Path) -> Export:
     options.log_severity_level = 4  # what goes wrong is raised too
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own, which share no base
+        branches = json.loads(session.get_modelmeta().custom_metadata_map.get("branches", "[]"))
+    except Exception as error:  # the runtime's own and JSON's, which share no base
         raise _broken(path, "ONNX", error) from error
     images = session.get_inputs()
     if len(images) != 1 or len(images[0].shape) < 4:
@@ -96,7 +99,11 @@ def open_onnx(path: str | Path) -> Export:
         )
     name, shape = images[0].name, images[0].shape
     return Export(
-        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), shape[-2], shape[-1], batch=shape[0]
+        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]),
+        shape[-2],
+        shape[-1],
+        batch=shape[0],
+        branches=tuple(branches),
     )
 
 

@@ -1,6 +1,5 @@
 """verify_export: does an export compute what the network computes, at every size that both take?"""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -16,7 +15,7 @@ from rsconvert.evaluation import check_colours, eval_mode, validation_loader
 from rsconvert.export.agreement import Agreement, Verification, compare
 from rsconvert.export.opening import Export, open_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.surgery.resolutions import side_of
+from rsconvert.surgery.resolutions import side_of, with_middles
 from rsconvert.zoo import example_input
 from rsconvert.zoo.building import first_line
 
@@ -40,8 +39,9 @@ def verify_export(
 
     Args:
         export: a file or folder, or what ``open_export`` made of it.
-        resolutions: in pixels; None takes the one that the export is bound to, else the trained ones and the middle of
-            each two neighbours. Where an export takes any height and width, an oblong image is added.
+        resolutions: in pixels; None takes the one that the export is bound to, else the trained ones, the middle of
+            each two neighbours, and, of an ONNX file with branches, theirs and one more. Where an export takes any
+            height and width, an oblong image is added.
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
         images: how many of the data to draw at random; all, if there are fewer.
         tolerance: the largest relative difference that passes. Images less than tenfold above it are compared with
@@ -60,7 +60,9 @@ def verify_export(
     with eval_mode([net, *map(net.at, net.resolutions)]):
         for size in _sizes(opened, net, resolutions):
             # The network need not take a size that nobody named.
-            named = size[0] == size[1] and (resolutions or opened.bound or size[0] in net.resolutions)
+            named = size[0] == size[1] and (
+                resolutions or opened.bound or size[0] in {*net.resolutions, *opened.branches}
+            )
             for x in _random_images(opened, net, size):
                 try:
                     expected = logits_of(net, x)
@@ -89,14 +91,11 @@ def _sizes(export: Export, net: SwitchableModel, resolutions: Sequence[int] | No
             f"resolutions is {asked}; the export holds one path and does not tell which, so one resolution is needed. "
             "Name it by --resolutions."
         )
-    sides = asked or _with_middles(net.resolutions)
+    sides = asked or check_resolutions([*{*with_middles(net.resolutions), *export.branches}])
+    others = [side for side in with_middles(sides) if side not in export.branches]
+    more = others[:1] if export.branches and not asked else []
     oblong = [(sides[0], sides[-1])] if len(sides) > 1 and export.height != export.width else []
-    return [(side, side) for side in sides] + oblong
-
-
-def _with_middles(resolutions: Sequence[int]) -> tuple[int, ...]:
-    middles = {(upper + lower) // 2 for upper, lower in itertools.pairwise(resolutions)}
-    return check_resolutions([*middles.union(resolutions)])
+    return [(side, side) for side in sorted((*sides, *more), reverse=True)] + oblong
 
 
 def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Resolutions: a list of them as it is meant, one that is run in order, and the one that an input has."""
 
+import itertools
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from rsconvert.errors import ConfigError, ResolutionError
 
-__all__ = ["check_resolutions", "check_stages", "side_of"]
+__all__ = ["check_resolutions", "check_stages", "side_of", "with_middles"]
 
 
 def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
@@ -38,6 +39,20 @@ def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
                 f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
             )
     return tuple(sorted(map(operator.index, given), reverse=True))
+
+
+def with_middles(resolutions: Sequence[int]) -> tuple[int, ...]:
+    """Return the resolutions and the middle of each two neighbours, from the largest to the smallest.
+
+    >>> with_middles((224, 192, 160))
+    (224, 208, 192, 176, 160)
+
+    Raises:
+        ResolutionError: as `check_resolutions`.
+    """
+    order = check_resolutions(resolutions)
+    middles = {(upper + lower) // 2 for upper, lower in itertools.pairwise(order)}
+    return check_resolutions([*middles.union(order)])
 
 
 def check_stages(stages: Sequence[int], thresholds: Sequence[float]) -> tuple[int, ...]:

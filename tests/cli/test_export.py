@@ -115,7 +115,7 @@ def test_onnx_files_are_verified(place: Path) -> None:
     assert (facts["output"], facts["format"], facts["resolution"]) == ("net.onnx", "onnx", None)
     assert list(facts["files"]) == ["net.onnx"]
     assert facts["files"]["net.onnx"]["passed"] is True
-    assert list(facts["files"]["net.onnx"]["resolutions"]) == ["16", "12", "8", "16x8"]
+    assert list(facts["files"]["net.onnx"]["resolutions"]) == ["16", "14", "12", "8", "16x8"]
     verified = run("verify", "net.onnx", "net.safetensors", "--model", "model.py:build", "--resolutions", "20,16,10,8")
     assert verified.exit_code == 0, verified.output
     plain = run("export", *options, "-o", "net.onnx", "--resolution", "16,8", "--shared-weights")
@@ -131,6 +131,12 @@ def test_onnx_files_are_verified(place: Path) -> None:
         (["--format", "onnx", "-o", "x.onnx", "--resolutions", "16"], "it has an effect on switchable alone"),
         (["--format", "onnx", "-o", "there.onnx"], "there.onnx exists"),
         (["--format", "onnx", "-o", ""], "has the suffix ''"),
+        (["--format", "onnx", "-o", "x.onnx", "--branches", "16,0"], "resolutions has 0"),
+        (["--format", "onnx", "-o", "x.onnx", "--branches", "16", "--compact"], "compact is set, and branches is [16]"),
+        (
+            ["--format", "program", "-o", "x.pt2", "--resolution", "16", "--branches", "16"],
+            "branches is 16 for the format",
+        ),
         (["--format", "onnx", "-o", "x.onnx", "--shared-weights"], "two or more can share"),
         (["--format", "timm", "-o", "x", "--resolution", "16", "--compact"], "compact is set for the format timm"),
     ],

@@ -1,8 +1,9 @@
-"""branch: S + 1 branches over one body, each of them tried by what it computes."""
+"""branch: B + 1 branches over one body, each of them tried by what it computes."""
 
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import ModelProto, numpy_helper
@@ -25,7 +26,7 @@ def made(scrambled_net) -> tuple[SwitchableModel, ModelProto, ModelProto]:
     before = onnx_model(graph_of_one_table(net), torch.randn(2, 3, 64, 64), any_size=True)
     after = onnx.ModelProto()
     after.CopyFrom(before)
-    branch(after, 3)
+    branch(after, [(1, 0, 0), (0, 1, 0), (0, 0.5, 0.5), (0, 0, 1)])
     return net, before, after
 
 
@@ -38,26 +39,44 @@ def test_every_branch_computes_what_the_network_does(made, tmp_path: Path, run_o
         torch.testing.assert_close(run_onnx(tmp_path / "branched.onnx", image(*shape)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_trained_size_reads_its_own_row_alone(made, tmp_path: Path, run_onnx, image) -> None:
+def test_a_branch_reads_its_own_rows_alone(made, tmp_path: Path, run_onnx, image) -> None:
     """With the other rows spoiled: in a sum with weight 0 they would spoil the result."""
     net, _, after = made
     spoiled = onnx.ModelProto()
     spoiled.CopyFrom(after)
     table = next(tensor for tensor in spoiled.graph.initializer if tensor.name == TABLE)
     values = numpy_helper.to_array(table).copy()
-    values[[0, 2]] = float("nan")
+    values[0] = float("nan")
     table.CopyFrom(numpy_helper.from_array(values, TABLE))
     onnx.save(spoiled, tmp_path / "spoiled.onnx")
-    expected = net(image(48)).detach()
-    torch.testing.assert_close(run_onnx(tmp_path / "spoiled.onnx", image(48)), expected, rtol=1e-4, atol=1e-5)
-    assert run_onnx(tmp_path / "spoiled.onnx", image(64)).isnan().all()
+    for side in (48, 40, 32):
+        expected = net(image(side)).detach()
+        torch.testing.assert_close(run_onnx(tmp_path / "spoiled.onnx", image(side)), expected, rtol=1e-4, atol=1e-5)
+    for side in (64, 56, 44):  # at 44, without a branch, the weight of the spoiled row is 0
+        assert run_onnx(tmp_path / "spoiled.onnx", image(side)).isnan().all()
+
+
+def test_a_runtime_folds_every_batchnorm_of_a_branch_but_those_of_the_last(made, tmp_path: Path) -> None:
+    _, _, after = made
+    onnx.save(after, tmp_path / "branched.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED  # a file for any machine
+    onnxruntime.InferenceSession(str(tmp_path / "branched.onnx"), options, providers=["CPUExecutionProvider"])
+    graph, found = onnx.load(tmp_path / "optimized.onnx").graph, []
+    while choices := [node for node in graph.node if node.op_type == "If"]:
+        ways = {attribute.name: attribute.g for attribute in choices[0].attribute}
+        found.append([node.op_type for node in ways["then_branch"].node].count("BatchNormalization"))
+        graph = ways["else_branch"]
+    found.append([node.op_type for node in graph.node].count("BatchNormalization"))
+    assert found == [0, 0, 0, 0, 2]
 
 
 def test_nothing_is_stored_twice(made) -> None:
     _, before, after = made
     held = {tensor.name for tensor in before.graph.initializer}
     new = {tensor.name: tensor for tensor in after.graph.initializer if tensor.name not in held}
-    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in new.values()) < 64
+    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in new.values()) < 256
     assert len(after.graph.initializer) == len(held) + len(new)
     assert [function.name for function in after.functions] == ["Body"]
     assert [node.op_type for node in after.graph.node].count("If") == 1

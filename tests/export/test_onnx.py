@@ -36,7 +36,7 @@ def net(scrambled_net) -> SwitchableModel:
 def file(net: SwitchableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
     (result,) = export_onnx(net, path).values()
-    assert list(result.sizes) == ["64", "56", "48", "40", "32", "64x32"]
+    assert list(result.sizes) == ["64", "60", "56", "48", "40", "32", "64x32"]
     assert [p.name for p in path.parent.iterdir()] == ["net.onnx"]
     return path
 
@@ -62,6 +62,7 @@ def test_weights_are_stored_once(net: SwitchableModel, file: Path) -> None:
 def test_the_metadata_tell_what_a_caller_needs(net: SwitchableModel, file: Path, tmp_path: Path) -> None:
     facts = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
     assert json.loads(facts["resolutions"]) == [64, 48, 32]
+    assert json.loads(facts["branches"]) == [64, 56, 48, 40, 32]
     assert json.loads(facts["mean"]) == list(net.source.preprocessing.mean)
     assert json.loads(facts["std"]) == list(net.source.preprocessing.std)
     assert (facts["interpolation"], facts["architecture"]) == ("bilinear", "test_efficientnet")
@@ -94,6 +95,59 @@ def test_a_compact_file_switches_too(tiny, scrambled_net, tmp_path: Path, run_on
     for shape in SHAPES:
         x = image(*shape)
         torch.testing.assert_close(run_onnx(tmp_path / "compact.onnx", x), net(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def branches(path: Path) -> tuple[list[int], int]:
+    """Return what a file says of its branches, and how many bodies it has."""
+    model = onnx.load(path)
+    facts = {entry.key: entry.value for entry in model.metadata_props}
+    count, (choice,) = 1, [node for node in model.graph.node if node.op_type == "If"]
+    while choice.op_type == "If":
+        count += 1
+        choice = next(a.g for a in choice.attribute if a.name == "else_branch").node[-1]
+    return json.loads(facts["branches"]), count
+
+
+def test_the_branches_are_those_that_one_names(tiny, scrambled_net, tmp_path: Path, run_onnx, image) -> None:
+    net = scrambled_net(tiny())
+    (result,) = export_onnx(net, tmp_path / "net.onnx", branches=(36, 64)).values()
+    assert list(result.sizes) == ["64", "60", "56", "48", "40", "36", "32", "64x32"]
+    assert branches(tmp_path / "net.onnx") == ([64, 36], 3)
+    for shape in (*SHAPES, (36,), (37,)):
+        expected = net(image(*shape)).detach()
+        torch.testing.assert_close(run_onnx(tmp_path / "net.onnx", image(*shape)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, tmp_path: Path) -> None:
+    class Skipping(nn.Module):
+        """Puts what it halved twice beside what it halved once, which fits for multiples of 4 alone."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.once = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4))
+            self.twice = nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.BatchNorm2d(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.once(x)
+            return torch.cat([x, nn.functional.interpolate(self.twice(x), scale_factor=2)], 1).mean((2, 3))
+
+    net = scrambled_net(Skipping(), (40, 32, 28))
+    (result,) = export_onnx(net, tmp_path / "net.onnx").values()
+    assert branches(tmp_path / "net.onnx") == ([40, 36, 32, 28], 5)
+    assert list(result.sizes) == ["40", "36", "32", "28", "40x28"]
+    with pytest.raises(ResolutionError, match="resolution 30 does not work in the network"):
+        export_onnx(net, tmp_path / "other.onnx", branches=(40, 30))
+
+
+def test_a_network_in_double_precision_is_refused(tiny, scrambled_net, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"^conv1\.weight is float64, .* Call net\.float\(\)"):
+        export_onnx(scrambled_net(tiny()).double(), tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("options", [{"compact": True}, {"branches": (48,)}])
+def test_one_set_has_no_branches(tiny, scrambled_net, tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="for a network of one BN set"):
+        export_onnx(scrambled_net(tiny(), (48,)), tmp_path / "x.onnx", **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{"resolutions": (48,)}, {"private": False}])
@@ -149,13 +203,15 @@ def test_an_interruption_leaves_no_graph_beside_weights_of_another_export(
 
 
 def test_a_file_that_disagrees_never_stays(tiny, scrambled_net, tmp_path: Path, monkeypatch) -> None:
-    def spoil(model: onnx.ModelProto, sets: int) -> None:
+    def spoil(model: onnx.ModelProto, weights: object) -> None:
         table = next(tensor for tensor in model.graph.initializer if tensor.name == TABLE)
         table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[::-1].copy(), TABLE))
 
     monkeypatch.setattr(exporting, "branch", spoil)
     (tmp_path / "net.onnx").write_text("what stood there")
-    with pytest.raises(CheckpointError, match=r"net\.onnx disagrees with the network at 64, 56, 40, 32, 64x32 \(64: "):
+    with pytest.raises(
+        CheckpointError, match=r"net\.onnx disagrees with the network at 64, 60, 56, 40, 32, 64x32 \(64: "
+    ):
         export_onnx(scrambled_net(tiny()), tmp_path / "net.onnx", force=True)
     assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
     assert (tmp_path / "net.onnx").read_text() == "what stood there"
@@ -191,6 +247,15 @@ def test_an_operator_without_onnx_form_is_named(scrambled_net, tmp_path: Path) -
         ("x.onnx", {"resolution": 0}, ResolutionError, "resolutions has 0"),
         ("x.onnx", {"resolution": 1}, ResolutionError, "resolution 1 does not work in the network"),
         ("x.onnx", {"resolution": 32, "compact": True}, ConfigError, "compact is set for the resolutions"),
+        (
+            "x.onnx",
+            {"resolution": 32, "branches": (32,)},
+            ConfigError,
+            r"branches is \[32\] for the resolutions \[32\]",
+        ),
+        ("x.onnx", {"branches": (32,), "compact": True}, ConfigError, r"compact is set, and branches is \[32\]"),
+        ("x.onnx", {"branches": ()}, ResolutionError, "resolutions is empty"),
+        ("x.onnx", {"branches": (64, 64)}, ResolutionError, "resolutions has 64 twice"),
         ("x.onnx", {"resolution": 32, "shared_weights": True}, ConfigError, "two or more can share"),
         ("x.onnx", {"shared_weights": True}, ConfigError, "two or more can share"),
     ],
