@@ -1,6 +1,7 @@
 """An ONNX model with a branch for each of some resolutions, in which a runtime folds BatchNorm into convolutions."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from rsconvert.export.opening import needed
 __all__ = ["branch"]
 
 _DOMAIN = "rsconvert"
+# The colon in the names that are made here keeps them apart from those of modules.
 
 
 def branch(model: Any, weights: Sequence[Sequence[float]]) -> None:
@@ -24,41 +26,56 @@ def branch(model: Any, weights: Sequence[Sequence[float]]) -> None:
         model: an ``onnx.ModelProto``.
         weights: those of the S sets, at each of B resolutions.
     """
-    helper, graph = needed("onnx").helper, model.graph
+    onnx, graph, parts = needed("onnx"), model.graph, _parts(model.graph)
+    opset = next(entry for entry in model.opset_import if not entry.domain)
+    body = onnx.helper.make_function(_DOMAIN, "Body", parts.inputs, [graph.output[0].name], parts.body, [opset])
+    model.functions.append(body)
+    model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    call = _call(parts, "branch:others", parts.split.input[0])
+    rest = _graph("branch:others", [*parts.mixing, *call], graph.output[0])
+    for place in reversed(range(len(weights))):
+        name = f"branch:{place}"
+        alone = _graph(name, [*_row(place), *_call(parts, name, f"row:{place}")], graph.output[0])
+        logits = graph.output[0].name if place == 0 else f"logits:{place}"
+        choice = _node("If", [f"at:{place}"], [logits], then_branch=alone, else_branch=rest)
+        rest = _graph(f"after:{place}", [choice], graph.output[0])
+    del graph.node[:]
+    graph.node.extend([*parts.weighing, *_tests(parts.given, len(weights)), choice])
+    table = next(tensor for tensor in graph.initializer if tensor.name == TABLE)
+    numbers = _numbers(np.asarray(weights, onnx.helper.tensor_dtype_to_np_dtype(table.data_type)))
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in numbers.items())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The nodes of a graph: from the images to the weights of the sets, on to one row, its cut, and all the rest."""
+
+    weighing: list[Any]
+    mixing: list[Any]
+    split: Any
+    body: list[Any]
+    given: str  # the weights
+    inputs: list[str]  # of the body
+    kernels: list[str]  # those of them that are weights of convolutions
+
+
+def _parts(graph: Any) -> _Parts:
     split = next(n for n in graph.node if n.op_type == "Split" and TABLE in _sources(graph, n.input))
     before = _sources(graph, split.input)
-    mixing = [n for n in graph.node if before.intersection(n.output) and TABLE in _sources(graph, n.input)]
-    shared = [n for n in graph.node if before.intersection(n.output) and n not in mixing]
-    body = [n for n in graph.node if n != split and not before.intersection(n.output)]
+    first = [n for n in graph.node if before.intersection(n.output)]
+    mixing = [n for n in first if TABLE in _sources(graph, n.input)]
+    body = [n for n in graph.node if n != split and n not in first]
     own = {name for n in body for name in n.output}
     inputs = list(dict.fromkeys(name for n in body for name in n.input if name and name not in own))
-    logits = graph.output[0]
-    opset = next(entry for entry in model.opset_import if not entry.domain)
-    model.functions.append(helper.make_function(_DOMAIN, "Body", inputs, [logits.name], body, [opset]))
-    model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
-    kernels = [tensor.name for tensor in graph.initializer if tensor.name in inputs and len(tensor.dims) > 2]
-
-    def graph_of(name: str, nodes: list[Any]) -> Any:
-        out = helper.make_tensor_value_info(nodes[-1].output[0], logits.type.tensor_type.elem_type, None)
-        return helper.make_graph(nodes, name, [], [out])
-
-    def call(name: str, row: str) -> list[Any]:
-        return _call(helper, split, inputs, kernels, name, row)
-
-    given = next(name for n in mixing for name in n.input if TABLE in n.input and name != TABLE)
-    rest = graph_of("others", [*mixing, *call("others", split.input[0])])
-    for place in reversed(range(len(weights))):
-        rows = helper.make_node("Gather", [TABLE, f"sets.{place}"], [f"rows.{place}"], axis=0)
-        row = helper.make_node("MatMul", [f"weights.{place}", rows.output[0]], [f"row.{place}"])
-        alone = graph_of(f"branch.{place}", [rows, row, *call(f"branch.{place}", row.output[0])])
-        name = logits.name if place == 0 else f"logits.{place}"
-        choice = helper.make_node("If", [f"at.{place}"], [name], then_branch=alone, else_branch=rest)
-        rest = graph_of(f"after.{place}", [choice])
-    del graph.node[:]
-    graph.node.extend([*shared, *_tests(helper, given, len(weights)), choice])
-    table = next(tensor for tensor in graph.initializer if tensor.name == TABLE)
-    numbers = _numbers(np.asarray(weights, helper.tensor_dtype_to_np_dtype(table.data_type)))
-    graph.initializer.extend(needed("onnx").numpy_helper.from_array(v, k) for k, v in numbers.items())
+    return _Parts(
+        weighing=[n for n in first if n not in mixing],
+        mixing=mixing,
+        split=split,
+        body=body,
+        given=next(name for n in mixing for name in n.input if TABLE in n.input and name != TABLE),
+        inputs=inputs,
+        kernels=[tensor.name for tensor in graph.initializer if tensor.name in inputs and len(tensor.dims) > 2],
+    )
 
 
 def _sources(graph: Any, names: Iterable[str]) -> set[str]:
@@ -74,35 +91,61 @@ def _sources(graph: Any, names: Iterable[str]) -> set[str]:
     return found
 
 
-def _tests(helper: Any, given: str, count: int) -> list[Any]:
+def _node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> Any:
+    return needed("onnx").helper.make_node(kind, inputs, outputs, **attributes)
+
+
+def _graph(name: str, nodes: Sequence[Any], like: Any) -> Any:
+    """Return a graph whose output, that of the last node, has the type of another's."""
+    helper = needed("onnx").helper
+    out = helper.make_tensor_value_info(nodes[-1].output[0], like.type.tensor_type.elem_type, None)
+    return helper.make_graph(nodes, name, [], [out])
+
+
+def _row(place: int) -> list[Any]:
+    rows = _node("Gather", [TABLE, f"sets:{place}"], [f"rows:{place}"], axis=0)
+    return [
+        rows,
+        _node("MatMul", [f"weights:{place}", f"rows:{place}"], [f"row:{place}"]),
+    ]
+
+
+def _call(parts: _Parts, name: str, row: str) -> list[Any]:
+    """Return the call of the body on BN tensors cut from a row."""
+    pieces = {piece: f"{name}:{piece}" for piece in parts.split.output}
+    cut = _node("Split", [row, *parts.split.input[1:]], [*pieces.values()], name=f"{name}:cut")
+    cut.attribute.extend(parts.split.attribute)
+    # ONNX Runtime lays out anew, in blocks of channels, only weights of the branch's own: hence a copy that it
+    # computes when it opens the file. It would drop an Identity; a Max of one it computes.
+    copies = {kernel: f"{name}:{kernel}" for kernel in parts.kernels}
+    given = [(pieces | copies).get(value, value) for value in parts.inputs]
+    body = _node("Body", given, [f"{name}:logits"], name=f"{name}:body", domain=_DOMAIN)
+    return [cut, *(_node("Max", [kernel], [copy]) for kernel, copy in copies.items()), body]
+
+
+def _tests(given: str, count: int) -> list[Any]:
     """Return what tells of each branch whether the input has its size. Weights of two sides differ by far more."""
     return [
-        helper.make_node("Sub", ["weights", given], ["differences"]),
-        helper.make_node("Abs", ["differences"], ["distances"]),
-        helper.make_node("ReduceMax", ["distances", "axis"], ["distance"], keepdims=0),
-        helper.make_node("Less", ["distance", "near"], ["at"]),
-        *(helper.make_node("Gather", ["at", f"place.{i}"], [f"at.{i}"], axis=0) for i in range(count)),
+        _node("Sub", ["weights:", given], ["differences:"]),
+        _node("Abs", ["differences:"], ["distances:"]),
+        _node("ReduceMax", ["distances:", "axis:"], ["distance:"], keepdims=0),
+        _node("Less", ["distance:", "near:"], ["at:"]),
+        *(_node("Gather", ["at:", f"place:{i}"], [f"at:{i}"], axis=0) for i in range(count)),
     ]
 
 
 def _numbers(weights: Any) -> dict[str, Any]:
     """Return what the nodes read, by name, for weights (B, S); a set of weight 0 is not among those of a branch."""
-    numbers = {"weights": weights, "near": np.asarray(1e-6, weights.dtype), "axis": np.array([1])}
+    numbers = {
+        "weights:": weights,
+        "near:": np.asarray(1e-6, weights.dtype),
+        "axis:": np.array([1]),
+    }
     for place, row in enumerate(weights):
         (sets,) = np.nonzero(row)
-        numbers |= {f"place.{place}": np.array(place), f"sets.{place}": sets, f"weights.{place}": row[sets]}
+        numbers |= {
+            f"place:{place}": np.array(place),
+            f"sets:{place}": sets,
+            f"weights:{place}": row[sets],
+        }
     return numbers
-
-
-def _call(helper: Any, split: Any, inputs: Sequence[str], kernels: Sequence[str], name: str, row: str) -> list[Any]:
-    """Return the call of the body on BN tensors cut from a row."""
-    pieces = {piece: f"{name}.{piece}" for piece in split.output}
-    cut = helper.make_node("Split", [row, *split.input[1:]], [*pieces.values()], name=f"{name}.cut")
-    cut.attribute.extend(split.attribute)
-    # ONNX Runtime lays out anew, in blocks of channels, only weights of the branch's own: hence a copy that it
-    # computes when it opens the file. It would drop an Identity; a Max of one it computes.
-    copies = {kernel: f"{name}.{kernel}" for kernel in kernels}
-    copied = [helper.make_node("Max", [kernel], [copy]) for kernel, copy in copies.items()]
-    given = [(pieces | copies).get(value, value) for value in inputs]
-    body = helper.make_node("Body", given, [f"{name}.logits"], name=f"{name}.body", domain=_DOMAIN)
-    return [cut, *copied, body]

@@ -187,7 +187,8 @@ def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shar
     else:
         model = onnx_model(graph_of_one_table(net), image, any_size=True)
         if branches:
-            branch(model, [interpolation_weights(r, net.resolutions) for r in branches])
+            # Beyond the ends several have the same.
+            branch(model, [*dict.fromkeys(interpolation_weights(r, net.resolutions) for r in branches)])
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     facts = _metadata(net, side) | ({"branches": json.dumps(branches)} if branches else {})
     needed("onnx").helper.set_model_props(model, {**facts, "opset": str(opset)})
