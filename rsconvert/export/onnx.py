@@ -66,9 +66,8 @@ def export_onnx(
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
     path = Path(path)
-    given = [resolution] if isinstance(resolution, int) else resolution
-    sides = None if given is None else check_resolutions(given)
-    asked = None if branches is None else check_resolutions(branches)
+    sides = _checked([resolution] if isinstance(resolution, int) else resolution)
+    asked = _checked(branches)
     _check_options(net, sides, asked, compact, shared_weights)
     targets = _targets(path, sides)
     weights = [path.with_suffix(".weights")] if shared_weights else []
@@ -110,6 +109,10 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
     result = verify_export(open_onnx(file), net)
     result.check(f"the ONNX file {file.name}")
     return result
+
+
+def _checked(resolutions: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if resolutions is None else check_resolutions(resolutions)
 
 
 def _check_options(

@@ -5,6 +5,7 @@ import io
 import json
 import tarfile
 from collections import Counter
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -152,8 +153,11 @@ def test_an_evaluation_that_lost_images_is_refused(root, workers):
     """timm's reader logs a shard that is missing, and goes on."""
     (root / "validation-1.tar").unlink()
     val = open_split("wds/", "val", root=str(root))
-    with pytest.raises(DataError, match=r"^wds/ validation gave 6 of 11 images; .* Mend the shards") as caught:
-        list(evaluation_loader(val, (16,), batch_size=4, workers=workers))
+    with (
+        closing(evaluation_loader(val, (16,), batch_size=4, workers=workers)) as batches,
+        pytest.raises(DataError, match=r"^wds/ validation gave 6 of 11 images; .* Mend the shards") as caught,
+    ):
+        list(batches)
     assert "\n" not in str(caught.value)
 
 
