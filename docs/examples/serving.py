@@ -10,19 +10,19 @@ from PIL import Image, ImageOps
 
 
 def open_network(path):
-    """Return a function of images and a side in pixels that gives logits (N, classes), and the trained sides."""
+    """Return a function of images and a side in pixels that gives logits (N, classes), and the sides that are fast."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
-    sides, mean, std, crop = (json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct"))
-    method, shares = Image.Resampling[facts["interpolation"].upper()], np.broadcast_to(crop, len(sides))
+    trained, mean, std, crop = (json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct"))
+    method, shares = Image.Resampling[facts["interpolation"].upper()], np.broadcast_to(crop, len(trained))
 
     def answer(images, side):
-        border = (1 - shares[np.abs(np.subtract(sides, side)).argmin()]) / 2
+        border = (1 - shares[np.abs(np.subtract(trained, side)).argmin()]) / 2
         views = [ImageOps.fit(image.convert("RGB"), (side, side), method, border) for image in images]
         pixels = (np.stack(views).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
         return session.run(["logits"], {"images": pixels.transpose(0, 3, 1, 2)})[0]
 
-    return answer, sides
+    return answer, json.loads(facts.get("branches", facts["resolutions"]))
 
 
 def measure(answer, image, sides, batch, runs=5, clock=time.perf_counter):
