@@ -14,8 +14,8 @@ from rsconvert.cli.options import (
     json_option,
     model_option,
     numbers,
+    ranges,
     refuse_existing,
-    resolution_list,
 )
 from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
@@ -61,8 +61,8 @@ _TAKEN_BY = {
 @click.option(
     "--branches",
     metavar="LIST",
-    help="onnx that switches: sizes as fast as in a plain file, each for a copy of the weights in memory; "
-    "the default is the trained ones and those midway.",
+    help="onnx that switches: sizes, and ranges 96:224:16, as fast as in a plain file, each for a copy of the weights "
+    "in memory; the default is the trained ones and those midway.",
 )
 @click.option("--compact", is_flag=True, help="onnx that switches: without branches, slower.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
@@ -100,8 +100,8 @@ def export(
 
 def _check_options(form: str, options: dict[str, Any]) -> None:
     for name, value in options.items():
-        if value and form not in _TAKEN_BY[name]:
-            told = "set" if value is True else value
+        if value not in (None, False) and form not in _TAKEN_BY[name]:
+            told = "set" if value is True else value or "empty"
             raise ConfigError(
                 f"{name.replace('_', '-')} is {told} for the format {form}; it has an effect on "
                 f"{', '.join(_TAKEN_BY[name])} alone. Leave it out, or choose another format."
@@ -125,7 +125,7 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
     from rsconvert import export_onnx
 
     text, ways = options["resolution"], {key: options[key] for key in ("compact", "shared_weights")}
-    ways["branches"] = None if options["branches"] is None else resolution_list(options["branches"])
+    ways["branches"] = None if options["branches"] is None else ranges(options["branches"], "branches")
     sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
     files = export_onnx(net, output, sides, **ways, force=force)
     facts = {

@@ -23,6 +23,7 @@ __all__ = [
     "model_option",
     "numbers",
     "options",
+    "ranges",
     "reading_options",
     "refuse_existing",
     "resolution_list",
@@ -151,7 +152,16 @@ def resolution_list(text: str) -> tuple[int, ...]:
     """
     from rsconvert.surgery import check_resolutions
 
-    return check_resolutions([side for part in text.split(",") for side in _sides(part)])
+    return check_resolutions(ranges(text))
+
+
+def ranges(text: str, name: str = "resolutions") -> list[Any]:
+    """Split a list as `numbers` does, ranges FIRST:LAST:STEP written out.
+
+    Raises:
+        ResolutionError: a range is none.
+    """
+    return [side for part in text.split(",") for side in _sides(part, name)]
 
 
 def size_list(text: str) -> tuple[Any, ...]:
@@ -168,14 +178,14 @@ def size_list(text: str) -> tuple[Any, ...]:
     return check_sizes((*(resolution_list(squares) if squares else ()), *pairs))
 
 
-def _sides(part: str) -> list[Any]:
+def _sides(part: str, name: str) -> list[Any]:
     """Return the numbers of ``96:256:16``, or the one number; what is no number stays text."""
     bounds = numbers(part.replace(":", ","))
     if ":" not in part:
         return bounds
     if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
         raise ResolutionError(
-            f"resolutions has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16. Mend the list."
+            f"{name} has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16. Mend the list."
         )
     first, last, step = bounds
     return list(range(min(first, last), max(first, last) + 1, step))

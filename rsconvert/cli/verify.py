@@ -14,7 +14,8 @@ __all__ = ["verify"]
 @click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 @click.option(
     "--resolutions",
-    help="Sides in pixels; the default is the export's own, else the trained ones and the middles between them.",
+    help="Sides in pixels; the default is the export's own, else the trained ones, those midway, those that an ONNX "
+    "file has branches for, and one that it has none for.",
 )
 @click.option(
     "--data",

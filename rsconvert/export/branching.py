@@ -31,14 +31,10 @@ def branch(model: Any, weights: Sequence[Sequence[float]]) -> None:
     body = onnx.helper.make_function(_DOMAIN, "Body", parts.inputs, [graph.output[0].name], parts.body, [opset])
     model.functions.append(body)
     model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
-    call = _call(parts, "branch:others", parts.split.input[0])
-    rest = _graph("branch:others", [*parts.mixing, *call], graph.output[0])
-    for place in reversed(range(len(weights))):
-        name = f"branch:{place}"
-        alone = _graph(name, [*_row(place), *_call(parts, name, f"row:{place}")], graph.output[0])
-        logits = graph.output[0].name if place == 0 else f"logits:{place}"
-        choice = _node("If", [f"at:{place}"], [logits], then_branch=alone, else_branch=rest)
-        rest = _graph(f"after:{place}", [choice], graph.output[0])
+    branches = [[*_row(i), *_call(parts, f"branch:{i}", f"row:{i}")] for i in range(len(weights))]
+    others = [*parts.mixing, *_call(parts, "branch:others", parts.split.input[0])]
+    choice = _choice("known:", _tree(branches), others)
+    choice.output[0] = graph.output[0].name
     del graph.node[:]
     graph.node.extend([*parts.weighing, *_tests(parts.given, len(weights)), choice])
     table = next(tensor for tensor in graph.initializer if tensor.name == TABLE)
@@ -56,7 +52,7 @@ class _Parts:
     body: list[Any]
     given: str  # the weights
     inputs: list[str]  # of the body
-    kernels: list[str]  # those of them that are weights of convolutions
+    kernels: list[str]  # those of them that are weights and biases of convolutions
 
 
 def _parts(graph: Any) -> _Parts:
@@ -67,6 +63,7 @@ def _parts(graph: Any) -> _Parts:
     body = [n for n in graph.node if n != split and n not in first]
     own = {name for n in body for name in n.output}
     inputs = list(dict.fromkeys(name for n in body for name in n.input if name and name not in own))
+    convolved = {name for n in body if n.op_type in ("Conv", "ConvTranspose") for name in n.input[1:]}
     return _Parts(
         weighing=[n for n in first if n not in mixing],
         mixing=mixing,
@@ -74,7 +71,7 @@ def _parts(graph: Any) -> _Parts:
         body=body,
         given=next(name for n in mixing for name in n.input if TABLE in n.input and name != TABLE),
         inputs=inputs,
-        kernels=[tensor.name for tensor in graph.initializer if tensor.name in inputs and len(tensor.dims) > 2],
+        kernels=[tensor.name for tensor in graph.initializer if tensor.name in convolved],
     )
 
 
@@ -95,19 +92,21 @@ def _node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes
     return needed("onnx").helper.make_node(kind, inputs, outputs, **attributes)
 
 
-def _graph(name: str, nodes: Sequence[Any], like: Any) -> Any:
-    """Return a graph whose output, that of the last node, has the type of another's."""
-    helper = needed("onnx").helper
-    out = helper.make_tensor_value_info(nodes[-1].output[0], like.type.tensor_type.elem_type, None)
-    return helper.make_graph(nodes, name, [], [out])
+def _choice(condition: str, then: Sequence[Any], otherwise: Sequence[Any]) -> Any:
+    """Return the node that runs one of two lists of nodes, and gives what the last of them does."""
+    helper, ways = needed("onnx").helper, {"then": then, "else": otherwise}
+    graphs = {
+        f"{way}_branch": helper.make_graph(
+            nodes, f"{condition}{way}", [], [helper.make_empty_tensor_value_info(nodes[-1].output[0])]
+        )
+        for way, nodes in ways.items()
+    }
+    return _node("If", [condition], [f"logits:{condition}"], **graphs)
 
 
 def _row(place: int) -> list[Any]:
     rows = _node("Gather", [TABLE, f"sets:{place}"], [f"rows:{place}"], axis=0)
-    return [
-        rows,
-        _node("MatMul", [f"weights:{place}", f"rows:{place}"], [f"row:{place}"]),
-    ]
+    return [rows, _node("MatMul", [f"weights:{place}", f"rows:{place}"], [f"row:{place}"])]
 
 
 def _call(parts: _Parts, name: str, row: str) -> list[Any]:
@@ -123,29 +122,33 @@ def _call(parts: _Parts, name: str, row: str) -> list[Any]:
     return [cut, *(_node("Max", [kernel], [copy]) for kernel, copy in copies.items()), body]
 
 
+def _tree(branches: Sequence[list[Any]], first: int = 0) -> list[Any]:
+    """Return the nodes that compute one of the branches, by halves: a file may not nest deep."""
+    if len(branches) == 1:
+        return branches[0]
+    half = len(branches) // 2
+    ways = _tree(branches[:half], first), _tree(branches[half:], first + half)
+    return [_choice(f"below:{first + half}", *ways)]
+
+
 def _tests(given: str, count: int) -> list[Any]:
-    """Return what tells of each branch whether the input has its size. Weights of two sides differ by far more."""
+    """Return what finds the branch of the input's size. Weights of two sides differ by far more than ``near``."""
     return [
         _node("Sub", ["weights:", given], ["differences:"]),
-        _node("Abs", ["differences:"], ["distances:"]),
-        _node("ReduceMax", ["distances:", "axis:"], ["distance:"], keepdims=0),
-        _node("Less", ["distance:", "near:"], ["at:"]),
-        *(_node("Gather", ["at:", f"place:{i}"], [f"at:{i}"], axis=0) for i in range(count)),
+        _node("Abs", ["differences:"], ["sizes:"]),
+        _node("ReduceMax", ["sizes:", "axis:"], ["distances:"], keepdims=0),
+        _node("ReduceMin", ["distances:"], ["distance:"], keepdims=0),
+        _node("Less", ["distance:", "near:"], ["known:"]),
+        _node("ArgMin", ["distances:"], ["place:"], keepdims=0),
+        *(_node("Less", ["place:", f"place:{i}"], [f"below:{i}"]) for i in range(1, count)),
     ]
 
 
 def _numbers(weights: Any) -> dict[str, Any]:
     """Return what the nodes read, by name, for weights (B, S); a set of weight 0 is not among those of a branch."""
-    numbers = {
-        "weights:": weights,
-        "near:": np.asarray(1e-6, weights.dtype),
-        "axis:": np.array([1]),
-    }
-    for place, row in enumerate(weights):
+    numbers = {"weights:": weights, "near:": np.asarray(1e-6, weights.dtype), "axis:": np.array([1])}
+    numbers |= {f"place:{i}": np.array(i) for i in range(1, len(weights))}
+    for i, row in enumerate(weights):
         (sets,) = np.nonzero(row)
-        numbers |= {
-            f"place:{place}": np.array(place),
-            f"sets:{place}": sets,
-            f"weights:{place}": row[sets],
-        }
+        numbers |= {f"sets:{i}": sets, f"weights:{i}": row[sets]}
     return numbers

@@ -52,7 +52,8 @@ def export_onnx(
             interpolated. A number makes a plain file for that size alone, BatchNorm folded; several numbers one each,
             named ``NAME-160.onnx``.
         branches: resolutions at which a file that switches is as fast as a plain one; for each ONNX Runtime keeps a
-            copy of the weights in memory, BatchNorm folded. None takes the trained ones and the middle of each two.
+            copy of the weights in memory, BatchNorm folded. None takes the trained ones and the middle of each two
+            neighbours, as far as the network takes it.
         compact: a file that switches has no branches, and one copy of the weights in memory.
         shared_weights: several plain files keep their weights in one more file, ``NAME.weights``, and BatchNorm as it
             is.
@@ -66,9 +67,8 @@ def export_onnx(
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
     path = Path(path)
-    sides = _checked([resolution] if isinstance(resolution, int) else resolution)
-    asked = _checked(branches)
-    _check_options(net, sides, asked, compact, shared_weights)
+    given = [resolution] if isinstance(resolution, int) else resolution
+    sides, asked = _checked(net, given, branches, compact, shared_weights)
     targets = _targets(path, sides)
     weights = [path.with_suffix(".weights")] if shared_weights else []
     for target in (*weights, *targets):
@@ -111,20 +111,19 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
     return result
 
 
-def _checked(resolutions: Sequence[int] | None) -> tuple[int, ...] | None:
-    return None if resolutions is None else check_resolutions(resolutions)
-
-
-def _check_options(
+def _checked(
     net: SwitchableModel,
-    sides: Sequence[int] | None,
+    resolutions: Sequence[int] | None,
     branches: Sequence[int] | None,
     compact: bool,
     shared_weights: bool,
-) -> None:
-    told = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
-    if compact and branches is not None:
-        raise ConfigError(f"compact is set, and branches is {list(branches)}; a compact file has none. Leave one out.")
+) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
+    """Return the resolutions and the branches, if the options go together."""
+    sides = None if resolutions is None else check_resolutions(resolutions)
+    asked = None if branches is None else check_resolutions(branches, "branches", "branch")
+    told = "compact is set" if compact else None if asked is None else f"branches is {list(asked)}"
+    if compact and asked is not None:
+        raise ConfigError(f"compact is set, and branches is {list(asked)}; a compact file has none. Leave one out.")
     if told and sides is not None:
         raise ConfigError(
             f"{told} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
@@ -135,6 +134,7 @@ def _check_options(
         raise ConfigError(
             f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
         )
+    return sides, asked
 
 
 def _targets(path: Path, sides: Sequence[int] | None) -> dict[Path, int | None]:
@@ -168,14 +168,15 @@ def _branches(net: SwitchableModel, asked: Sequence[int] | None) -> tuple[int, .
         return tuple(r for r in with_middles(net.resolutions) if r in net.resolutions or _works(net, r))
     for side in asked:
         logits_of(net, example_input(net, side, 2))
-    return check_resolutions(asked)
+    return tuple(asked)
 
 
 def _works(net: SwitchableModel, side: int) -> bool:
     try:
-        return bool(logits_of(net, example_input(net, side, 2)).shape)
+        logits_of(net, example_input(net, side, 2))
     except ResolutionError:
         return False
+    return True
 
 
 def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shared_weights: bool) -> Any:

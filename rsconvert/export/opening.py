@@ -16,7 +16,7 @@ from rsconvert.checkpoint import fill, load, read_header, read_tensors
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.export.fold import prepare_folded
 from rsconvert.export.hub import SWITCHABLE
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.zoo import create_model
 from rsconvert.zoo.building import first_line
 
@@ -32,7 +32,7 @@ class Export:
     Args:
         run: images (N, C, H, W) → logits.
         height, width, batch: the numbers that the file is bound to; a name is free, two equal names are one number.
-        branches: the resolutions that have a branch of an ONNX file to themselves.
+        branches: the resolutions that a branch of an ONNX file serves.
         plain: it holds one path and does not tell of which resolution.
     """
 
@@ -88,8 +88,9 @@ def open_onnx(path: str | Path) -> Export:
     options.log_severity_level = 4  # what goes wrong is raised too
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        branches = json.loads(session.get_modelmeta().custom_metadata_map.get("branches", "[]"))
-    except Exception as error:  # the runtime's own and JSON's, which share no base
+        listed = json.loads(session.get_modelmeta().custom_metadata_map.get("branches", "null"))
+        branches = () if listed is None else check_resolutions(listed, "branches", "branch")
+    except Exception as error:  # the runtime's own, JSON's and ours
         raise _broken(path, "ONNX", error) from error
     images = session.get_inputs()
     if len(images) != 1 or len(images[0].shape) < 4:
@@ -103,7 +104,7 @@ def open_onnx(path: str | Path) -> Export:
         shape[-2],
         shape[-1],
         batch=shape[0],
-        branches=tuple(branches),
+        branches=branches,
     )
 
 

@@ -15,6 +15,7 @@ from rsconvert.evaluation import check_colours, eval_mode, validation_loader
 from rsconvert.export.agreement import Agreement, Verification, compare
 from rsconvert.export.opening import Export, open_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.surgery.bn import interpolation_weights
 from rsconvert.surgery.resolutions import side_of, with_middles
 from rsconvert.zoo import example_input
 from rsconvert.zoo.building import first_line
@@ -92,10 +93,16 @@ def _sizes(export: Export, net: SwitchableModel, resolutions: Sequence[int] | No
             "Name it by --resolutions."
         )
     sides = asked or check_resolutions([*{*with_middles(net.resolutions), *export.branches}])
-    others = [side for side in with_middles(sides) if side not in export.branches]
-    more = others[:1] if export.branches and not asked else []
+    more = () if asked else _unbranched(export, net, sides)
     oblong = [(sides[0], sides[-1])] if len(sides) > 1 and export.height != export.width else []
     return [(side, side) for side in sorted((*sides, *more), reverse=True)] + oblong
+
+
+def _unbranched(export: Export, net: SwitchableModel, sides: Sequence[int]) -> Sequence[int]:
+    """Return a size that no branch serves, where there are branches and one of the sides is no such size."""
+    served = {interpolation_weights(side, net.resolutions) for side in export.branches}
+    others = [side for side in with_middles(sides) if interpolation_weights(side, net.resolutions) not in served]
+    return others[:1] if served and not set(others).intersection(sides) else ()
 
 
 def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterator[Tensor]:

@@ -13,30 +13,33 @@ from rsconvert.errors import ConfigError, ResolutionError
 __all__ = ["check_resolutions", "check_stages", "side_of", "with_middles"]
 
 
-def check_resolutions(resolutions: Sequence[int]) -> tuple[int, ...]:
+def check_resolutions(resolutions: Sequence[int], name: str = "resolutions", needs: str = "BN set") -> tuple[int, ...]:
     """Return the resolutions in pixels from the largest to the smallest.
+
+    Args:
+        name, needs: what the list is called, and what each of it needs, for the errors.
 
     Raises:
         ResolutionError: it is no list, is empty, or holds a repeat or something that is not a positive whole number.
     """
     if not isinstance(resolutions, Iterable):
         raise ResolutionError(
-            f"resolutions is {resolutions!r}; a list of numbers of pixels is needed. Write [{resolutions}]."
+            f"{name} is {resolutions!r}; a list of numbers of pixels is needed. Write [{resolutions}]."
         )
     given = list(resolutions)
     text = ",".join(map(str, given))
     if not given:
         raise ResolutionError(
-            "resolutions is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
+            f"{name} is empty; at least one number of pixels is needed. Name some, such as 224,160,96."
         )
     for r in given:
         if not _is_positive(r):
             raise ResolutionError(
-                f"resolutions has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
+                f"{name} has {r!r}: {text}; positive whole numbers of pixels are needed. Mend the list."
             )
         if given.count(r) > 1:
             raise ResolutionError(
-                f"resolutions has {r} twice: {text}; each resolution needs one BN set. Remove the repeat."
+                f"{name} has {r} twice: {text}; each resolution needs one {needs}. Remove the repeat."
             )
     return tuple(sorted(map(operator.index, given), reverse=True))
 

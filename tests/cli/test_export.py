@@ -131,8 +131,10 @@ def test_onnx_files_are_verified(place: Path) -> None:
         (["--format", "onnx", "-o", "x.onnx", "--resolutions", "16"], "it has an effect on switchable alone"),
         (["--format", "onnx", "-o", "there.onnx"], "there.onnx exists"),
         (["--format", "onnx", "-o", ""], "has the suffix ''"),
-        (["--format", "onnx", "-o", "x.onnx", "--branches", "16,0"], "resolutions has 0"),
+        (["--format", "onnx", "-o", "x.onnx", "--branches", "16,0"], "branches has 0"),
         (["--format", "onnx", "-o", "x.onnx", "--branches", "16", "--compact"], "compact is set, and branches is [16]"),
+        (["--format", "onnx", "-o", "x.onnx", "--branches", "8:16"], "branches has 8:16; a range is"),
+        (["-o", "x.safetensors", "--branches", ""], "branches is empty for the format switchable"),
         (
             ["--format", "program", "-o", "x.pt2", "--resolution", "16", "--branches", "16"],
             "branches is 16 for the format",

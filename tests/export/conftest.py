@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -26,6 +27,18 @@ def scrambled_net() -> Callable[..., SwitchableModel]:
         return net
 
     return make
+
+
+@pytest.fixture(scope="session")
+def onnx_leaves() -> Callable[[onnx.GraphProto], list[onnx.GraphProto]]:
+    """Return the graphs that the Ifs of a graph choose from, in the order of the branches, the last at the end."""
+
+    def leaves(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+        choices = [node for node in graph.node if node.op_type == "If"]
+        ways = {attribute.name: attribute.g for attribute in choices[0].attribute} if choices else {}
+        return [*leaves(ways["then_branch"]), *leaves(ways["else_branch"])] if ways else [graph]
+
+    return leaves
 
 
 @pytest.fixture(scope="session")

@@ -97,28 +97,44 @@ def test_a_compact_file_switches_too(tiny, scrambled_net, tmp_path: Path, run_on
         torch.testing.assert_close(run_onnx(tmp_path / "compact.onnx", x), net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
-def branches(path: Path) -> tuple[list[int], int]:
-    """Return what a file says of its branches, and how many bodies it has."""
-    model = onnx.load(path)
-    facts = {entry.key: entry.value for entry in model.metadata_props}
-    count, (choice,) = 1, [node for node in model.graph.node if node.op_type == "If"]
-    while choice.op_type == "If":
-        count += 1
-        choice = next(a.g for a in choice.attribute if a.name == "else_branch").node[-1]
-    return json.loads(facts["branches"]), count
+def branches(path: Path) -> list[int]:
+    return json.loads({entry.key: entry.value for entry in onnx.load(path).metadata_props}["branches"])
 
 
-def test_the_branches_are_those_that_one_names(tiny, scrambled_net, tmp_path: Path, run_onnx, image) -> None:
+def test_the_branches_are_those_that_one_names(tiny, scrambled_net, tmp_path, run_onnx, onnx_leaves, image) -> None:
     net = scrambled_net(tiny())
-    (result,) = export_onnx(net, tmp_path / "net.onnx", branches=(36, 64)).values()
-    assert list(result.sizes) == ["64", "60", "56", "48", "40", "36", "32", "64x32"]
-    assert branches(tmp_path / "net.onnx") == ([64, 36], 3)
+    (result,) = export_onnx(net, tmp_path / "net.onnx", branches=(36, 80, 64)).values()
+    assert list(result.sizes) == ["80", "64", "56", "48", "40", "36", "32", "80x32"]
+    assert {row.images for row in result.sizes.values()} == {6}
+    assert branches(tmp_path / "net.onnx") == [80, 64, 36]
+    # Beyond the ends all sizes have one set, and so one branch.
+    assert len(onnx_leaves(onnx.load(tmp_path / "net.onnx").graph)) == 3
     for shape in (*SHAPES, (36,), (37,)):
         expected = net(image(*shape)).detach()
         torch.testing.assert_close(run_onnx(tmp_path / "net.onnx", image(*shape)), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, tmp_path: Path) -> None:
+def test_branches_may_be_many(tiny, scrambled_net, tmp_path: Path) -> None:
+    """Nested one in the other, they would be too deep for a file."""
+    (result,) = export_onnx(scrambled_net(tiny()), tmp_path / "net.onnx", branches=range(30, 66)).values()
+    assert len(result.sizes) == 37
+    assert result.passed
+
+
+def test_a_mask_is_no_kernel(tiny, scrambled_net, tmp_path: Path) -> None:
+    class Masked(tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mask", torch.tensor([True, False] * 3).view(1, 6, 1, 1))
+
+        def forward_features(self, x: Tensor) -> Tensor:
+            return torch.where(self.mask, super().forward_features(x), 0)
+
+    (result,) = export_onnx(scrambled_net(Masked()), tmp_path / "net.onnx").values()
+    assert result.passed
+
+
+def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, tmp_path: Path, onnx_leaves) -> None:
     class Skipping(nn.Module):
         """Puts what it halved twice beside what it halved once, which fits for multiples of 4 alone."""
 
@@ -133,7 +149,8 @@ def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, t
 
     net = scrambled_net(Skipping(), (40, 32, 28))
     (result,) = export_onnx(net, tmp_path / "net.onnx").values()
-    assert branches(tmp_path / "net.onnx") == ([40, 36, 32, 28], 5)
+    assert branches(tmp_path / "net.onnx") == [40, 36, 32, 28]
+    assert len(onnx_leaves(onnx.load(tmp_path / "net.onnx").graph)) == 5
     assert list(result.sizes) == ["40", "36", "32", "28", "40x28"]
     with pytest.raises(ResolutionError, match="resolution 30 does not work in the network"):
         export_onnx(net, tmp_path / "other.onnx", branches=(40, 30))
@@ -254,8 +271,13 @@ def test_an_operator_without_onnx_form_is_named(scrambled_net, tmp_path: Path) -
             r"branches is \[32\] for the resolutions \[32\]",
         ),
         ("x.onnx", {"branches": (32,), "compact": True}, ConfigError, r"compact is set, and branches is \[32\]"),
-        ("x.onnx", {"branches": ()}, ResolutionError, "resolutions is empty"),
-        ("x.onnx", {"branches": (64, 64)}, ResolutionError, "resolutions has 64 twice"),
+        ("x.onnx", {"branches": ()}, ResolutionError, "branches is empty"),
+        (
+            "x.onnx",
+            {"branches": (64, 64)},
+            ResolutionError,
+            "branches has 64 twice: 64,64; each resolution needs one branch",
+        ),
         ("x.onnx", {"resolution": 32, "shared_weights": True}, ConfigError, "two or more can share"),
         ("x.onnx", {"shared_weights": True}, ConfigError, "two or more can share"),
     ],

@@ -41,6 +41,17 @@ def test_an_onnx_file_tells_what_it_takes(tmp_path: Path, net: SwitchableModel) 
     assert (bound.batch, bound.bound) == (2, (48, 48))
 
 
+@pytest.mark.parametrize("branches", ["5", "[", '"abc"', "[1.5]", "[[1]]", "[0]", "[]", "[48, 48]", '{"48": 1}'])
+def test_branches_that_are_none_are_told_of_the_file(tmp_path: Path, net: SwitchableModel, branches: str) -> None:
+    path = write_mean(tmp_path / "net.onnx", ["n", 3, "h", "w"])
+    model = onnx.load(path)
+    helper.set_model_props(model, {"branches": branches})
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=r"net\.onnx can't be opened as a file of ONNX") as caught:
+        open_export(path, net)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_program_tells_what_it_takes(tmp_path: Path, net: SwitchableModel) -> None:
     side = torch.export.Dim("side", min=8, max=64)
     program = torch.export.export(nn.AvgPool2d(2), (torch.zeros(2, 3, 16, 16),), dynamic_shapes=({2: side, 3: side},))

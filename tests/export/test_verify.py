@@ -65,10 +65,26 @@ def test_every_size_is_compared_in_two_batches(net: SwitchableModel) -> None:
         (Export(nn.Identity(), 40, 40), (40,), ["40"]),
         (Export(nn.Identity(), 40, 48), None, ["40x48"]),
         (Export(nn.Identity(), plain=True), (40,), ["40"]),
+        # With branches: theirs, and one that none serves.
+        (Export(nn.Identity(), branches=(64, 56, 48, 40, 32)), None, ["64", "60", "56", "48", "40", "32", "64x32"]),
+        (Export(nn.Identity(), branches=(50,)), None, ["64", "56", "50", "48", "40", "32", "64x32"]),
+        (
+            Export(nn.Identity(), branches=(99, 56, 48, 40, 32)),
+            None,
+            ["99", "64", "60", "56", "48", "40", "32", "99x32"],
+        ),
+        (Export(nn.Identity(), branches=(64, 56, 48, 40, 32)), (50,), ["50"]),
     ],
 )
 def test_the_sizes_are_those_that_both_take(net, export: Export, asked, sizes: list[str]) -> None:
-    assert list(verify_export(export, net, asked).sizes) == sizes
+    result = verify_export(export, net, asked)
+    assert list(result.sizes) == sizes
+    assert {row.images for row in result.sizes.values()} == {6}
+
+
+def test_a_size_that_has_a_branch_must_work_in_the_network(net: SwitchableModel) -> None:
+    with pytest.raises(ResolutionError, match="resolution 2 does not work in the network"):
+        verify_export(Export(net, branches=(2,)), net)
 
 
 @pytest.mark.parametrize("wrong", [64, 48, 32])
