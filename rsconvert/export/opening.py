@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def open_program(path: str | Path) -> Export:
             package = torch._inductor.aoti_load_package(str(path))
             side = json.loads(package.get_metadata()["rsconvert.json"])["resolution"]
             return Export(package, side, side)
-        program = torch.export.load(path)
+        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+            program = torch.export.load(path)
     except Exception as error:  # zip, JSON and torch's own
         raise _broken(path, "torch.export", error) from error
     first = program.graph_signature.user_inputs[0]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -90,7 +91,8 @@ def _saved(program: torch.export.ExportedProgram, facts: str) -> bytes:
 def _check_equal(model: nn.Module, package: bytes, resolution: int, aot: bool) -> None:
     """Compare what the file computes with the model, in batches of other sizes than that of the export."""
     file = io.BytesIO(package)
-    run = torch._inductor.aoti_load_package(file) if aot else torch.export.load(file).module()
+    with warnings.catch_warnings(action="ignore"):  # of torch about itself
+        run = torch._inductor.aoti_load_package(file) if aot else torch.export.load(file).module()
     for batch in (1, _BATCH + 1):
         arguments = example_arguments(model, resolution, batch)
         with torch.no_grad():
@@ -113,10 +115,10 @@ def _check_compiler() -> None:
 
 def _compiled(program: torch.export.ExportedProgram, facts: str) -> bytes:
     package = io.BytesIO()
+    settings = {"aot_inductor.metadata": {_FACTS: facts}}
     try:
-        torch._inductor.aoti_compile_and_package(
-            program, package_path=package, inductor_configs={"aot_inductor.metadata": {_FACTS: facts}}
-        )
+        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+            torch._inductor.aoti_compile_and_package(program, package_path=package, inductor_configs=settings)
     except Exception as error:  # torch's own, and the compiler's
         raise UnsupportedModelError(
             f"AOTInductor can't compile the program ({type(error).__name__}: {first_line(error)}); a working C++ "
