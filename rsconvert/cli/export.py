@@ -56,7 +56,11 @@ _TAKEN_BY = {
     help="Side in pixels of the plain network, trained or not; each of several gets a file, NAME-160.SUFFIX.",
 )
 @click.option("--resolutions", help="The sets to keep in a switchable file; the default is all.")
-@click.option("--fold-bn", is_flag=True, help="Fold BatchNorm into convolutions, where exact; onnx does so anyway.")
+@click.option(
+    "--fold-bn",
+    is_flag=True,
+    help="Fold BatchNorm into convolutions, where exact; onnx with --resolution does so unasked.",
+)
 @click.option("--aot", is_flag=True, help="program: compile it for this processor, by AOTInductor.")
 @click.option(
     "--branches",
@@ -132,7 +136,11 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
         "resolution": sides[0] if sides and len(sides) == 1 else sides,
         "files": {str(path): result.to_dict() for path, result in files.items()},
     }
-    return facts, [f"{result}\nwrote {path}" for path, result in files.items()]
+    lines = [f"{result}\nwrote {path}" for path, result in files.items()]
+    if options["shared_weights"]:
+        facts["weights"] = str(Path(output).with_suffix(".weights"))
+        lines.append(f"wrote {facts['weights']}, which belongs beside them")
+    return facts, lines
 
 
 def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:

@@ -38,6 +38,8 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
         ConfigError: ``root`` is given beside a folder.
     """
+    if not data:
+        raise DataError("data is empty; a folder or a timm data-set string is needed. Name one.")
     kind = data.partition("/")[0].lower()
     if kind == "tfds":
         raise DataError(
@@ -60,7 +62,7 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
         DataError, ConfigError: as `open_split`.
     """
     folder = Path(data)
-    if not folder.is_dir() or root is not None:
+    if not data or not folder.is_dir() or root is not None:
         return open_split(data, "train", root=root)
     base = folder / "train" if (folder / "train").is_dir() else folder
     paths = sorted(_images_below(base), key=natural_key)

@@ -21,7 +21,7 @@ from rsconvert.export.fold import fold_batchnorm
 from rsconvert.export.one_table import graph_of_one_table
 from rsconvert.export.onnx_model import onnx_model
 from rsconvert.export.opening import needed, open_onnx
-from rsconvert.export.sharing import share_weights
+from rsconvert.export.sharing import check_readers, share_weights
 from rsconvert.export.target import check_target
 from rsconvert.export.verify import logits_of, verify_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
@@ -71,8 +71,7 @@ def export_onnx(
     sides, asked = _checked(net, given, branches, compact, shared_weights)
     targets = _targets(path, sides)
     weights = [path.with_suffix(".weights")] if shared_weights else []
-    for target in (*weights, *targets):
-        check_target(target, force)
+    _check_places(weights, list(targets), force)
     net = _on_cpu(net)
     with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
         chosen = () if compact or sides or _serves_all(net) else _branches(net, asked)
@@ -82,6 +81,13 @@ def export_onnx(
         results = {target: _written(models[target.name], net, folder / target.name) for target in targets}
         _put(folder, weights, list(targets))
     return results
+
+
+def _check_places(weights: Sequence[Path], graphs: Sequence[Path], force: bool) -> None:
+    for target in (*weights, *graphs):
+        check_target(target, force)
+    for file in weights:
+        check_readers(file, graphs)
 
 
 def _put(folder: Path, weights: Sequence[Path], graphs: Sequence[Path]) -> None:
@@ -119,7 +125,7 @@ def _checked(
     shared_weights: bool,
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
     """Return the resolutions and the branches, if the options go together."""
-    sides = None if resolutions is None else check_resolutions(resolutions)
+    sides = None if resolutions is None else check_resolutions(resolutions, "resolution", "file")
     asked = None if branches is None else check_resolutions(branches, "branches", "branch")
     told = "compact is set" if compact else None if asked is None else f"branches is {list(asked)}"
     if compact and asked is not None:
@@ -204,5 +210,5 @@ def _metadata(net: SwitchableModel, side: int | None) -> dict[str, str]:
     facts = image_facts(net, net.native if side is None else side)
     facts["resolutions"] = list(net.resolutions) if side is None else [facts["resolution"]]
     if side is None:
-        facts["crop_pct"] = net.source.preprocessing.crop_pct
+        facts |= {"resolution": None, "crop_pct": net.source.preprocessing.crop_pct}
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}

@@ -71,8 +71,8 @@ def open_export(path: str | Path, net: SwitchableModel) -> Export:
     if path.suffix in (".safetensors", ".pth", ".pt"):
         return _open_state(path, net)
     raise CheckpointError(
-        f"{path} has the suffix {path.suffix!r}; .onnx, .pt2, a folder of timm, or a state_dict of torchvision in "
-        ".safetensors, .pth or .pt are accepted. Check the path."
+        f"{path} has the suffix {path.suffix!r}; .onnx, .pt2, a folder of timm or for a hub, or a state_dict of "
+        "torchvision in .safetensors, .pth or .pt are accepted. Check the path."
     )
 
 

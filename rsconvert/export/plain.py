@@ -39,7 +39,7 @@ def export_plain(
     if aot and form != "program":
         raise ConfigError(f"aot is set for the format {form}; programs alone are compiled. Leave it out.")
     write = partial(_WRITERS[form], aot=True) if aot else _WRITERS[form]
-    places = _places(Path(output), check_resolutions(resolutions), is_folder=form == "timm")
+    places = _places(Path(output), check_resolutions(resolutions, "resolution", "file"), is_folder=form == "timm")
     for place in places.values():
         check_target(place, force)
     return {resolution: write(net, resolution, place, fold=fold, force=force) for resolution, place in places.items()}

@@ -1,15 +1,31 @@
 """Weights of several ONNX models in one file beside them, each stored once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsconvert.errors import CheckpointError
 from rsconvert.export.opening import needed
 
-__all__ = ["share_weights"]
+__all__ = ["check_readers", "share_weights"]
 
 # Less is not worth a reference; onnx's own limit.
 _SMALLEST = 1024
+
+
+def check_readers(path: Path, graphs: Iterable[Path]) -> None:
+    """Refuse to replace a file of weights that other graphs beside it read.
+
+    Raises:
+        CheckpointError: there is one.
+    """
+    replaced = {graph.name for graph in graphs}
+    for graph in sorted(path.parent.glob(f"{path.stem}-*.onnx")) if path.exists() else ():
+        if graph.name not in replaced and path.name.encode() in graph.read_bytes():
+            raise CheckpointError(
+                f"{graph} reads its weights from {path}, which would be replaced; files of one export belong together. "
+                "Remove it, or choose another name."
+            )
 
 
 def share_weights(models: Sequence[Any], path: Path) -> None:

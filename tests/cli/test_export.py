@@ -120,14 +120,18 @@ def test_onnx_files_are_verified(place: Path) -> None:
     assert verified.exit_code == 0, verified.output
     plain = run("export", *options, "-o", "net.onnx", "--resolution", "16,8", "--shared-weights")
     assert plain.exit_code == 0, plain.output
-    assert [line for line in plain.stdout.splitlines() if "wrote" in line] == ["wrote net-16.onnx", "wrote net-8.onnx"]
+    assert [line for line in plain.stdout.splitlines() if "wrote" in line] == [
+        "wrote net-16.onnx",
+        "wrote net-8.onnx",
+        "wrote net.weights, which belongs beside them",
+    ]
     assert sorted(p.name for p in place.glob("net*.onnx")) == ["net-16.onnx", "net-8.onnx", "net.onnx"]
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "onnx", "-o", "x.onnx", "--resolution", "x"], "resolutions has 'x'"),
+        (["--format", "onnx", "-o", "x.onnx", "--resolution", "x"], "resolution has 'x'"),
         (["--format", "onnx", "-o", "x.onnx", "--resolutions", "16"], "it has an effect on switchable alone"),
         (["--format", "onnx", "-o", "there.onnx"], "there.onnx exists"),
         (["--format", "onnx", "-o", ""], "has the suffix ''"),

@@ -66,7 +66,11 @@ def test_a_tampered_export_fails(place: Path, tmp_path: Path) -> None:
         (["plain", "net.safetensors", "--resolutions", "48"], "bound to 32"),
         (["plain", "net.safetensors", "--resolutions", "x"], "x"),
         (["plain", "net.safetensors", "--tolerance", "0"], "tolerance is 0"),
+        (["plain", "net.safetensors", "--resolutions", "32:48"], "resolutions has 32:48; a range is"),
         (["plain", "net.safetensors", "--data", "nowhere"], "nowhere"),
+        (["plain", "net.safetensors", "--data", ""], "data is empty"),
+        (["plain", "net.safetensors", "--data", "photos", "--images", "0"], "images 0"),
+        (["plain", "net.safetensors", "--images", "5"], "images is 5 without data"),
     ],
 )
 def test_a_mistake_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:

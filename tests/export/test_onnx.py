@@ -200,6 +200,17 @@ def test_plain_files_share_their_weights(tiny, scrambled_net, tmp_path: Path, ru
         torch.testing.assert_close(run_onnx(path, x), net(x).detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_weights_that_another_graph_reads_are_not_replaced(tiny, scrambled_net, tmp_path: Path) -> None:
+    net = scrambled_net(tiny())
+    export_onnx(net, tmp_path / "set.onnx", (64, 32), shared_weights=True)
+    export_onnx(net, tmp_path / "set-56.onnx", 56)  # reads none
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match=r"set-32\.onnx reads its weights from .*set\.weights, which would be"):
+        export_onnx(net, tmp_path / "set.onnx", (64, 48), shared_weights=True, force=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    export_onnx(net, tmp_path / "set.onnx", (64, 48, 32), shared_weights=True, force=True)
+
+
 def test_an_interruption_leaves_no_graph_beside_weights_of_another_export(
     tiny, scrambled_net, tmp_path: Path, monkeypatch
 ) -> None:
@@ -261,7 +272,7 @@ def test_an_operator_without_onnx_form_is_named(scrambled_net, tmp_path: Path) -
         ("there.onnx", {"resolution": (48,)}, CheckpointError, r"there\.onnx exists"),
         ("some.onnx", {"resolution": (48, 32)}, CheckpointError, r"some-32\.onnx exists"),
         ("nowhere/x.onnx", {}, CheckpointError, "nowhere is no folder"),
-        ("x.onnx", {"resolution": 0}, ResolutionError, "resolutions has 0"),
+        ("x.onnx", {"resolution": 0}, ResolutionError, "resolution has 0"),
         ("x.onnx", {"resolution": 1}, ResolutionError, "resolution 1 does not work in the network"),
         ("x.onnx", {"resolution": 32, "compact": True}, ConfigError, "compact is set for the resolutions"),
         (
