@@ -3,10 +3,11 @@
     python benchmarks/exports.py --data photos
     python benchmarks/exports.py --models resnet18 --resolutions 224,208,96 --rounds 10
 
-For each network, whose sets all differ: the largest relative difference from the network over all resolutions at batch
-1 and 5 and on real photos; the predictions that agree; the file's bytes against torch's export with BatchNorm kept
-plus four more sets; the latency against torch's dynamic export in ONNX Runtime, one thread, batch 1: the largest ratio
-at the trained resolutions, at those midway, which have a branch too, and at all others.
+For each network, whose sets differ at random (--calibrated: their statistics fit, as those of a trained network do):
+the largest relative difference from the network over all resolutions at batch 1 and 5 and on real photos; the
+predictions that agree; the file's bytes against torch's export with BatchNorm kept plus four more sets; the latency
+against torch's dynamic export in ONNX Runtime, one thread, batch 1: the largest ratio at the trained resolutions, at
+those midway, which have a branch too, and at all others.
 """
 
 import argparse
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from onnx_speed import by_turns, network, plain_export
 
+from rsconvert import calibrate
 from rsconvert.export import export_onnx, open_onnx, verify_export
 from rsconvert.surgery.resolutions import with_middles
 
@@ -36,8 +38,11 @@ def main() -> None:
     parser.add_argument("--data", help="folder of photos")
     parser.add_argument("--images", type=int, default=200, help="how many of them (200)")
     parser.add_argument("--rounds", type=int, default=20, help="times each is run (20)")
+    parser.add_argument("--calibrated", action="store_true", help="BN statistics of each set estimated on the photos")
     parser.add_argument("--compact", action="store_true", help="one body for all sizes")
     options = parser.parse_args()
+    if options.calibrated and not options.data:
+        parser.error("--calibrated needs --data")
     torch.set_num_threads(1)
     heads = "".join(f"{kind:>9}" for kind in ("trained", "midway", "others"))
     print(f"{'network':26s}{'difference':>11}{'same class':>14}{'bytes / limit':>15}{heads}")
@@ -48,6 +53,8 @@ def main() -> None:
 def row(name: str, options: argparse.Namespace) -> None:
     sides = [int(side) for side in options.resolutions.split(",")]
     net = network(name)
+    if options.calibrated:
+        calibrate(net, options.data, net.resolutions, images=100, workers=0)
     with tempfile.TemporaryDirectory() as folder:
         file, plain, kept = (Path(folder, f"{kind}.onnx") for kind in ("switching", "plain", "kept"))
         export_onnx(net, file, compact=options.compact)
