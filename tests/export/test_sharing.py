@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rsconvert.export.sharing import share_weights
+from rsconvert.errors import CheckpointError
+from rsconvert.export.sharing import check_readers, share_weights
 
 
 def model_of(weight: np.ndarray, shift: np.ndarray) -> onnx.ModelProto:
@@ -32,3 +34,17 @@ def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
         assert (tmp_path / f"{i}.onnx").stat().st_size < 1000
         (got,) = onnxruntime.InferenceSession(str(tmp_path / f"{i}.onnx")).run(None, {"x": x})
         np.testing.assert_allclose(got, x @ weight + shifts[i], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_replaced_only_with_all_that_read_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    models = [model_of(rng.normal(size=(30, 20)).astype(np.float32), np.zeros(20, np.float32)) for _ in range(3)]
+    onnx.save(models[2], tmp_path / "all-3.onnx")  # with its weights
+    share_weights(models[:2], tmp_path / "all.weights")
+    readers = [tmp_path / f"all-{i}.onnx" for i in (1, 2)]
+    for model, path in zip(models, readers, strict=False):
+        onnx.save(model, path)
+    check_readers(tmp_path / "all.weights", readers)
+    with pytest.raises(CheckpointError, match=r"all-2\.onnx reads its weights from .*all\.weights, which would be"):
+        check_readers(tmp_path / "all.weights", readers[:1])
+    check_readers(tmp_path / "other.weights", [])
