@@ -15,7 +15,7 @@ from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
 from rsconvert.evaluation.predictions import Answers, Predictions, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
-from rsconvert.evaluation.sizes import check_sizes, resolution_of, size_name
+from rsconvert.evaluation.sizes import check_sizes, default_resolutions, resolution_of, size_name
 from rsconvert.evaluation.tables import as_csv, as_markdown, as_text
 from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
 
@@ -37,6 +37,7 @@ __all__ = [
     "check_targets",
     "choose_device",
     "choose_precision",
+    "default_resolutions",
     "eval_mode",
     "evaluate",
     "is_memory_error",

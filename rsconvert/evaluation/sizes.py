@@ -6,9 +6,11 @@ from typing import Any
 
 from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
-from rsconvert.surgery import check_resolutions
+from rsconvert.evaluation.cost import multiply_adds
+from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.surgery.resolutions import with_middles
 
-__all__ = ["check_sizes", "resolution_of", "size_name"]
+__all__ = ["check_sizes", "default_resolutions", "resolution_of", "size_name"]
 
 
 def check_sizes(sizes: Iterable[Any]) -> tuple[Size, ...]:
@@ -21,6 +23,19 @@ def check_sizes(sizes: Iterable[Any]) -> tuple[Size, ...]:
     if not given:
         check_resolutions([])  # which says so
     return tuple(dict.fromkeys(_checked(size) for size in given))
+
+
+def default_resolutions(net: SwitchableModel) -> tuple[int, ...]:
+    """Return the trained resolutions and, where the network works there, those midway between."""
+    return tuple(r for r in with_middles(net.resolutions) if r in net.resolutions or _works(net, r))
+
+
+def _works(net: SwitchableModel, resolution: int) -> bool:
+    try:
+        multiply_adds(net.at(resolution), resolution)
+    except ResolutionError:
+        return False
+    return True
 
 
 def resolution_of(size: Size) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
-from rsconvert.evaluation import eval_mode
+from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
+from rsconvert.evaluation import default_resolutions, eval_mode
 from rsconvert.export.agreement import Verification
 from rsconvert.export.branching import branch
 from rsconvert.export.facts import image_facts
@@ -26,7 +26,6 @@ from rsconvert.export.target import check_target
 from rsconvert.export.verify import logits_of, verify_export
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.surgery.bn import interpolation_weights
-from rsconvert.surgery.resolutions import with_middles
 from rsconvert.zoo import example_input
 
 __all__ = ["export_onnx"]
@@ -171,18 +170,10 @@ def _serves_all(net: SwitchableModel) -> bool:
 def _branches(net: SwitchableModel, asked: Sequence[int] | None) -> tuple[int, ...]:
     """Return the resolutions that get a branch, all of which the network takes."""
     if asked is None:
-        return tuple(r for r in with_middles(net.resolutions) if r in net.resolutions or _works(net, r))
+        return default_resolutions(net)
     for side in asked:
         logits_of(net, example_input(net, side, 2))
     return tuple(asked)
-
-
-def _works(net: SwitchableModel, side: int) -> bool:
-    try:
-        logits_of(net, example_input(net, side, 2))
-    except ResolutionError:
-        return False
-    return True
 
 
 def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shared_weights: bool) -> Any:

@@ -5,6 +5,6 @@ network, images → answers → `facts` with `charts` and `examples` → `page` 
 
 from rsconvert.report.class_names import read_class_names
 from rsconvert.report.page import render
-from rsconvert.report.writing import default_resolutions, write_report
+from rsconvert.report.writing import write_report
 
-__all__ = ["default_resolutions", "read_class_names", "render", "write_report"]
+__all__ = ["read_class_names", "render", "write_report"]

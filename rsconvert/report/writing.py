@@ -1,7 +1,6 @@
 """A network's report: asked once about every image, told on one page that needs nothing else."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ from torch import nn
 
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split
-from rsconvert.errors import CheckpointError, ResolutionError
-from rsconvert.evaluation import multiply_adds, predict, with_baselines
+from rsconvert.errors import CheckpointError
+from rsconvert.evaluation import default_resolutions, predict, with_baselines
 from rsconvert.report.class_names import read_class_names
 from rsconvert.report.examples import draw_images, encoded_views, short_name
 from rsconvert.report.facts import answer_facts, drawn_facts, network_facts
@@ -18,7 +17,7 @@ from rsconvert.report.page import render
 from rsconvert.report.provenance import file_facts, made_facts, read_curves
 from rsconvert.surgery import SwitchableModel
 
-__all__ = ["default_resolutions", "write_report"]
+__all__ = ["write_report"]
 
 
 def write_report(
@@ -73,26 +72,12 @@ def write_report(
     return facts
 
 
-def default_resolutions(net: SwitchableModel) -> tuple[int, ...]:
-    """Return the trained resolutions and, where the network works there, those midway between."""
-    between = [(larger + smaller) // 2 for larger, smaller in pairwise(net.resolutions)]
-    return tuple(sorted({*net.resolutions, *(r for r in between if _works(net, r))}, reverse=True))
-
-
 def _check_folder(path: Path) -> None:
     """Refuse before the work what else would fail after it."""
     if not path.absolute().parent.is_dir():
         raise CheckpointError(
             f"{path} can't be written (its folder does not exist); a name in a folder that exists is needed. Make it."
         )
-
-
-def _works(net: SwitchableModel, resolution: int) -> bool:
-    try:
-        multiply_adds(net.at(resolution), resolution)
-    except ResolutionError:
-        return False
-    return True
 
 
 def _known(origin: str | Path | None) -> dict[str, Any]:

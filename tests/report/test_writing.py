@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from rsconvert import CheckpointError, ConfigError, SwitchableModel, evaluate
+from rsconvert import CheckpointError, ConfigError, evaluate
 from rsconvert.data import evaluation_views, open_split
 from rsconvert.evaluation import predict
-from rsconvert.report import default_resolutions, write_report
+from rsconvert.report import write_report
 
 SIZES = ("48", "40", "32")
 NASTY = "</script><script>alert('&\"')</script>"
@@ -154,17 +153,6 @@ def test_what_is_labelled_exists(page: Elements) -> None:
     assert len(names) == len(set(names))
     labels = {a[key] for _, a, _ in page.found for key in ("aria-labelledby", "for") if key in a}
     assert labels <= set(names)
-
-
-def test_the_default_is_dense_where_the_network_works(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_resolutions(written.net) == (48, 40, 32)
-    from rsconvert import ResolutionError
-
-    def refuse(self: SwitchableModel, resolution: int) -> torch.nn.Module:
-        raise ResolutionError("no")
-
-    monkeypatch.setattr(SwitchableModel, "at", refuse)
-    assert default_resolutions(written.net) == (48, 32)
 
 
 def test_another_seed_draws_others(written: Any, tmp_path: Path) -> None:
