@@ -16,8 +16,9 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
-from rsconvert.errors import ResolutionError, TrainingError
-from rsconvert.surgery.copying import copy_modules
+from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
+from rsconvert.surgery.children import Children, hooked_on
+from rsconvert.surgery.copying import copy_modules, hook_registries
 
 __all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
 
@@ -48,9 +49,11 @@ def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
 class SwitchableBN(nn.Module):
     """The layer that stands where a BatchNorm stood, and owns its S sets.
 
-    The native set's tensors are the layer's own (``bn.weight``), every other set hangs below ``at``
+    The native set's tensors bear the source's names (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
-    and momentum survive. A path of the network holds one set, found by ``bn_sets``; the layer itself runs only in the
+    and momentum survive. A walk over the modules meets all sets, the native one as ``bn.native``. What is set on the
+    layer itself (a mode, a hook, ``momentum``) is set on every set; a tensor of one set is reached through that set.
+    A path holds one set, found by ``bn_sets``; the layer itself runs only in the
     graph of ``to_graph``, where the weights of the sets are data.
 
     Args:
@@ -59,26 +62,101 @@ class SwitchableBN(nn.Module):
     """
 
     native: nn.Module
+    resolutions: tuple[int, ...]
 
     def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
         super().__init__()
-        self.resolutions = tuple(resolutions)
-        native = copy.deepcopy(bn)
-        others = {str(r): copy.deepcopy(bn) for r in self.resolutions[1:]}
-        # Two modules over the same dictionaries of tensors: the native set keeps the source's class,
-        # this layer registers its tensors once, under the source's names.
+        self._hold(tuple(resolutions), [copy.deepcopy(bn) for _ in resolutions])
+
+    def _hold(self, resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> None:
+        native, *others = sets
+        at = nn.ModuleDict()
+        at.__dict__["_modules"] = Children(dict(zip(map(str, resolutions[1:]), others, strict=True)), self._swap)
+        del self.__dict__["training"]  # its sets have it
+        self.__dict__.update(resolutions=resolutions, _parents=[], _loading=False)
+        self._take(native)
+        self.__dict__["_modules"] = Children({**native._modules, "at": at}, self._refuse_child)
+
+    def _take(self, native: nn.Module) -> None:
+        """Register the tensors of a native set, under the source's names: its dictionaries are the layer's own."""
         self.__dict__["native"] = native
-        self._parameters = native._parameters
-        self._buffers = native._buffers
-        self._non_persistent_buffers_set = native._non_persistent_buffers_set
-        self._modules = {**native._modules, "at": nn.ModuleDict(others)}
-        self.training = bn.training
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[name] = getattr(native, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_modules", ()):
+            return self.__dict__["_modules"][name]
+        native = self.__dict__.get("native")
+        if native is None or name.startswith("__"):
+            raise AttributeError(f"'SwitchableBN' object has no attribute '{name}'")
+        value = getattr(native, name)
+        if callable(value) or isinstance(value, Tensor):
+            raise AttributeError(
+                f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
+                f"Use bn.bn_set(resolution).{name}, or go through bn.sets."
+            )
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (Tensor, nn.Module)) or name in self._parameters or name in self._buffers:
+            if self._loading:
+                return super().__setattr__(name, value)
+            raise UnsupportedModelError(
+                f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
+                f"Set it on each of bn.sets, or on net.at(resolution)."
+            )
+        for bn in self.sets:
+            setattr(bn, name, value)
+        return None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableBN":
+        return _layer(self.resolutions, [copy.deepcopy(bn, memo) for bn in self.sets])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _layer, (self.resolutions, list(self.sets))
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield the children, and every set among them."""
+        yield "native", self.native
+        yield from super().named_children()
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every module inside by name; the native set once, for its tensors have a name as the layer's already."""
+        memo = set() if memo is None else memo
+        yield from super().named_modules(memo, prefix, remove_duplicate)
+        if remove_duplicate:
+            yield from self.native.named_modules(memo, f"{prefix}.native" if prefix else "native")
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Put a module in the place of the native set; see ``at`` for the others."""
+        if name == "native":
+            self._swap(str(self.resolutions[0]), module)
+        else:
+            super().add_module(name, module)
 
     def train(self, mode: bool = True) -> "SwitchableBN":
         """Set the mode of every set."""
-        super().train(mode)
-        self.native.train(mode)
+        for bn in self.sets:
+            bn.train(mode)
         return self
+
+    def register_forward_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_forward_hook", hook, options)
+
+    def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_forward_pre_hook", hook, options)
+
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_full_backward_hook", hook, {"prepend": prepend})
+
+    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_full_backward_pre_hook", hook, {"prepend": prepend})
 
     @property
     def sets(self) -> tuple[nn.Module, ...]:
@@ -90,15 +168,21 @@ class SwitchableBN(nn.Module):
         """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
         return bn_sets([self], resolution)[0]
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         """Normalize with the weighted sum of the sets, in eval mode.
 
         Args:
             x: what the source took, (N, C, …).
             weights: (S,), one weight per set, summing to 1.
         Raises:
+            ResolutionError: without weights, since nothing chooses a set.
             TrainingError: in train mode, where a mixture of sets has no statistics to update.
         """
+        if weights is None:
+            raise ResolutionError(
+                "a SwitchableBN is run, which has one set per resolution; a path runs one of them. "
+                "Call net.at(resolution), or a module of it."
+            )
         if self.training:
             raise TrainingError(
                 "SwitchableBN is in train mode; with weights it runs in eval mode only. "
@@ -114,6 +198,55 @@ class SwitchableBN(nn.Module):
 
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SwitchableBN":
+        for bn in self.sets if recurse else (self.native,):
+            bn._apply(fn)  # type: ignore[no-untyped-call]  # torch leaves it so
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.__dict__["_loading"] = True
+        try:
+            super()._load_from_state_dict(*args, **kwargs)
+        finally:
+            self.__dict__["_loading"] = False
+
+    def _swap(self, resolution: str, new: nn.Module | None) -> None:
+        """Put another BatchNorm in the place of a set, here and in its path."""
+        place = self.resolutions.index(int(resolution)) if resolution.isdigit() else len(self.resolutions)
+        old = self.sets[place] if place < len(self.sets) else None
+        if new is old and new is not None:
+            return
+        if old is None or new is None or not is_batchnorm(new) or _shapes(new) != _shapes(old):
+            raise UnsupportedModelError(
+                f"the BN set of {resolution} would become {type(new).__name__}; a BatchNorm of as many channels, for a "
+                f"resolution among {self.resolutions}, is accepted. Change the model before make_switchable."
+            )
+        if place == 0:
+            self._take(new)
+            dict.update(self._modules, new._modules)
+        for parent, name in self._parents:
+            parent.put(place, name, new)
+
+    def _refuse_child(self, name: str, new: nn.Module | None) -> None:
+        if new is not self._modules.get(name):
+            raise UnsupportedModelError(
+                f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
+                "Set it on each of bn.sets."
+            )
+
+
+def _layer(resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> SwitchableBN:
+    """Return the layer over sets that are there."""
+    layer = object.__new__(SwitchableBN)
+    nn.Module.__init__(layer)
+    layer._hold(resolutions, sets)
+    return layer
+
+
+def _shapes(bn: nn.Module) -> set[torch.Size]:
+    tensors = (*bn._parameters.values(), *bn._buffers.values())
+    return {tensor.shape for tensor in tensors if tensor is not None and tensor.ndim}
 
 
 def bn_sets(layers: Sequence[SwitchableBN], resolution: int) -> list[nn.Module]:
@@ -171,7 +304,8 @@ def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float
     targets = [end if end.dtype == start.dtype else end.to(start.dtype) for start, end in pairs]
     # One call for all: a call for each of some hundred small tensors takes longer than its sums.
     mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
-    memo: dict[int, Any] = {}
+    # A hook on a set belongs to what stands for it between two resolutions too.
+    memo: dict[int, Any] = {id(hooks): hooks for bn in first for m in bn.modules() for hooks in hook_registries(m)}
     for start in starts:
         new = next(mixed) if start.is_floating_point() else start.clone()
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new

@@ -4,15 +4,22 @@ import copy
 import copyreg
 import functools
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
-__all__ = ["copy_modules", "fresh"]
+__all__ = ["copy_modules", "every_module", "fresh", "has_bound_hooks", "hook_registries", "kept_outputs", "references"]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
 _CONTAINERS = frozenset({dict, OrderedDict, set})
 _REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
+# What runs with a forward or a backward pass of a module.
+_HOOKS = (
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
+    *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
+)
 _SEQUENCES = frozenset({list, tuple})
 _OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
 
@@ -38,7 +45,44 @@ def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
             shell.__dict__.update(copied)  # what nn.Module does besides is for files of old versions
         else:
             shell.__setstate__(copied)
+    for module, shell in shells:
+        if isinstance(module, fx.GraphModule):
+            _compile_graph(module, shell)
     return copy.deepcopy(model, memo)
+
+
+def every_module(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield what ``model.modules()`` yields, also of a model with an attribute of that name."""
+    return nn.Module.modules(model)
+
+
+def hook_registries(module: nn.Module) -> Iterator[dict[int, Any]]:
+    """Yield the dictionaries that hold what a forward or backward pass of a module calls besides it."""
+    yield from (vars(module)[name] for name in _HOOKS if name in vars(module))
+
+
+def has_bound_hooks(module: nn.Module) -> bool:
+    """Tell whether a hook of a module belongs to some object, as a method of it, or holds a module."""
+    hooks = [hook for registry in hook_registries(module) for hook in registry.values()]
+    return any(_is_bound(hook) or any(references(hook)) for hook in hooks)
+
+
+def _is_bound(hook: Any) -> bool:
+    return hasattr(hook.func if isinstance(hook, functools.partial) else hook, "__self__")
+
+
+def references(value: Any) -> Iterator[nn.Module]:
+    """Yield the modules that a value holds or is bound to: a list of them, a method, a partial function."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, list | tuple | set):
+        yield from (module for element in value for module in references(element))
+    elif isinstance(value, dict):
+        yield from references(list(value.values()))
+    elif isinstance(value, functools.partial):
+        yield from references([value.func, *value.args, *value.keywords.values()])
+    elif isinstance(getattr(value, "__self__", None), nn.Module):
+        yield value.__self__
 
 
 def fresh(model: nn.Module) -> dict[int, Any]:
@@ -47,10 +91,20 @@ def fresh(model: nn.Module) -> dict[int, Any]:
     A cache may hold tensors of a graph, which can't be copied, or of other values than the copy's.
     """
     memo: dict[int, Any] = {}
-    for module in model.modules():
+    for module in every_module(model):
         for name, value in vars(module).items():
             if type(value) in _CONTAINERS and (not value or name.endswith("_cache")):
                 memo[id(value)] = type(value)()
+    return memo
+
+
+def kept_outputs(model: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo for what modules keep of their last forward: copies of tensors without their graph."""
+    memo: dict[int, Any] = {}
+    for module in every_module(model):
+        for name, value in vars(module).items():
+            if type(value) not in _ATOMS and name not in _REGISTRIES:
+                memo |= _computed(value)
     return memo
 
 
@@ -58,10 +112,13 @@ def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.
     """Make the new modules before their contents, so that a reference from anywhere finds them."""
     if id(module) in memo:
         return
-    if not _is_plain(type(module)):  # type: ignore[arg-type]  # mypy takes modules for unhashable
+    graph = isinstance(module, fx.GraphModule)
+    if not graph and not _is_plain(type(module)):  # type: ignore[arg-type]  # mypy takes modules for unhashable
         memo.update({key: value for key, value in fresh(module).items() if key not in memo})
         return
-    memo[id(module)] = shell = object.__new__(type(module))
+    # A GraphModule's forward belongs to a class of its own.
+    kind: Any = fx.GraphModule if graph else object
+    memo[id(module)] = shell = kind.__new__(type(module))
     shells.append((module, shell))
     for child in module._modules.values():
         if child is not None:
@@ -86,6 +143,19 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         elif kind is list:
             new[name] = memo[key] = value.copy()
     return new
+
+
+def _computed(value: Any) -> dict[int, Any]:
+    """Return a deepcopy memo for the tensors with a graph in a value, which copy.deepcopy refuses."""
+    leaves = tree_leaves(value) if isinstance(value, list | tuple | dict) else (value,)
+    return {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
+
+
+def _compile_graph(module: fx.GraphModule, shell: Any) -> None:
+    """Give a copy its forward; neither the mode nor the hooks of ``copy.deepcopy``, which starts them anew."""
+    type(shell).__name__ = type(module).__name__
+    shell._graph.owning_module = shell
+    shell.recompile()
 
 
 def _registered(entry: object, memo: dict[int, Any]) -> Any:

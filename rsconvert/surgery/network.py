@@ -1,23 +1,34 @@
 """SwitchableModel: one network, S paths over the same tensors."""
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.copying import copy_modules, fresh
-from rsconvert.surgery.paths import copy_model, copy_structure, make_path, relink, snapshot
-from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
+from rsconvert.surgery.children import Children
+from rsconvert.surgery.copying import copy_modules, every_module, fresh, kept_outputs
+from rsconvert.surgery.parts import Part
+from rsconvert.surgery.paths import copy_model, copy_structure, live_path, make_path, snapshot
+from rsconvert.surgery.private import (
+    PrivateSets,
+    by_owner,
+    private_names,
+    private_owners,
+    private_sets,
+    size_dependent,
+)
 from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, side_of
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
+from rsconvert.surgery.tree import divided, private_tensors, shown_children
 from rsconvert.zoo.building import check_num_classes, first_line
 from rsconvert.zoo.classifier import replace_classifier
 from rsconvert.zoo.source import Source, source_of
@@ -25,19 +36,27 @@ from rsconvert.zoo.source import Source, source_of
 __all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
-class SwitchableModel(nn.Module):
+# What belongs to a network itself, whatever the source has under these names.
+_FACTS = ("build", "private", "report", "resolutions", "source")
+
+
+class SwitchableModel(Part):
     """A network that runs at several resolutions, with one private BN set for each.
 
     ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
-    A module can't be replaced, but for the classifier: do that before the conversion. Only paths run: a hook belongs
-    on ``net.at(r)`` of each resolution. What else the source offers, such as ``forward_features``, the network offers
+
+    The modules that a walk over the network meets are those that run, on every path: what is set on them holds at every
+    resolution, or is refused. A module without BatchNorm may be replaced; one with private tensors before the
+    conversion only. What else the source offers, such as ``forward_features``, the network offers
     where it can choose the path, or where all paths agree.
     ``report`` tells what ``make_switchable`` did; None for a network out of a file.
 
     Args:
-        skeleton: a model of the source's class, a SwitchableBN in each BatchNorm's place. The network takes it over.
+        native: a plain model that becomes the native path. The network takes it over.
+        layers: id of each of its BatchNorms → the layer that owns it as its native set.
+        sets: name of another owner of private tensors → its sets.
         resolutions: from the largest to the smallest.
         source: what the model was made from.
         build: a function of the resolution that makes the source again for it; None if one model takes all sizes.
@@ -46,65 +65,114 @@ class SwitchableModel(nn.Module):
     """
 
     report: ConversionReport | None = None
-    _skeleton: nn.Module
-    _paths: dict[int, nn.Module]
+    resolutions: tuple[int, ...]
+    source: Source
+    private: bool
     build: Build | None
+    _paths: dict[int, nn.Module]
 
     def __init__(
         self,
-        skeleton: nn.Module,
+        native: nn.Module,
+        layers: Mapping[int, SwitchableBN],
+        sets: Mapping[str, PrivateSets],
         resolutions: Sequence[int],
         source: Source | None = None,
         build: Build | None = None,
         built: Mapping[int, nn.Module] | None = None,
         private: bool = True,
     ) -> None:
-        super().__init__()
-        self.private = private
-        self.resolutions = check_resolutions(resolutions)
-        self.source = source or Source()
-        # The root stands in for the skeleton's root, over the same dictionaries: keys stay those of the source.
-        self._parameters = skeleton._parameters
-        self._buffers = skeleton._buffers
-        self._non_persistent_buffers_set = skeleton._non_persistent_buffers_set
-        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(self.resolutions), device=_device(skeleton)))})
-        self._modules = {**skeleton._modules, "rsconvert": scores}
-        # Outside the registry, for their tensors are registered already.
-        self.__dict__["_skeleton"] = skeleton
-        self.__dict__["build"] = build
-        trees = built or dict.fromkeys(self.resolutions, skeleton)
-        self.__dict__["_paths"] = {r: make_path(skeleton, trees[r], r, self.resolutions) for r in self.resolutions}
-        # Not by train(): a source may hold some of its modules in eval mode, frozen BatchNorms for one.
-        self.training = skeleton.training
+        nn.Module.__init__(self)
+        order = check_resolutions(resolutions)
+        self.__dict__.update(resolutions=order, source=source or Source(), private=private, build=build)
+        self._take_root(native, private_tensors(native, sets.get("")))
+        trees = built or dict.fromkeys(order, native)
+        owners = {*layers, *(id(native.get_submodule(name)) for name in sets)}
+        owners |= {id(module) for module in native.children() if isinstance(module, GeneralizedRCNNTransform)}
+        own = divided(native, owners, [trees[r] for r in order[1:]] if built else ())
+        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(order), device=_device(native)))})
+        self._show({**shown_children(native, own, layers, sets), "rsconvert": scores})
+        for resolution in order[1:]:
+            self._paths[resolution] = live_path(self, trees[resolution], resolution, order)
+        self._watch()
+
+    def _take_root(self, native: nn.Module, private: frozenset[str]) -> None:
+        """Stand in for the root of the native path, over the same dictionaries: keys stay those of the source."""
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[name] = getattr(native, name)
+        del self.__dict__["training"]  # the paths have it
+        self.__dict__.update(_paths={self.resolutions[0]: native}, _place="", _private=private, _loading=False)
+
+    def _show(self, children: Mapping[str, nn.Module | None]) -> None:
+        self.__dict__["_modules"] = Children(children, self._change_child)
+
+    def _watch(self) -> None:
+        """Note what every path holds once all are made, for `_check`."""
+        self.adopt()
+        parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
+        for part in parts:
+            part.note()
+        # Outside the registry, as the paths are: their modules are registered already.
+        self.__dict__["_parts"] = tuple(parts[1:])
+
+    @property
+    def _twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
+        return tuple(self.__dict__["_paths"].values())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableModel":
         new = memo[id(self)] = self.__class__.__new__(self.__class__)
         for path in self._paths.values():
-            memo |= fresh(path)
-        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+            memo |= fresh(path) | kept_outputs(path)
+        new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()})
         return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return object.__reduce_ex__(self, protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in ("_parts", "_wanted")}
+        return {**state, "_modules": dict(self._modules)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._show(state["_modules"])
+        self._watch()
 
     def __getattr__(self, name: str) -> Any:
         """Return what the source offers under a name, where that makes sense for a network; see services.py."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            paths = self.__dict__.get("_paths", {})
-            return service(name, paths, lambda args, kwargs: self._path_for(side_of(args, kwargs)))
+        for registry in ("_parameters", "_buffers", "_modules"):
+            if name in self.__dict__.get(registry, ()):
+                self._check_shared(name)
+                return self.__dict__[registry][name]
+        paths = self.__dict__.get("_paths", {})
+        return service(name, paths, lambda args, kwargs: self._path_for(side_of(args, kwargs)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, nn.Module) and name in self.__dict__.get("_modules", {}):
+        if name in _FACTS:
+            self.__dict__[name] = value
+        elif name == "__class__":
             raise UnsupportedModelError(
-                f"{name} is set on a switchable network, whose paths would go on with the old one; a plain model takes "
-                "new modules. Change the model before make_switchable, or net.extract(resolution)."
+                "the class of a switchable network is changed, as FSDP does; its paths keep theirs. Use "
+                "DistributedDataParallel, or net.extract(resolution)."
             )
-        own = name in self.__dict__ or hasattr(type(self), name)
-        if not own and hasattr(self.__dict__.get("_skeleton"), name):
-            raise UnsupportedModelError(
-                f"{name} is set on a switchable network, whose paths would go on with their own; each path takes it. "
-                "Set it on net.at(resolution) of each resolution."
-            )
-        super().__setattr__(name, value)
+        elif name != "_modules" and (name in self.__dict__ or hasattr(type(self), name)):
+            object.__setattr__(self, name, value)
+        elif name == "_modules" or self._registers(name, value) or hasattr(self._twins[0], name):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _replicate_for_data_parallel(self) -> "SwitchableModel":
+        raise UnsupportedModelError(
+            "DataParallel copies a network's modules at each forward, whose paths would not follow; one process per "
+            "GPU is needed. Use DistributedDataParallel, or DataParallel(net.at(resolution))."
+        )
+
+    def __prepare_scriptable__(self) -> None:
+        raise UnsupportedModelError(
+            "torch.jit.script can't compile the choice of a path; a plain model is needed. "
+            "Script net.extract(resolution), or see export_onnx and export_program."
+        )
 
     @property
     def alpha(self) -> nn.Parameter:
@@ -118,7 +186,6 @@ class SwitchableModel(nn.Module):
 
     def train(self, mode: bool = True) -> "SwitchableModel":
         """Set the mode of every path, each by the source's own ``train``."""
-        super().train(mode)
         for path in self._paths.values():
             path.train(mode)
         return self
@@ -136,7 +203,8 @@ class SwitchableModel(nn.Module):
         if path is not None:
             return path
         check_resolutions([resolution])
-        return snapshot(self._skeleton, self._built(resolution), resolution, self.resolutions)
+        with torch.inference_mode(False):
+            return snapshot(self, self._built(resolution), resolution, self.resolutions)
 
     def extract(self, resolution: int) -> nn.Module:
         """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
@@ -145,10 +213,11 @@ class SwitchableModel(nn.Module):
             ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
         """
         check_resolutions([resolution])
-        live = self._paths.get(resolution)
-        if live is None:
-            live = make_path(self._skeleton, self._built(resolution), resolution, self.resolutions)
-        plain = copy_modules(live, {})
+        with torch.inference_mode(False):
+            live = self._paths.get(resolution)
+            if live is None:
+                live = make_path(self, self._built(resolution), resolution, self.resolutions)
+            plain = copy_modules(live, kept_outputs(live))
         # A snapshot is frozen; what is taken out can be trained as the source could.
         for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):
             parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
@@ -156,11 +225,17 @@ class SwitchableModel(nn.Module):
 
     def skeleton(self) -> nn.Module:
         """Return a model of the source's class over the network's tensors, a SwitchableBN in each BatchNorm's place."""
-        return copy_structure(self._skeleton)
+        layers = {id(bn.native): copy_structure(bn) for _, bn in self.switchable_bns()}
+        return copy_structure(self._paths[self.native], layers)
+
+    def running_modules(self) -> Iterator[nn.Module]:
+        """Yield every module that runs in some path, once."""
+        modules = (module for path in self._paths.values() for module in every_module(path))
+        yield from dict.fromkeys(modules)
 
     def switchable_bns(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableBN]]:
         """Yield each SwitchableBN with its name; once, or under every name that it has."""
-        modules = self._skeleton.named_modules(remove_duplicate=not every_name)
+        modules = self.named_modules(remove_duplicate=not every_name)
         yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -186,11 +261,11 @@ class SwitchableModel(nn.Module):
         new.source = replace(self.source, **facts, class_names=None, costs=None, cascade=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
-        self.__dict__.update({**new.__dict__, "report": None})
+        self.__setstate__({**new.__getstate__(), "report": None})
 
     def private_beside(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
-        found = private_owners(self._skeleton).items()
+        found = private_owners(self).items()
         return [f"{name}.{key}".lstrip(".") for name, owner in found for key in private_names(owner)]
 
     def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
@@ -205,6 +280,8 @@ class SwitchableModel(nn.Module):
         """
         if views is None:
             return self._run(side_of(args, kwargs), args, kwargs)
+        for resolution in self.resolutions:
+            self._check(resolution)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
@@ -212,29 +289,53 @@ class SwitchableModel(nn.Module):
             )
         return [path(view) for path, view in zip(self._paths.values(), views, strict=True)]
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "SwitchableModel":
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
-        self._relink()
-        return self
-
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load as any module does; with ``assign``, every path sees the new tensors."""
         result = super().load_state_dict(state_dict, strict, assign)
-        self._relink()
+        for part in (self, *self._parts):
+            part.relink()
         return result
 
-    def _relink(self) -> None:
-        for resolution, path in self._paths.items():
-            relink(self._skeleton, path, resolution, self.resolutions)
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the tensors as any module does, under the names of the file.
+
+        Raises:
+            UnsupportedModelError: a path holds another module than the network.
+        """
+        for resolution in self.resolutions:
+            self._check(resolution)
+        return super().state_dict(*args, **kwargs)
+
+    def _check(self, resolution: int) -> None:
+        """Refuse what was changed in a path alone, where the network could not see it."""
+        place = self.resolutions.index(resolution)
+        if not self.same(place):
+            raise UnsupportedModelError(self._difference(self, resolution))
+        for part in self._parts:
+            if not part.same(place):
+                raise UnsupportedModelError(self._difference(part, resolution))
+
+    def _difference(self, part: Part, resolution: int) -> str:
+        twins = part._twins
+        if len({twin.training for twin in twins}) > 1:
+            return (
+                f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
+                "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
+            )
+        return (
+            f"{part.told()} of net.at({resolution}) has other modules than the network shows; the same are needed. "
+            "Change the network itself, or net.extract(resolution)."
+        )
 
     def _built(self, resolution: int) -> nn.Module:
         """Return the source as built for a resolution: the skeleton itself if one model takes all sizes."""
         if self.build is None:
-            return self._skeleton
+            return self._paths[self.native]
         return build_like(self.build, self._paths[self.native], resolution)
 
     def _run(self, resolution: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         path = self._path_for(resolution)
+        self._check(resolution if resolution in self._paths else self.native)
         if self.build is None or resolution in self._paths:
             return path(*args, **kwargs)
         try:
@@ -274,14 +375,21 @@ def assemble(
     """
     trees = built or dict.fromkeys(resolutions, model)
     base = trees[resolutions[0]]
-    swaps = {id(bn): SwitchableBN(bn, resolutions) for bn in batchnorms(base).values()} if private else {}
+    bns = batchnorms(base) if private else {}
+    if "" in bns:
+        raise UnsupportedModelError(
+            f"the model is a {type(base).__name__} itself; a model with BatchNorms inside is needed. "
+            "Put it into an nn.Sequential."
+        )
+    layers = {id(bn): SwitchableBN(bn, resolutions) for bn in bns.values()}
     # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
-    skeleton = copy_model(base, swaps)
+    native = copy_model(base, {key: layer.native for key, layer in layers.items()})
     owners = size_dependent(built) if built else {}
     for owner, names in by_owner(model, beside).items():
         owners[owner] = sorted({*owners.get(owner, []), *names})
-    add_private_sets(skeleton, owners, trees, resolutions[0])
-    return SwitchableModel(skeleton, resolutions, source_of(model), build, built, private)
+    sets = private_sets(owners, trees, resolutions[0])
+    owned = {id(layer.native): layer for layer in layers.values()}
+    return SwitchableModel(native, owned, sets, resolutions, source_of(model), build, built, private)
 
 
 def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, bn_sets
-from rsconvert.surgery.copying import copy_modules
-from rsconvert.surgery.private import PrivateSets, private_owners, tensors_at
+from rsconvert.surgery.copying import copy_modules, every_module, has_bound_hooks, hook_registries, kept_outputs
+from rsconvert.surgery.parts import Part
+from rsconvert.surgery.private import sets_of, tensors_at
 from rsconvert.zoo.building import first_line
 
-__all__ = ["clear_caches", "copy_model", "copy_structure", "make_path", "on_meta", "relink", "snapshot"]
+__all__ = ["copy_model", "copy_structure", "live_path", "make_path", "on_meta", "snapshot"]
 
 
 def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
@@ -30,9 +31,10 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
         ) from error
 
 
-def copy_structure(model: nn.Module) -> nn.Module:
-    """Return a copy whose modules are new and whose tensors are the model's."""
-    return copy_modules(model, _shared((module, module) for module in model.modules()))
+def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return a copy whose modules are new and whose tensors are the model's; ``memo`` as for `copy_model`."""
+    shared = _shared((module, module) for module in every_module(model))
+    return copy_modules(model, {**kept_outputs(model), **shared, **(memo or {})})
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -41,64 +43,62 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy_model(model, memo)
 
 
-def make_path(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
-    """Return the modules of ``built`` around the tensors of ``skeleton``, with one set at each private place.
-
-    At an untrained resolution they are in eval mode.
+def live_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
+    """Return the path of a trained resolution, and make its modules twins of those that the network shows.
 
     Args:
-        skeleton: a model of the source's class, a SwitchableBN in each BatchNorm's place.
-        built: the source as built for ``resolution``, whose own values don't matter; the skeleton itself if one model
-            takes all sizes.
+        net: shows the native path, and those that were made before.
+        built: the source as built for ``resolution``, whose own values don't matter; the native path itself if one
+            model takes all sizes.
         resolutions: the trained ones, from the largest to the smallest.
     """
-    pairs = list(_pairs(built, skeleton))
-    memo = _shared(pairs)
-    layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableBN)]
-    sets = bn_sets([own for _, own in layers], resolution)
-    memo |= {id(module): bn for (module, _), bn in zip(layers, sets, strict=True)}
-    private = [(module, own) for module, own in pairs if isinstance(own._modules.get("at"), PrivateSets)]
-    ties = dict[int, Tensor | None]()
-    for module, owner in private:
-        parameters, buffers = tensors_at(owner, module, resolution, resolutions)
-        for key, native in owner._parameters.items():
-            parameters[key] = parameters[key] if native is None else ties.setdefault(id(native), parameters[key])
-        memo |= {id(module._parameters): parameters, id(module._buffers): buffers}
-        memo |= {id(module._modules["at"]): None} if "at" in module._modules else {}
+    pairs = list(_pairs(built, net))
+    memo = _memo(pairs, resolution, resolutions)
+    memo |= {id(module): own for module, own in pairs if not isinstance(own, (Part, SwitchableBN))}
     path = copy_modules(built, memo)
-    for module, _ in private:
-        memo[id(module)]._modules.pop("at", None)
-    if resolution not in resolutions and any(module.training for module, _ in pairs):
+    for module, own in pairs:
+        if isinstance(own, Part) and own is not net:
+            own.__dict__["_twins"].append(memo[id(module)])
+    return path
+
+
+def make_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
+    """Return the path of any resolution, with modules of its own around the network's tensors, in eval mode.
+
+    At an untrained resolution the private tensors are a snapshot.
+
+    Args:
+        net, built, resolutions: as for `live_path`.
+    """
+    pairs = list(_pairs(built, net))
+    path = copy_modules(built, {**kept_outputs(built), **_memo(pairs, resolution, resolutions)})
+    if any(module.training for module, _ in pairs):
         path.eval()
     return path
 
 
-def snapshot(skeleton: nn.Module, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
+def snapshot(net: Part, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
     """Return the path of an untrained resolution: shared weights, interpolated sets, eval mode only."""
-    path = make_path(skeleton, built, resolution, resolutions)
+    path = make_path(net, built, resolution, resolutions)
     path.register_forward_pre_hook(_refuse_training)
     return path
 
 
-def relink(skeleton: nn.Module, path: nn.Module, resolution: int, resolutions: Sequence[int]) -> None:
-    """Show a path the tensors that took another's place, and forget what it computed from the old ones.
-
-    Most modules share their dictionaries with the skeleton; owners of private tensors have dictionaries of their own.
-    """
-    for name, owner in private_owners(skeleton).items():
-        module = path.get_submodule(name)
+def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolutions: Sequence[int]) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the network's shared tensors, and the sets of a resolution."""
+    memo = _shared(pairs)
+    layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableBN)]
+    sets = bn_sets([own for _, own in layers], resolution)
+    memo |= {id(module): bn for (module, _), bn in zip(layers, sets, strict=True)}
+    ties = dict[int, Tensor | None]()
+    for module, owner in pairs:
+        if sets_of(owner) is None:
+            continue
         parameters, buffers = tensors_at(owner, module, resolution, resolutions)
-        module._parameters.update(parameters)  # type: ignore[arg-type]
-        module._buffers = buffers
-    clear_caches(path)
-
-
-def clear_caches(model: nn.Module) -> None:
-    """Empty the caches of computed tensors."""
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name.endswith("_cache") and isinstance(value, dict):
-                value.clear()
+        for key, native in owner._parameters.items():
+            parameters[key] = parameters[key] if native is None else ties.setdefault(id(native), parameters[key])
+        memo |= {id(module._parameters): parameters, id(module._buffers): buffers}
+    return memo
 
 
 def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -116,12 +116,15 @@ def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, n
 
 
 def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape.
+    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape, and its hooks.
 
     The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
     """
     memo: dict[int, Any] = {}
     for module, own in pairs:
+        shown = own._twins[0] if isinstance(own, Part) else own
+        if not has_bound_hooks(shown):
+            memo.update(zip(map(id, hook_registries(module)), hook_registries(shown), strict=True))
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
             if mine is theirs:
                 memo[id(mine)] = mine

@@ -15,10 +15,11 @@ from rsconvert.surgery.tables import resample_table
 
 __all__ = [
     "PrivateSets",
-    "add_private_sets",
     "by_owner",
     "private_names",
     "private_owners",
+    "private_sets",
+    "sets_of",
     "size_dependent",
     "tensors_at",
 ]
@@ -36,10 +37,28 @@ class PrivateSets(nn.ModuleDict):
         super().__init__(sets)
         self.parameter_names = tuple(parameters)
 
+    def link(self, owner: nn.Module, twin: nn.Module, place: int) -> None:
+        """Give a path's module the tensors of its set, the shared ones included.
+
+        Args:
+            owner: the module that the network shows, with the native tensors.
+            place: of the path among the resolutions; 0 is native, and has the owner's own.
+        """
+        if place:
+            own = list(self.values())[place - 1]
+            twin._parameters.update({**owner._parameters, **own._parameters})
+            twin.__dict__["_buffers"] = own._buffers
+
+
+def sets_of(owner: nn.Module) -> PrivateSets | None:
+    """Return the sets that hang below a module, if it is an owner of private tensors."""
+    at = owner._modules.get("at")
+    return at if isinstance(at, PrivateSets) else None
+
 
 def private_owners(model: nn.Module) -> dict[str, nn.Module]:
     """Return the modules that hold private tensors of their own, by name."""
-    return {name: m for name, m in model.named_modules() if isinstance(m._modules.get("at"), PrivateSets)}
+    return {name: m for name, m in model.named_modules() if sets_of(m) is not None}
 
 
 def private_names(owner: nn.Module) -> list[str]:
@@ -67,10 +86,10 @@ def size_dependent(trees: Mapping[int, nn.Module]) -> dict[str, list[str]]:
     return found
 
 
-def add_private_sets(
-    skeleton: nn.Module, private: Mapping[str, Sequence[str]], trees: Mapping[int, nn.Module], native: int
-) -> None:
-    """Hang the sets of every resolution but the native one below their owners.
+def private_sets(
+    private: Mapping[str, Sequence[str]], trees: Mapping[int, nn.Module], native: int
+) -> dict[str, PrivateSets]:
+    """Return owner → its sets of every resolution but the native one.
 
     Args:
         private: owner → the names of its private parameters; its buffers are private too.
@@ -79,14 +98,17 @@ def add_private_sets(
         UnsupportedModelError: an owner has an attribute ``at`` already.
     """
     made: dict[tuple[int, int], Tensor] = {}
+    found = {}
     for owner, names in private.items():
-        if hasattr(skeleton.get_submodule(owner), "at"):
+        module = trees[native].get_submodule(owner)
+        if hasattr(module, "at"):
             raise UnsupportedModelError(
-                f"{owner or type(skeleton).__name__} has an attribute at, which is the name of its private sets; "
+                f"{owner or type(module).__name__} has an attribute at, which is the name of its private sets; "
                 "another one is needed. Rename it."
             )
         sets = {str(r): _copy(tree.get_submodule(owner), names, made, r) for r, tree in trees.items() if r != native}
-        skeleton.get_submodule(owner)._modules["at"] = PrivateSets(names, sets)
+        found[owner] = PrivateSets(names, sets)
+    return found
 
 
 def by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.network import SwitchableModel
-from rsconvert.surgery.paths import clear_caches
+from rsconvert.surgery.parts import clear_caches
 from rsconvert.surgery.resolutions import side_of
 from rsconvert.surgery.scramble import tensors
 from rsconvert.surgery.survey import Survey, fitted_inside
@@ -37,8 +37,7 @@ def prove(found: Survey, net: SwitchableModel) -> dict[int, bool]:
 @contextmanager
 def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
     """Write the values of all trials at once, so that a swapped set shows; restore values and modes at the end."""
-    paths = [net.at(resolution) for resolution in net.resolutions]
-    modes = {module: module.training for model in (net, *paths) for module in model.modules()}
+    modes = {module: module.training for module in net.running_modules()}
     places = {r: _registered(net, r, values) for r, values in found.values.items()}
     before = {r: {name: tensor.clone() for name, tensor in own.items()} for r, own in places.items()}
     try:
@@ -47,9 +46,8 @@ def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
         yield
     finally:
         _copy(before, places)
-        for path in paths:
-            clear_caches(path)
         for module, mode in modes.items():
+            clear_caches(module)
             module.training = mode
 
 

@@ -113,7 +113,7 @@ def test_a_class_that_says_how_it_is_copied_is_heard() -> None:
     assert (second.seen, second.told) == (0, "out and in")
     graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     again = copy_modules(nn.Sequential(graph), {})[0]
-    assert type(again).__name__ == "GraphModule"
+    assert type(again).__name__ == type(graph).__name__
     assert again.graph is not graph.graph
     assert again.get_submodule("0") is not graph.get_submodule("0")
 

@@ -148,14 +148,23 @@ def test_views_go_by_position_whatever_their_size(net, image) -> None:
     assert all(torch.equal(out, net.at(r)(image(40))) for r, out in zip(RESOLUTIONS, outputs, strict=True))
 
 
-def test_a_hook_on_one_path_stays_there(net, image) -> None:
+def test_a_module_without_private_tensors_is_one_on_every_path(net, image) -> None:
     seen = []
-    net.at(48).conv1.register_forward_hook(lambda *_: seen.append(48))
+    net.at(48).conv1.register_forward_hook(lambda *_: seen.append("conv1"))
     net.at(48).drop.p = 0.5
     for resolution in (64, 48, 40, 32):
         net(image(resolution))
+    assert seen == ["conv1"] * 4
+    assert net.at(64).conv1 is net.at(32).conv1 is net.conv1
+    assert net.at(64).drop.p == net.at(40).drop.p == net.drop.p == 0.5
+
+
+def test_a_hook_on_a_set_stays_there(net, image) -> None:
+    seen = []
+    net.at(48).bn1.register_forward_hook(lambda *_: seen.append(48))
+    for resolution in (64, 48, 32):
+        net(image(resolution))
     assert seen == [48]
-    assert net.at(64).drop.p == net.at(40).drop.p == 0.0
 
 
 def test_a_wrong_number_of_views_is_refused(net, image) -> None:
@@ -359,8 +368,8 @@ def test_the_skeleton_holds_the_layers_over_the_same_tensors(net, tiny) -> None:
     assert [name for name, _ in net.switchable_bns()] == ["bn1", "bn2"]
 
 
-def test_a_module_is_not_replaced_behind_the_paths_back(net) -> None:
-    name, old = next(iter(net.named_children()))
-    with pytest.raises(UnsupportedModelError, match=f"{name} is set on a switchable network"):
-        setattr(net, name, nn.Identity())
-    assert getattr(net, name) is old
+def test_a_module_with_a_set_is_not_replaced(net) -> None:
+    old = net.bn1
+    with pytest.raises(UnsupportedModelError, match="bn1 is set on a switchable network, and holds tensors of each"):
+        net.bn1 = nn.Identity()
+    assert net.bn1 is old

@@ -43,12 +43,20 @@ def test_neither_side_is_changed(model) -> None:
 def test_swapped_paths_are_caught(model) -> None:
     net = assemble(model, RESOLUTIONS)
     net._paths[48], net._paths[32] = net._paths[32], net._paths[48]
+    made_so(net)
     assert proved(model, net) == {64: True, 48: False, 32: False}
 
 
-def swap_one_set(path: nn.Module, name: str, bn: nn.Module) -> None:
+def made_so(net: SwitchableModel) -> None:
+    """Let a mistake look as if the network had been made with it, not changed afterwards."""
+    for part in (net, *net._parts):
+        part.note()
+
+
+def swap_one_set(net: SwitchableModel, resolution: int, name: str, bn: nn.Module) -> None:
     owner, _, child = name.rpartition(".")
-    path.get_submodule(owner)._modules[child] = bn
+    net.at(resolution).get_submodule(owner)._modules[child] = bn
+    made_so(net)
 
 
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
@@ -59,7 +67,7 @@ def test_every_single_wrong_set_is_caught(resolution: int, tiny) -> None:
         other = {64: 48, 48: 32, 32: 64}[resolution]
         for wrong in (None, copy.deepcopy(model.get_submodule(name))):
             net = assemble(model, RESOLUTIONS)
-            swap_one_set(net.at(resolution), name, wrong or dict(net.switchable_bns())[name].bn_set(other))
+            swap_one_set(net, resolution, name, wrong or dict(net.switchable_bns())[name].bn_set(other))
             assert proved(model, net) == EXACT | {resolution: False}
 
 
@@ -70,7 +78,7 @@ def test_a_wrong_set_anywhere_in_a_residual_network_is_caught() -> None:
     assert len(names) > 10
     for name in names:
         net = assemble(model, (64, 32))
-        swap_one_set(net.at(32), name, dict(net.switchable_bns())[name].native)
+        swap_one_set(net, 32, name, dict(net.switchable_bns())[name].native)
         assert proved(model, net) == {64: True, 32: False}, name
 
 
@@ -81,6 +89,7 @@ def test_a_classifier_of_zeros_hides_nothing(tiny) -> None:
     net = assemble(model, RESOLUTIONS)
     assert proved(model, net) == EXACT
     net._paths[48] = net._paths[64]
+    made_so(net)
     assert proved(model, net) == EXACT | {48: False}
 
 
@@ -95,6 +104,7 @@ def test_a_layer_that_a_path_skips_is_refused(tiny) -> None:
     model = tiny()
     net = assemble(model, RESOLUTIONS)
     net.at(48).bn2 = nn.Identity()
+    made_so(net)
     with pytest.raises(UnsupportedModelError, match="at 48 the path runs other BatchNorms than the source: bn2"):
         proved(model, net)
 
@@ -136,4 +146,5 @@ def test_nested_outputs_are_compared_throughout() -> None:
     net.load_state_dict(assemble(model, (64, 32)).state_dict())
     assert proved(model, net) == {64: True, 32: True}
     net.at(32).two = net.at(64).two
+    made_so(net)
     assert proved(model, net) == {64: True, 32: False}

@@ -112,10 +112,6 @@ def test_a_clip_switches_by_the_size_of_its_frames(write, write_all) -> None:
     check_parity(Clip(), write, write_all, lambda r: torch.randn(1, 3, 5, r, r))
 
 
-def test_a_lone_batchnorm_switches(write, write_all, image) -> None:
-    check_parity(nn.BatchNorm2d(3), write, write_all, image)
-
-
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "test_efficientnet", "test_resnet.r160_in1k"])
 def test_networks_of_timm(name: str, write, write_all, image) -> None:
     check_parity(timm.create_model(name), write, write_all, image)
@@ -267,7 +263,8 @@ def test_names_that_would_clash_are_refused(place: str, key: str, value: object)
         (lambda: nn.Sequential(Memory()), "0 (Memory) keeps an extra state"),
         (Hidden, "Hidden calls F.batch_norm with a running_mean that is no tensor of the model"),
         (Computed, "Computed can't be copied"),
-        (lambda: assemble(nn.BatchNorm2d(3), (64, 32)), "switchable already"),
+        (lambda: assemble(nn.Sequential(nn.BatchNorm2d(3)), (64, 32)), "switchable already"),
+        (lambda: nn.BatchNorm2d(3), "BatchNorm2d itself"),
     ],
 )
 def test_what_cannot_be_converted_is_refused(model, message: str) -> None:

@@ -1,0 +1,288 @@
+"""Part: the module that a network shows where its paths hold one each, and through which all of them are reached."""
+
+import copy
+import functools
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from rsconvert.errors import ResolutionError, UnsupportedModelError
+from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
+from rsconvert.surgery.children import REMOVED, Children, hooked_on
+from rsconvert.surgery.copying import every_module
+
+__all__ = ["Part", "clear_caches", "make_part"]
+
+_NAMED = ("_parameters", "_buffers", "_modules")
+_REGISTRIES = ("_parameters", "_buffers", "_non_persistent_buffers_set")
+# What binds one module to its code: the twins have their own.
+_BOUND = frozenset({"__class__", "__dict__", "_call_impl", "_compiled_call_impl", "forward"})
+
+
+class Part(nn.Module):
+    """A module of a network that holds private tensors: it shows S twins, one in each path, as one module.
+
+    Its class is a subclass of theirs, its tensors are theirs. It has no state of its own: what is asked of it is asked
+    of the native twin, what is set on it (a mode, a setting, a hook, another child) is set on all of them. Children
+    without private tensors are the very modules of every path. It never runs; the paths do.
+    """
+
+    _twins: Sequence[nn.Module]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: nothing tells the resolution here.
+
+        Raises:
+            ResolutionError: always.
+        """
+        place = vars(self).get("_place", "")
+        raise ResolutionError(
+            f"{place} of a switchable network is run, which has one module per resolution; a path runs one of them. "
+            f"Call net.at(resolution).{place}(…)."
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        for registry in _NAMED:
+            if name in self.__dict__.get(registry, ()):
+                self._check_shared(name)
+                return self.__dict__[registry][name]
+        if "_twins" not in self.__dict__ or name.startswith("__"):
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        return self._shown(name, getattr(self._twins[0], name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _BOUND:
+            raise UnsupportedModelError(
+                f"{name} is set on {self.told()} of a switchable network, whose paths run their own; a plain model "
+                "takes it. Change the model before make_switchable, or net.extract(resolution)."
+            )
+        if name == "_modules":
+            self._rearrange(value)
+        elif self._registers(name, value):
+            self._check_shared(name)
+            for twin in self._twins:
+                twin.__dict__.pop(name, None)
+            super().__setattr__(name, value)
+        else:
+            for twin in self._twins:
+                setattr(twin, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if any(name in self.__dict__[registry] for registry in (*_REGISTRIES, "_modules")):
+            self._check_shared(name)
+            super().__delattr__(name)
+        else:
+            for twin in self._twins:
+                delattr(twin, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Part":
+        twins, children = copy.deepcopy(list(self._twins), memo), copy.deepcopy(dict(self._modules), memo)
+        memo[id(self)] = new = make_part(twins, children, self.__dict__["_place"], self.__dict__["_private"])
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return make_part, (list(self._twins), dict(self._modules), self.__dict__["_place"], self.__dict__["_private"])
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """Return a parameter by the name that the file has for it."""
+        return cast(nn.Parameter, self._registered("_parameters", target))
+
+    def get_buffer(self, target: str) -> Tensor:
+        """Return a buffer by the name that the file has for it."""
+        return self._registered("_buffers", target)
+
+    def _registered(self, registry: str, target: str) -> Tensor:
+        owner, _, name = target.rpartition(".")
+        found = getattr(self.get_submodule(owner), registry).get(name)
+        if found is None:
+            raise AttributeError(f"{type(self).__name__} has no tensor {target} among its {registry[1:]}")
+        return cast(Tensor, found)
+
+    def register_forward_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook that runs with every twin."""
+        return hooked_on(self._hooked("_forward_hooks"), "register_forward_hook", hook, options)
+
+    def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook that runs with every twin."""
+        return hooked_on(self._hooked("_forward_pre_hooks"), "register_forward_pre_hook", hook, options)
+
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook that runs with every twin."""
+        self._is_full_backward_hook = True  # which torch notes on the one module that it is asked of
+        modules = self._hooked("_backward_hooks")
+        return hooked_on(modules, "register_full_backward_hook", hook, {"prepend": prepend})
+
+    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook that runs with every twin."""
+        modules = self._hooked("_backward_pre_hooks")
+        return hooked_on(modules, "register_full_backward_pre_hook", hook, {"prepend": prepend})
+
+    def adopt(self) -> None:
+        """Tell the BatchNorm layers among the children where they stand, and note the children of the twins."""
+        for name, child in self._modules.items():
+            if isinstance(child, SwitchableBN):
+                child._parents.append((self, name))
+        self.note()
+
+    def note(self) -> None:
+        """Remember which children the twins have: `same` compares with them."""
+        self.__dict__["_wanted"] = [list(twin._modules.values()) for twin in self._twins]
+
+    def put(self, place: int, name: str, child: nn.Module) -> None:
+        """Give one twin another child."""
+        self._twins[place]._modules[name] = child
+        self.note()
+
+    def same(self, place: int) -> bool:
+        """Tell whether a twin holds the children, and has the mode, that it is shown with."""
+        twin, other = self._twins[place], self._twins[-1 if place == 0 else 0]
+        return twin.training is other.training and list(twin._modules.values()) == self._wanted[place]
+
+    def _hooked(self, registry: str) -> Iterator[nn.Module]:
+        """Yield twins that have each a registry of hooks of its own; as a rule all have one."""
+        yield from {id(getattr(twin, registry)): twin for twin in self._twins}.values()
+
+    def _registers(self, name: str, value: Any) -> bool:
+        kinds = (nn.Parameter, nn.Module, nn.Buffer)
+        return isinstance(value, kinds) or any(
+            name in self.__dict__[r] for r in ("_parameters", "_buffers", "_modules")
+        )
+
+    def _check_shared(self, name: str) -> None:
+        if name in self.__dict__["_private"] and not self.__dict__["_loading"]:
+            raise _PrivateError(
+                f"{name} of {self.told()} has one value per resolution; that of one path is at hand. "
+                f"Use net.at(resolution).{vars(self)['_place']}.{name}."
+            )
+
+    def _shown(self, name: str, value: Any) -> Any:
+        if not name.startswith("_") and any(isinstance(leaf, nn.Module) for leaf in tree_leaves(value)):
+            raise AttributeError(
+                f"{name} of {self.told()} holds modules of one path; a switchable network has one set of them per "
+                f"resolution. Read it from net.at(resolution), or walk the modules."
+            )
+        return value
+
+    def told(self) -> str:
+        """Return the name in the network, for a message."""
+        return str(self.__dict__["_place"] or "the root")
+
+    def _rearrange(self, children: Mapping[str, nn.Module | None]) -> None:
+        """Take the same children under other names or in another order, as a Sequential does that loses one."""
+        old = {id(child): name for name, child in self._modules.items()}
+        if {id(child) for child in children.values()} != set(old):
+            for name, child in children.items():
+                self._modules[name] = child
+            return
+        for twin in self._twins:
+            given = dict(twin._modules)
+            twin._modules = {name: given[old[id(child)]] for name, child in children.items()}
+        dict.clear(self._modules)
+        dict.update(self._modules, children)
+        self.note()
+
+    def _change_child(self, name: str, child: nn.Module | None) -> None:
+        """Carry a change of a child to the twins; refuse one of private tensors."""
+        old = self._modules.get(name)
+        if child is old and name in self._modules:
+            return
+        self._check_change(name, old, child)
+        for twin in self._twins:
+            if child is REMOVED:
+                del twin._modules[name]
+            else:
+                twin.__dict__.pop(name, None)
+                twin._modules[name] = child
+        self.note()
+
+    def _check_change(self, name: str, old: nn.Module | None, child: nn.Module | None) -> None:
+        where = f"{vars(self)['_place']}.{name}".lstrip(".")
+        if _is_private(old) or name in ("at", "rsconvert"):
+            raise UnsupportedModelError(
+                f"{where} is set on a switchable network, and holds tensors of each resolution; a module without any "
+                "is accepted. Change the model before make_switchable, or net.extract(resolution)."
+            )
+        if child is not None and any(_is_private(m) or is_batchnorm(m) for m in every_module(child)):
+            raise UnsupportedModelError(
+                f"{where} is set on a switchable network to {type(child).__name__}, which holds a BatchNorm; a module "
+                "without one is accepted. Change the model before make_switchable."
+            )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so
+        self.relink()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.__dict__["_loading"] = True
+        try:
+            super()._load_from_state_dict(*args, **kwargs)
+        finally:
+            self.__dict__["_loading"] = False
+
+    def relink(self) -> None:
+        """Show the twins the tensors that took another's place, and let them forget what they computed from the old."""
+        at = self._modules.get("at")
+        for place, twin in enumerate(self._twins):
+            if self.__dict__["_private"]:
+                at.link(self, twin, place)  # type: ignore[union-attr,operator]  # PrivateSets
+            clear_caches(twin)
+
+
+class _PrivateError(AttributeError, UnsupportedModelError):
+    """A tensor of one resolution is asked of all: both what hasattr expects, and an error of ours."""
+
+
+def make_part(
+    twins: Sequence[nn.Module],
+    children: Mapping[str, nn.Module | None],
+    place: str = "",
+    private: frozenset[str] = frozenset(),
+) -> Part:
+    """Return a module of the twins' class that shows them as one.
+
+    Args:
+        twins: one per resolution, the native one first; more may follow.
+        children: what it shows as its children.
+        place: its name in the network, for messages.
+        private: the names of its own tensors that have one value per resolution.
+    """
+    native = twins[0]
+    shadowed = frozenset(name for name in vars(native) if hasattr(type(native), name) and not hasattr(nn.Module, name))
+    part = object.__new__(_kind(type(native), shadowed)  # type: ignore[arg-type]  # mypy takes modules for unhashable)
+    part.__dict__.update({registry: getattr(native, registry) for registry in _REGISTRIES})
+    part.__dict__.update(_twins=list(twins), _place=place, _private=private, _loading=False)
+    part.__dict__["_modules"] = Children(children, part._change_child)
+    part.adopt()
+    return part
+
+
+def clear_caches(module: nn.Module) -> None:
+    """Empty a module's caches of computed tensors."""
+    for name, value in vars(module).items():
+        if name.endswith("_cache") and isinstance(value, dict):
+            value.clear()
+
+
+@functools.cache
+def _kind(kind: type[nn.Module], shadowed: frozenset[str]) -> type[Part]:
+    """Return the subclass that shows modules of a class.
+
+    Args:
+        shadowed: names that the class has too, by which the twins' own value is read.
+    """
+    shown = {name: property(functools.partial(_read, name)) for name in shadowed - _BOUND}
+    made = types.new_class(kind.__name__, (Part, kind), exec_body=lambda body: body.update(shown))
+    made.__module__, made.__qualname__ = kind.__module__, kind.__qualname__
+    return made
+
+
+def _read(name: str, part: Part) -> Any:
+    return part._shown(name, getattr(part._twins[0], name))
+
+
+def _is_private(module: nn.Module | None) -> bool:
+    return isinstance(module, (Part, SwitchableBN))
