@@ -123,7 +123,7 @@ class SwitchableBN(nn.Module):
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """Yield every module inside by name; the native set once, for its tensors have a name as the layer's already."""
+        """Yield every module inside by name; the native set once, for its tensors bear the layer's name already."""
         memo = set() if memo is None else memo
         yield from super().named_modules(memo, prefix, remove_duplicate)
         if remove_duplicate:

@@ -252,7 +252,7 @@ def make_part(
     """
     native = twins[0]
     shadowed = frozenset(name for name in vars(native) if hasattr(type(native), name) and not hasattr(nn.Module, name))
-    part = object.__new__(_kind(type(native), shadowed)  # type: ignore[arg-type]  # mypy takes modules for unhashable)
+    part = object.__new__(_kind(type(native), shadowed))  # type: ignore[arg-type]  # mypy takes modules for unhashable
     part.__dict__.update({registry: getattr(native, registry) for registry in _REGISTRIES})
     part.__dict__.update(_twins=list(twins), _place=place, _private=private, _loading=False)
     part.__dict__["_modules"] = Children(children, part._change_child)
