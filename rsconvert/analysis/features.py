@@ -1,7 +1,7 @@
 """The input of a network's classifier: the values at the global pooling, as a rule."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
@@ -38,15 +38,14 @@ def pooled_features(
     paths = {r: net.at(r) for r in resolutions}
     dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
     batches: dict[int, list[Tensor]] = {r: [] for r in resolutions}
-    with closing(loader), eval_mode(paths.values()), ExitStack() as stack:
-        inputs = {r: stack.enter_context(_classifier_input(path)) for r, path in paths.items()}
+    with closing(loader), eval_mode(paths.values()):
         for views, _ in tqdm(loader, desc="pooling", unit="batch", disable=not progress, leave=False):
             for (r, path), view in zip(paths.items(), views, strict=True):
                 image = normalize(view.to(net.alpha.device), net.source.preprocessing, dtype=dtype)
-                with torch.autocast(image.device.type, amp, enabled=amp is not None):
+                # One path after the other: they share the classifier.
+                with torch.autocast(image.device.type, amp, enabled=amp is not None), _classifier_input(path) as inputs:
                     path(image)
-                batches[r].append(_pooled(inputs[r][0]).float().cpu())
-                inputs[r].clear()
+                batches[r].append(_pooled(inputs[0]).float().cpu())
             check()
     return {r: torch.cat(found).numpy() for r, found in batches.items()}
 

@@ -88,7 +88,7 @@ def _pad_simply(module: nn.Module) -> set[str]:
     """
     names = {id(p): name for name, p in module.named_parameters()}
     found = set()
-    for parent in list(module.modules()):
+    for parent in list(nn.Module.modules(module)):
         for key, child in parent._modules.items():
             if isinstance(child, Conv2dSame):
                 parent._modules[key] = conv = copy.copy(child)

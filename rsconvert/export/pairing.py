@@ -66,7 +66,7 @@ class _View:
         for node in graph.nodes if graph else ():
             if node.op == "call_module":
                 self.calls.setdefault(str(node.target), []).append(node)
-        own = (parameter for module in model.modules() for parameter in module._parameters.values())
+        own = (parameter for module in nn.Module.modules(model) for parameter in module._parameters.values())
         self.owners = Counter(id(parameter) for parameter in own if parameter is not None)
 
     def pair(self, name: str) -> Pair | str:

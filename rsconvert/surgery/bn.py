@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.surgery.children import Children, hooked_on
+from rsconvert.surgery.children import Children, PrivateTensorError, hooked_on
 from rsconvert.surgery.copying import copy_modules, hook_registries
 
 __all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
@@ -91,7 +91,7 @@ class SwitchableBN(nn.Module):
             raise AttributeError(f"'SwitchableBN' object has no attribute '{name}'")
         value = getattr(native, name)
         if callable(value) or isinstance(value, Tensor):
-            raise AttributeError(
+            raise PrivateTensorError(
                 f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
                 f"Use bn.bn_set(resolution).{name}, or go through bn.sets."
             )
@@ -101,9 +101,10 @@ class SwitchableBN(nn.Module):
         if isinstance(value, (Tensor, nn.Module)) or name in self._parameters or name in self._buffers:
             if self._loading:
                 return super().__setattr__(name, value)
+            sharded = type(getattr(value, "data", None)).__name__ == "DTensor"
             raise UnsupportedModelError(
                 f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
-                f"Set it on each of bn.sets, or on net.at(resolution)."
+                + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of bn.sets.")
             )
         for bn in self.sets:
             setattr(bn, name, value)
@@ -138,8 +139,8 @@ class SwitchableBN(nn.Module):
 
     def train(self, mode: bool = True) -> "SwitchableBN":
         """Set the mode of every set."""
-        for bn in self.sets:
-            bn.train(mode)
+        self.native.train(mode)
+        self._modules["at"].train(mode)  # type: ignore[union-attr]  # a ModuleDict
         return self
 
     def register_forward_hook(self, hook: Any, **options: Any) -> Any:

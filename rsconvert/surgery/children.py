@@ -1,16 +1,23 @@
 """Children: a registry of modules that asks its owner before every change; hooks that go to several modules."""
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import nn
 
-__all__ = ["REMOVED", "Children", "hooked_on"]
+from rsconvert.errors import UnsupportedModelError
+
+__all__ = ["REMOVED", "Children", "Hooks", "PrivateTensorError", "hooked_on"]
 
 Change = Callable[[str, nn.Module | None], None]
 
 REMOVED = nn.Module()
 """Stands for a child that is taken away."""
+
+
+class PrivateTensorError(AttributeError, UnsupportedModelError):
+    """A tensor of one resolution is asked of all: what hasattr expects, and an error of ours."""
 
 
 class Children(dict[str, nn.Module | None]):
@@ -44,6 +51,20 @@ class Children(dict[str, nn.Module | None]):
     def __ior__(self, other: Any) -> "Children":  # type: ignore[override,misc]
         self.update(other)
         return self
+
+
+class Hooks(OrderedDict[int, Any]):
+    """The hooks that several modules have in common, to look at and to clear; they are set by ``register_…``."""
+
+    def __init__(self, common: Mapping[int, Any], registries: Sequence[dict[int, Any]]) -> None:
+        super().__init__(common)
+        self._registries = registries
+
+    def clear(self) -> None:
+        """Take all hooks away from all modules."""
+        super().clear()
+        for registry in self._registries:
+            registry.clear()
 
 
 class _Handles:

@@ -10,13 +10,13 @@ from typing import Any, cast
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["copy_modules", "every_module", "fresh", "has_bound_hooks", "hook_registries", "kept_outputs", "references"]
+__all__ = ["HOOKS", "copy_modules", "fresh", "has_bound_hooks", "hook_registries", "kept_outputs", "references"]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
 _CONTAINERS = frozenset({dict, OrderedDict, set})
 _REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
 # What runs with a forward or a backward pass of a module.
-_HOOKS = (
+HOOKS = (
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
@@ -51,14 +51,9 @@ def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def every_module(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield what ``model.modules()`` yields, also of a model with an attribute of that name."""
-    return nn.Module.modules(model)
-
-
 def hook_registries(module: nn.Module) -> Iterator[dict[int, Any]]:
     """Yield the dictionaries that hold what a forward or backward pass of a module calls besides it."""
-    yield from (vars(module)[name] for name in _HOOKS if name in vars(module))
+    yield from (vars(module)[name] for name in HOOKS if name in vars(module))
 
 
 def has_bound_hooks(module: nn.Module) -> bool:
@@ -91,7 +86,7 @@ def fresh(model: nn.Module) -> dict[int, Any]:
     A cache may hold tensors of a graph, which can't be copied, or of other values than the copy's.
     """
     memo: dict[int, Any] = {}
-    for module in every_module(model):
+    for module in nn.Module.modules(model):
         for name, value in vars(module).items():
             if type(value) in _CONTAINERS and (not value or name.endswith("_cache")):
                 memo[id(value)] = type(value)()
@@ -101,7 +96,7 @@ def fresh(model: nn.Module) -> dict[int, Any]:
 def kept_outputs(model: nn.Module) -> dict[int, Any]:
     """Return a deepcopy memo for what modules keep of their last forward: copies of tensors without their graph."""
     memo: dict[int, Any] = {}
-    for module in every_module(model):
+    for module in nn.Module.modules(model):
         for name, value in vars(module).items():
             if type(value) not in _ATOMS and name not in _REGISTRIES:
                 memo |= _computed(value)

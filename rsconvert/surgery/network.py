@@ -13,7 +13,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.children import Children
-from rsconvert.surgery.copying import copy_modules, every_module, fresh, kept_outputs
+from rsconvert.surgery.copying import copy_modules, fresh, kept_outputs
 from rsconvert.surgery.parts import Part
 from rsconvert.surgery.paths import copy_model, copy_structure, live_path, make_path, snapshot
 from rsconvert.surgery.private import (
@@ -123,6 +123,8 @@ class SwitchableModel(Part):
         new = memo[id(self)] = self.__class__.__new__(self.__class__)
         for path in self._paths.values():
             memo |= fresh(path) | kept_outputs(path)
+        for path in self._paths.values():
+            copy_modules(path, memo)
         new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()})
         return new
 
@@ -186,6 +188,7 @@ class SwitchableModel(Part):
 
     def train(self, mode: bool = True) -> "SwitchableModel":
         """Set the mode of every path, each by the source's own ``train``."""
+        super().train(mode)
         for path in self._paths.values():
             path.train(mode)
         return self
@@ -230,7 +233,7 @@ class SwitchableModel(Part):
 
     def running_modules(self) -> Iterator[nn.Module]:
         """Yield every module that runs in some path, once."""
-        modules = (module for path in self._paths.values() for module in every_module(path))
+        modules = (module for path in self._paths.values() for module in nn.Module.modules(path))
         yield from dict.fromkeys(modules)
 
     def switchable_bns(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableBN]]:
@@ -278,6 +281,7 @@ class SwitchableModel(Part):
         Raises:
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
+        self._check_modes()
         if views is None:
             return self._run(side_of(args, kwargs), args, kwargs)
         for resolution in self.resolutions:
@@ -315,13 +319,17 @@ class SwitchableModel(Part):
             if not part.same(place):
                 raise UnsupportedModelError(self._difference(part, resolution))
 
+    def _check_modes(self) -> None:
+        """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
+        for part in (self, *self._parts):
+            modes = [twin.training for twin in part._twins]
+            if any(modes) and not all(modes):
+                raise UnsupportedModelError(
+                    f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for "
+                    "the network to run. Call net.train() or net.eval(), or run net.at(resolution)."
+                )
+
     def _difference(self, part: Part, resolution: int) -> str:
-        twins = part._twins
-        if len({twin.training for twin in twins}) > 1:
-            return (
-                f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
-                "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
-            )
         return (
             f"{part.told()} of net.at({resolution}) has other modules than the network shows; the same are needed. "
             "Change the network itself, or net.extract(resolution)."

@@ -3,7 +3,8 @@
 import copy
 import functools
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
-from rsconvert.surgery.children import REMOVED, Children, hooked_on
-from rsconvert.surgery.copying import every_module
+from rsconvert.surgery.children import REMOVED, Children, Hooks, PrivateTensorError, hooked_on
+from rsconvert.surgery.copying import HOOKS
 
 __all__ = ["Part", "clear_caches", "make_part"]
 
@@ -51,6 +52,8 @@ class Part(nn.Module):
                 return self.__dict__[registry][name]
         if "_twins" not in self.__dict__ or name.startswith("__"):
             raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if name in HOOKS:
+            return Hooks(self.common_hooks(name), [getattr(twin, name) for twin in self._twins])
         return self._shown(name, getattr(self._twins[0], name))
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -103,22 +106,19 @@ class Part(nn.Module):
 
     def register_forward_hook(self, hook: Any, **options: Any) -> Any:
         """Register a hook that runs with every twin."""
-        return hooked_on(self._hooked("_forward_hooks"), "register_forward_hook", hook, options)
+        return hooked_on(self._twins, "register_forward_hook", hook, options)
 
     def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
         """Register a hook that runs with every twin."""
-        return hooked_on(self._hooked("_forward_pre_hooks"), "register_forward_pre_hook", hook, options)
+        return hooked_on(self._twins, "register_forward_pre_hook", hook, options)
 
     def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
         """Register a hook that runs with every twin."""
-        self._is_full_backward_hook = True  # which torch notes on the one module that it is asked of
-        modules = self._hooked("_backward_hooks")
-        return hooked_on(modules, "register_full_backward_hook", hook, {"prepend": prepend})
+        return hooked_on(self._twins, "register_full_backward_hook", hook, {"prepend": prepend})
 
     def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
         """Register a hook that runs with every twin."""
-        modules = self._hooked("_backward_pre_hooks")
-        return hooked_on(modules, "register_full_backward_pre_hook", hook, {"prepend": prepend})
+        return hooked_on(self._twins, "register_full_backward_pre_hook", hook, {"prepend": prepend})
 
     def adopt(self) -> None:
         """Tell the BatchNorm layers among the children where they stand, and note the children of the twins."""
@@ -137,13 +137,13 @@ class Part(nn.Module):
         self.note()
 
     def same(self, place: int) -> bool:
-        """Tell whether a twin holds the children, and has the mode, that it is shown with."""
-        twin, other = self._twins[place], self._twins[-1 if place == 0 else 0]
-        return twin.training is other.training and list(twin._modules.values()) == self._wanted[place]
+        """Tell whether a twin holds the children that it is shown with."""
+        return list(self._twins[place]._modules.values()) == self._wanted[place]
 
-    def _hooked(self, registry: str) -> Iterator[nn.Module]:
-        """Yield twins that have each a registry of hooks of its own; as a rule all have one."""
-        yield from {id(getattr(twin, registry)): twin for twin in self._twins}.values()
+    def common_hooks(self, registry: str) -> dict[int, Any]:
+        """Return the hooks of a kind that all twins have, as those have that were set here."""
+        native, *others = (getattr(twin, registry) for twin in self._twins)
+        return OrderedDict((k, hook) for k, hook in native.items() if all(hook in own.values() for own in others))
 
     def _registers(self, name: str, value: Any) -> bool:
         kinds = (nn.Parameter, nn.Module, nn.Buffer)
@@ -153,7 +153,7 @@ class Part(nn.Module):
 
     def _check_shared(self, name: str) -> None:
         if name in self.__dict__["_private"] and not self.__dict__["_loading"]:
-            raise _PrivateError(
+            raise PrivateTensorError(
                 f"{name} of {self.told()} has one value per resolution; that of one path is at hand. "
                 f"Use net.at(resolution).{vars(self)['_place']}.{name}."
             )
@@ -205,7 +205,7 @@ class Part(nn.Module):
                 f"{where} is set on a switchable network, and holds tensors of each resolution; a module without any "
                 "is accepted. Change the model before make_switchable, or net.extract(resolution)."
             )
-        if child is not None and any(_is_private(m) or is_batchnorm(m) for m in every_module(child)):
+        if child is not None and any(_is_private(m) or is_batchnorm(m) for m in nn.Module.modules(child)):
             raise UnsupportedModelError(
                 f"{where} is set on a switchable network to {type(child).__name__}, which holds a BatchNorm; a module "
                 "without one is accepted. Change the model before make_switchable."
@@ -230,10 +230,6 @@ class Part(nn.Module):
             if self.__dict__["_private"]:
                 at.link(self, twin, place)  # type: ignore[union-attr,operator]  # PrivateSets
             clear_caches(twin)
-
-
-class _PrivateError(AttributeError, UnsupportedModelError):
-    """A tensor of one resolution is asked of all: both what hasattr expects, and an error of ours."""
 
 
 def make_part(

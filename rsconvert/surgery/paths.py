@@ -1,5 +1,6 @@
 """Paths: copies of a network's modules around its tensors, one for each resolution."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, bn_sets
-from rsconvert.surgery.copying import copy_modules, every_module, has_bound_hooks, hook_registries, kept_outputs
+from rsconvert.surgery.copying import HOOKS, copy_modules, has_bound_hooks, kept_outputs
 from rsconvert.surgery.parts import Part
 from rsconvert.surgery.private import sets_of, tensors_at
 from rsconvert.zoo.building import first_line
@@ -33,8 +34,8 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
 
 def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a copy whose modules are new and whose tensors are the model's; ``memo`` as for `copy_model`."""
-    shared = _shared((module, module) for module in every_module(model))
-    return copy_modules(model, {**kept_outputs(model), **shared, **(memo or {})})
+    pairs = [(module, module) for module in nn.Module.modules(model)]
+    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_hooks(pairs), **(memo or {})})
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -71,7 +72,8 @@ def make_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
         net, built, resolutions: as for `live_path`.
     """
     pairs = list(_pairs(built, net))
-    path = copy_modules(built, {**kept_outputs(built), **_memo(pairs, resolution, resolutions)})
+    memo = {**kept_outputs(built), **_memo(pairs, resolution, resolutions), **_hooks(pairs)}
+    path = copy_modules(built, memo)
     if any(module.training for module, _ in pairs):
         path.eval()
     return path
@@ -80,6 +82,7 @@ def make_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
 def snapshot(net: Part, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
     """Return the path of an untrained resolution: shared weights, interpolated sets, eval mode only."""
     path = make_path(net, built, resolution, resolutions)
+    path._forward_pre_hooks = OrderedDict(path._forward_pre_hooks)  # those of the network's paths stay theirs
     path.register_forward_pre_hook(_refuse_training)
     return path
 
@@ -101,6 +104,18 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
     return memo
 
 
+def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the hooks of its fellow; those that belong to an object are copied."""
+    memo: dict[int, Any] = {}
+    for module, own in pairs:
+        if isinstance(own, SwitchableBN) or has_bound_hooks(module):
+            continue
+        for name in HOOKS:
+            theirs = own.common_hooks(name) if isinstance(own, Part) else getattr(own, name)
+            memo[id(getattr(module, name))] = theirs
+    return memo
+
+
 def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Walk two models of one structure side by side, each module once, and not below a BatchNorm's place."""
     ahead, seen = [(built, skeleton)], set[int]()
@@ -116,15 +131,12 @@ def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, n
 
 
 def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape, and its hooks.
+    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape.
 
     The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
     """
     memo: dict[int, Any] = {}
     for module, own in pairs:
-        shown = own._twins[0] if isinstance(own, Part) else own
-        if not has_bound_hooks(shown):
-            memo.update(zip(map(id, hook_registries(module)), hook_registries(shown), strict=True))
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
             if mine is theirs:
                 memo[id(mine)] = mine

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import prune
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
@@ -27,6 +29,7 @@ _MISFIT = "built for another resolution"
 __all__ = ["check_switchable", "examine", "make_switchable"]
 
 
+@torch.inference_mode(False)
 def make_switchable(
     model: nn.Module,
     resolutions: Sequence[int] = (224, 192, 160, 128, 96),
@@ -201,8 +204,24 @@ def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] |
     return replace(source_of(model), architecture=name, model_kwargs=kwargs, num_classes=outputs)
 
 
+def _check_plain(model: nn.Module, name: str) -> None:
+    """Refuse modules that are compiled to a script, and those that compute a weight before each forward."""
+    for key, module in nn.Module.named_modules(model):
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedModelError(
+                f"{key or name} is a {type(module).__name__} of torch.jit, whose code can't be changed; an nn.Module "
+                "of Python is needed. Convert the model before it is scripted."
+            )
+        if any(isinstance(hook, prune.BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+            raise UnsupportedModelError(
+                f"{key or name} is pruned, and computes a weight before each forward; plain parameters are needed. "
+                "Call torch.nn.utils.prune.remove first, or prune the network afterwards."
+            )
+
+
 def _check_convertible(model: nn.Module, name: str) -> None:
     """Refuse what has no sets to make, or holds a state that is no tensor."""
+    _check_plain(model, name)
     tensors = (*model.named_parameters(), *model.named_buffers())
     if bare := next((key for key, tensor in tensors if tensor.is_meta), None):
         raise UnsupportedModelError(

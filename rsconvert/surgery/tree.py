@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from torch import nn
 
 from rsconvert.surgery.bn import SwitchableBN
-from rsconvert.surgery.copying import every_module, has_bound_hooks, references
+from rsconvert.surgery.copying import has_bound_hooks, references
 from rsconvert.surgery.parts import make_part
 from rsconvert.surgery.private import PrivateSets
 
@@ -28,8 +28,8 @@ def divided(native: nn.Module, private: Collection[int], trees: Sequence[nn.Modu
     found = set(private)
     for tree in trees:
         found |= {id(module) for module, other in _side_by_side(native, tree) if not _alike(module, other)}
-    found |= {id(module) for module in every_module(native) if has_bound_hooks(module)}
-    held = {id(m): [id(other) for other in _held(m)] for m in every_module(native)}
+    found |= {id(module) for module in nn.Module.modules(native) if has_bound_hooks(module)}
+    held = {id(m): [id(other) for other in _held(m)] for m in nn.Module.modules(native)}
     while more := [key for key, others in held.items() if key not in found and not found.isdisjoint(others)]:
         found.update(more)
     return found

@@ -1,6 +1,7 @@
 """Objective: network and loss as one module, the unit that is stepped and distributed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsconvert.errors import DataError, RSConvertError, TrainingError
-from rsconvert.evaluation import check_labels, is_memory_error
+from rsconvert.evaluation import check_labels, eval_mode, is_memory_error
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.paths import copy_structure
 from rsconvert.training.config import FinetuneConfig
@@ -64,16 +65,20 @@ class Objective(nn.Module):
     def train(self, mode: bool = True) -> "Objective":
         """Set the mode of the paths that learn; a frozen BN set keeps its statistics and stays in eval mode."""
         super().train(mode and self.config.train != "head")
-        for path in self._paths:
-            path.train(self.training)
         if self.config.train == "bn":
             self._paths[0].eval()
+        # What paths share follows the others: `_run` sets it for the frozen one while that runs.
+        for path in self._paths[1:] if self.config.train == "bn" else self._paths:
+            path.train(self.training)
+        if self.config.train == "bn":
             self._freeze_shared_buffers()
         return self
 
     def moved_statistics(self) -> list[Tensor]:
         """Return the running means and variances that a forward in train mode moves."""
-        modules = (module for path in self._paths for module in path.modules() if isinstance(module, _BatchNorm))
+        modules = (
+            module for path in self._paths for module in nn.Module.modules(path) if isinstance(module, _BatchNorm)
+        )
         found = [statistic for bn in modules if bn.training for statistic in (bn.running_mean, bn.running_var)]
         return [statistic for statistic in found if statistic is not None]
 
@@ -120,7 +125,7 @@ class Objective(nn.Module):
         """Hold what moves a buffer of the native path too, such as spectral_norm's vectors."""
         shared = {id(buffer) for buffer in self._paths[0].buffers()}
         for path in self._paths[1:]:
-            for module in path.modules():
+            for module in nn.Module.modules(path):
                 if any(id(buffer) in shared for buffer in module.buffers(recurse=False)):
                     module.training = False
 
@@ -139,8 +144,10 @@ class Objective(nn.Module):
         return cast(Callable[[Tensor], Tensor], run)
 
     def _run(self, place: int, view: Tensor) -> Tensor:
+        frozen = self.config.train == "bn" and place == 0
         try:
-            logits = self._runs[place](view)
+            with eval_mode([self._paths[0]]) if frozen else nullcontext():
+                logits = self._runs[place](view)
         except Exception as error:  # whatever the network's own code raises
             if isinstance(error, RSConvertError) or is_memory_error(error):
                 raise

@@ -210,6 +210,7 @@ def test_an_interpolated_path_is_a_frozen_snapshot(net, image) -> None:
     assert net.train().at(40).training is False
     with pytest.raises(ResolutionError, match=r"interpolated path is in train mode.*net\.extract"):
         path.train()(image(40))
+    assert net.train()(image(48)).requires_grad  # and it alone refuses
 
 
 @pytest.mark.parametrize("resolution", [0, -1, 40.5, True, "64"])

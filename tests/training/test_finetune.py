@@ -377,7 +377,7 @@ def test_ctrl_c_takes_effect_after_the_step(net: SwitchableModel, photos: str) -
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    net.at(16).conv2.register_forward_pre_hook(press)
+    net.at(16).register_forward_pre_hook(press)
     before = net.get_parameter("conv1.weight").detach().clone()
     with pytest.raises(KeyboardInterrupt):
         finetune(net, photos, config=settings(epochs=2, workers=1))

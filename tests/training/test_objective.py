@@ -80,9 +80,9 @@ def test_one_resolution_has_no_one_to_teach(make_net: Callable[..., SwitchableMo
 
 def test_mixed_precision_computes_logits_in_it_and_the_loss_in_float32(net: SwitchableModel) -> None:
     seen: list[torch.dtype] = []
-    net.at(24).fc.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
+    net.fc.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
     loss = Objective(net, FinetuneConfig(), torch.bfloat16)(views_of(net), TARGET)
-    assert seen == [torch.bfloat16]
+    assert seen == [torch.bfloat16] * 3
     assert loss.total.dtype == torch.float32
 
 
