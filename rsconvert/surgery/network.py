@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.copying import copy_modules, fresh
+from rsconvert.surgery.images import run_views, side_of_call
 from rsconvert.surgery.paths import copy_model, copy_structure, make_path, relink, snapshot
 from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
-from rsconvert.surgery.resolutions import check_resolutions, side_of
+from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
 from rsconvert.zoo.building import check_num_classes, first_line
@@ -28,7 +29,7 @@ __all__ = ["SwitchableModel", "assemble", "regroup"]
 class SwitchableModel(nn.Module):
     """A network that runs at several resolutions, with one private BN set for each.
 
-    ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
+    ``net(x)`` takes the source's own arguments and picks the path by the size of its image: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
     A module can't be replaced, but for the classifier: do that before the conversion. Only paths run: a hook belongs
@@ -90,7 +91,7 @@ class SwitchableModel(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             paths = self.__dict__.get("_paths", {})
-            return service(name, paths, lambda args, kwargs: self._path_for(side_of(args, kwargs)))
+            return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module) and name in self.__dict__.get("_modules", {}):
@@ -204,13 +205,13 @@ class SwitchableModel(nn.Module):
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
         if views is None:
-            return self._run(side_of(args, kwargs), args, kwargs)
+            return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
                 f"one view for each of {self.resolutions}. Pass one view per resolution."
             )
-        return [path(view) for path, view in zip(self._paths.values(), views, strict=True)]
+        return run_views(self._paths.values(), views, self.source.images)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "SwitchableModel":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it so

@@ -9,6 +9,7 @@ from torch import nn
 
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.graph import GraphFacts
+from rsconvert.surgery.images import doubt
 from rsconvert.surgery.survey import Survey
 from rsconvert.zoo.example import resizes_inside
 
@@ -161,6 +162,8 @@ def _warnings(model: nn.Module, found: Survey) -> Iterator[str]:
             "the model resizes inside, so the path is chosen by net.at(resolution) alone, and saves nothing until the "
             "sizes of its transform (min_size, max_size, fixed_size) are set too"
         )
+    elif not found.refused and (reason := doubt(found.images)):
+        yield reason
     for resolution, trial in found.trials.items():
         if trial.single:
             names = sorted(trial.single)

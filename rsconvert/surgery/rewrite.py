@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.graph import read_graph
+from rsconvert.surgery.images import check_image
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import ConversionReport, make_report
@@ -36,6 +37,7 @@ def make_switchable(
     private: bool = True,
     build: Build | None = None,
     example: Example | None = None,
+    image: int | str | None = None,
 ) -> SwitchableModel:
     """Return a network with one private BN set per resolution, all equal to the model's; ``net.report`` tells all.
 
@@ -51,8 +53,11 @@ def make_switchable(
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
             unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
             a position table of one of the names in ``tables.TABLES``.
-        example: a function of the resolution that returns the tuple of arguments of ``forward`` for the proof; needed
-            if they are something else than images.
+        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict of keyword
+            arguments; needed if they are something else than images (N, C, H, W). Their shapes tell which of them is
+            the image, and how it lies: its axes change with the resolution.
+        image: the argument whose size chooses the path, by its name or its position from 0; ``batch.image`` inside a
+            dict. By default every image of the example counts, and ``net(x)`` refuses where their sizes differ.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
@@ -61,12 +66,12 @@ def make_switchable(
     resolutions = check_resolutions(resolutions)
     source = _named(model, name, model_kwargs)
     start = time.perf_counter()
-    found = _surveyed(model, source, resolutions, private, build, example)
+    found = _surveyed(model, source, resolutions, private, build, example, image)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
     beside = found.functional if private else ()
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, cascade=None)
+    net.source = replace(source, built_with=found.way, images=found.images, cascade=None)
     proving = time.perf_counter()
     exact = _proved(model, found, net)
     forwards = found.seconds + time.perf_counter() - proving
@@ -83,6 +88,7 @@ def examine(
     *,
     build: Build | None = None,
     example: Example | None = None,
+    image: int | str | None = None,
 ) -> ConversionReport:
     """Tell what ``make_switchable`` would meet, without a conversion: every BatchNorm, and which resolutions work.
 
@@ -92,7 +98,7 @@ def examine(
     """
     resolutions = check_resolutions(resolutions)
     start = time.perf_counter()
-    found = _surveyed(model, source_of(model), resolutions, True, build, example)
+    found = _surveyed(model, source_of(model), resolutions, True, build, example, image)
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds}
     return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
@@ -109,7 +115,7 @@ def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
     _check_convertible(model, source.architecture or type(model).__name__)
     if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) == len(resolutions):
         return
-    found = _surveyed(model, source, resolutions, True, None, None)
+    found = _surveyed(model, source, resolutions, True)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
 
@@ -137,13 +143,15 @@ def _surveyed(
     source: Source,
     resolutions: Sequence[int],
     private: bool,
-    build: Build | None,
-    example: Example | None,
+    build: Build | None = None,
+    example: Example | None = None,
+    image: int | str | None = None,
 ) -> Survey:
     _check_functions(build, example)
+    check_image(image)
     name = source.architecture or type(model).__name__
     _check_convertible(model, name)
-    found = survey(model, source, resolutions, private=private, build=build, example=example)
+    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
     if not batchnorms(model) and not found.functional and not found.refused:
         raise _nothing_to_convert(name)
     for tensor in found.functional:

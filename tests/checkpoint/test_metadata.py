@@ -61,6 +61,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         "std": [0.2, 0.3, 0.4],
         "interpolation": "bicubic",
         "crop_pct": 0.9,
+        "images": [{"position": 0, "name": "x", "ndim": 4, "axes": [-2, -1], "channels": [-3, 3]}],
         "private": True,
         "source": "here",
         "new_classifier": ["classifier.weight"],
