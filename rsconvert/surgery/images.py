@@ -63,7 +63,7 @@ def default_images(model: nn.Module) -> tuple[ImageArgument, ...]:
     if resizes_inside(model):
         return ()
     names, frames = positional_names(model), static_stem(model).frames
-    places = [_named(p.name if p.name in names else i, names) for i, p in enumerate(receivers(model))]
+    places = [_named(i if p.kind is p.VAR_POSITIONAL else p.name, names) for i, p in enumerate(receivers(model))]
     images = [ImageArgument(position=i, name=name, ndim=4 + len(frames)) for i, name in places or [(0, None)]]
     return tuple(_cautious(model, image) for image in images)
 

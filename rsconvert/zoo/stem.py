@@ -52,7 +52,7 @@ def seen_stem(model: nn.Module, run: Callable[[Stem], object]) -> Stem:
     """Return what the first layer takes that sees the input; what the modules suggest where no layer can be watched.
 
     An image of NaNs is followed to its first convolution, linear layer or BatchNorm, where the forward ends: no
-    statistic moves. What a layer gets of three channels tells what lies before it, such as a fold of the pixels.
+    statistic moves, and all modules are in eval mode meanwhile. What a layer gets of three channels tells what lies before it, such as a fold of the pixels.
 
     Args:
         run: runs the model on an image of NaNs of such a stem.
@@ -60,11 +60,15 @@ def seen_stem(model: nn.Module, run: Callable[[Stem], object]) -> Stem:
     static = static_stem(model)
     if resizes_inside(model):
         return static
-    for start in dict.fromkeys((Stem(3, static.frames), static)):
-        found = _settled(run, start)
-        if found is not None:
-            return found
-    return static
+    training = [module for module in model.modules() if module.training]
+    for module in training:  # a BatchNorm counts its batches before it normalizes one
+        module.training = False
+    try:
+        tries = (_settled(run, start) for start in dict.fromkeys((Stem(3, static.frames), static)))
+        return next((found for found in tries if found is not None), static)
+    finally:
+        for module in training:
+            module.training = True
 
 
 def static_stem(model: nn.Module) -> Stem:
