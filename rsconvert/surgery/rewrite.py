@@ -14,7 +14,7 @@ from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.images import check_image
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
-from rsconvert.surgery.report import ConversionReport, make_report
+from rsconvert.surgery.report import ConversionReport, make_report, unconverted
 from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.sizes import Build
 from rsconvert.surgery.survey import Example, Survey, arguments_of, survey, working_resolutions
@@ -153,7 +153,7 @@ def _surveyed(
     _check_convertible(model, name)
     found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
     if not batchnorms(model) and not found.functional and not found.refused:
-        raise _nothing_to_convert(name)
+        raise _nothing_to_convert(model, name)
     for tensor in found.functional:
         owner, _, key = tensor.rpartition(".")
         if key in model.get_submodule(owner)._non_persistent_buffers_set:
@@ -241,12 +241,14 @@ def _check_convertible(model: nn.Module, name: str) -> None:
     _check_names(model, name)
     # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
     if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
-        raise _nothing_to_convert(name)
+        raise _nothing_to_convert(model, name)
 
 
-def _nothing_to_convert(name: str) -> UnsupportedModelError:
+def _nothing_to_convert(model: nn.Module, name: str) -> UnsupportedModelError:
+    alike = next(unconverted(model), None)
+    found = f" ({alike} holds running statistics, but computes something else)" if alike else ""
     return UnsupportedModelError(
-        f"{name} has no BatchNorm to convert; a network with BatchNorm layers is needed. Choose another model."
+        f"{name} has no BatchNorm to convert{found}; a network with BatchNorm layers is needed. Choose another model."
     )
 
 

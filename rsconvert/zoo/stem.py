@@ -52,7 +52,8 @@ def seen_stem(model: nn.Module, run: Callable[[Stem], object]) -> Stem:
     """Return what the first layer takes that sees the input; what the modules suggest where no layer can be watched.
 
     An image of NaNs is followed to its first convolution, linear layer or BatchNorm, where the forward ends: no
-    statistic moves, and all modules are in eval mode meanwhile. What a layer gets of three channels tells what lies before it, such as a fold of the pixels.
+    statistic moves, and all modules are in eval mode meanwhile. What a layer gets of three channels tells what lies
+    before it, such as a fold of the pixels.
 
     Args:
         run: runs the model on an image of NaNs of such a stem.

@@ -155,7 +155,7 @@ def test_an_oblong_image_counts_by_its_area_in_any_layout() -> None:
             Pair,
             {},
             (torch.rand(2, 3, 48, 48), torch.rand(2, 3, 32, 32)),
-            "the images differ in size: first 48, second 32",
+            "differ in size: first 48, second 32",
         ),
         (Points, {}, (torch.rand(2, 48, 3), torch.rand(2, 3, 32, 32)), r"^points is of \(2, 48, 3\)"),
     ],
@@ -226,7 +226,7 @@ def test_an_image_that_is_none_is_refused(image) -> None:
 
 @pytest.mark.parametrize("image", [True, -1, "", 1.5, ["x"]])
 def test_an_image_is_a_name_or_a_position(image) -> None:
-    with pytest.raises(ConfigError, match="^image is"):
+    with pytest.raises(ConfigError, match=r"^image is"):
         examine(Net(), RESOLUTIONS, image=image)
 
 
