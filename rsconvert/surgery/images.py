@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, ResolutionError
-from rsconvert.zoo.example import Arguments, as_call, positional_names, receivers
+from rsconvert.zoo.example import Arguments, argument_names, as_call, positional_names, receivers
 from rsconvert.zoo.image_argument import ImageArgument
 from rsconvert.zoo.stem import resizes_inside, static_stem
 
@@ -20,13 +20,18 @@ _WAYS = "Choose the path yourself: net.at(resolution)(…); or convert with imag
 _LAYOUT = ", or with example=, which shows how images lie"
 
 
-def check_image(image: object) -> None:
-    """Refuse what names no argument.
+def check_image(model: nn.Module, image: object) -> None:
+    """Refuse what names no argument of a model's forward.
 
     Raises:
-        ConfigError: it is neither a position nor a name.
+        ConfigError: it is neither a position nor a name, or no argument has the name.
     """
-    if image is not None and (isinstance(image, bool) or not isinstance(image, int | str) or image in ("", -1)):
+    names = argument_names(model)
+    if isinstance(image, str) and image and names is not None and image.partition(".")[0] not in names:
+        raise ConfigError(f"image is {image!r}; forward takes {', '.join(names) or 'nothing'}. Name one of them.")
+    named = isinstance(image, str) and image != ""
+    placed = isinstance(image, int) and not isinstance(image, bool) and image >= 0
+    if not (image is None or named or placed):
         raise ConfigError(
             f"image is {image!r}; the name of an argument of forward, such as pixel_values or batch.image, or its "
             "position from 0 is needed. Correct it."

@@ -120,15 +120,16 @@ def make_report(
     executed: Counter[str] = Counter()
     for trial in found.trials.values():
         executed |= trial.calls
+    alike = tuple(unconverted(model, found.functional))
     return ConversionReport(
         batchnorms=tuple(_records(model, found.functional, facts, executed)),
-        unconverted=tuple(unconverted(model, found.functional)),
+        unconverted=alike,
         works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
         exact=exact,
         built_with=found.way,
         tables=found.tables,
-        warnings=tuple(_warnings(model, found)),
+        warnings=tuple(_warnings(model, found, alike)),
         parameters_before=sum(p.numel() for p in model.parameters()),
         parameters=parameters,
         opaque=facts.opaque,
@@ -174,7 +175,7 @@ def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
     return "leaf" if inside else "tree"
 
 
-def _warnings(model: nn.Module, found: Survey) -> Iterator[str]:
+def _warnings(model: nn.Module, found: Survey, alike: Sequence[str]) -> Iterator[str]:
     if resizes_inside(model):
         yield (
             "the model resizes inside, so the path is chosen by net.at(resolution) alone, and saves nothing until the "
@@ -182,7 +183,7 @@ def _warnings(model: nn.Module, found: Survey) -> Iterator[str]:
         )
     elif not found.refused and (reason := doubt(found.images)):
         yield reason
-    if alike := list(unconverted(model, found.functional)):
+    if alike:
         yield (
             f"{_some(alike)}: running statistics, but no BatchNorm that is known, so all resolutions share them; make "
             "it an nn.BatchNorm2d, or call F.batch_norm with its tensors"

@@ -148,7 +148,7 @@ def _surveyed(
     image: int | str | None = None,
 ) -> Survey:
     _check_functions(build, example)
-    check_image(image)
+    check_image(model, image)
     name = source.architecture or type(model).__name__
     _check_convertible(model, name)
     found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)

@@ -11,6 +11,7 @@ from rsconvert.zoo.stem import Stem, resizes_inside, seen_stem
 
 __all__ = [
     "Arguments",
+    "argument_names",
     "as_call",
     "example_arguments",
     "example_input",
@@ -86,13 +87,21 @@ def receivers(model: nn.Module, image: int | str | None = None) -> list[inspect.
     parameters = _parameters(model.forward)
     named = [p for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY)]
     found = [p for p in named if p.default is p.empty] or _first(parameters)
-    if isinstance(image, int) and image < len(named):
+    if isinstance(image, int) and 0 <= image < len(named):
         image = named[image].name
     if isinstance(image, str) and image.partition(".")[0] not in [p.name for p in found]:
         told = inspect.Parameter(image.partition(".")[0], inspect.Parameter.KEYWORD_ONLY)
         demanded = [p for p in found if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
         found = [*demanded, *([p for p in named if p.name == told.name] or [told])]
     return found
+
+
+def argument_names(model: nn.Module) -> list[str] | None:
+    """Return the names that ``forward`` takes; None if it takes any."""
+    parameters = _parameters(model.forward)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return [p.name for p in parameters if p.kind in (*_POSITIONAL, p.KEYWORD_ONLY)]
 
 
 def positional_names(model: nn.Module) -> list[str]:

@@ -217,11 +217,16 @@ def test_views_stand_where_the_image_stands() -> None:
         assert all(map(torch.equal, net(views=views), wanted))
 
 
-@pytest.mark.parametrize("image", ["points", 0, "nothing", 7])
+@pytest.mark.parametrize("image", ["points", 0, 7])
 def test_an_image_that_is_none_is_refused(image) -> None:
     example = lambda r: (torch.rand(1, 40, 3), torch.rand(1, 3, r, r))  # noqa: E731
     with pytest.raises(ConfigError, match=rf"^image is {image!r}; .* here: image\. Name one of them"):
         make_switchable(Points(), RESOLUTIONS, example=example, image=image)
+
+
+def test_an_image_of_another_name_is_refused_before_any_work() -> None:
+    with pytest.raises(ConfigError, match=r"^image is 'picture'; forward takes pixel_values, scale\. Name one of them"):
+        examine(Keyword(), RESOLUTIONS, image="picture")
 
 
 @pytest.mark.parametrize("image", [True, -1, "", 1.5, ["x"]])
