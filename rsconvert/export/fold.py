@@ -120,6 +120,7 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
     Args:
         names: modules to watch instead of the BatchNorms.
     """
+    args, kwargs = as_call(example_arguments(model, resolution))  # before the hooks: it runs the model, too
     dimensions: dict[str, int] = {}
     outputs: _Outputs = []
 
@@ -132,7 +133,6 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
 
     watched = set(names or batchnorms(model)) - {""}
     hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name in watched]
-    args, kwargs = as_call(example_arguments(model, resolution))
     try:
         with fitted_inside(model, resolution):
             output = model(*args, **kwargs)

@@ -17,7 +17,7 @@ from rsconvert.surgery.copying import copy_modules
 
 __all__ = ["holds_running_statistics", "is_handwritten"]
 
-_STATISTICS, _AFFINE, _COUNT = ("running_mean", "running_var"), ("weight", "bias"), "num_batches_tracked"
+_STATISTICS, _AFFINE = ("running_mean", "running_var"), ("weight", "bias")
 _TELLING = re.compile(r"(running|moving)_?(mean|avg|average|var|variance|std)", re.IGNORECASE)
 # So large that no usual ε shows beside it.
 _VARIANCE = 1e6
@@ -51,20 +51,20 @@ def holds_running_statistics(module: nn.Module) -> bool:
 
 
 def _has_the_tensors(module: nn.Module) -> bool:
-    """Tell whether a module holds the tensors of a BatchNorm, which a file keeps, and no others."""
+    """Tell whether a module holds the tensors of a BatchNorm, which a file keeps, and no others but single numbers."""
     if not any("running_mean" in tensors for tensors in (module._buffers, module._parameters)):
         return False
     own = {**module._parameters, **module._buffers}
     mean = own.get("running_mean")
     if mean is None or own.get("running_var") is None or isinstance(module, _NormBase):
         return False
-    vectors = [tensor for name, tensor in own.items() if tensor is not None and name != _COUNT]
+    vectors = {name: tensor for name, tensor in own.items() if tensor is not None and tensor.ndim > 0}
     return (
-        own.keys() <= {*_STATISTICS, *_AFFINE, _COUNT}
+        vectors.keys() <= _own(module).keys()
         and not module._non_persistent_buffers_set
         and type(module).forward is not nn.Module.forward
         and mean.ndim == 1
-        and all(tensor.shape == mean.shape and tensor.is_floating_point() for tensor in vectors)
+        and all(tensor.shape == mean.shape and tensor.is_floating_point() for tensor in vectors.values())
         and not any(child._buffers for child in module.children())
     )
 
@@ -129,7 +129,7 @@ def _drawn(module: nn.Module, generator: torch.Generator) -> _Tensors:
 
 def _own(module: nn.Module) -> _Tensors:
     own = {**module._parameters, **module._buffers}
-    return {name: tensor for name, tensor in own.items() if tensor is not None and name != _COUNT}
+    return {name: t for name in (*_STATISTICS, *_AFFINE) if (t := own.get(name)) is not None}
 
 
 def _run(module: nn.Module, values: _Tensors, normal: Tensor, axis: int) -> Tensor:

@@ -44,6 +44,17 @@ class Counting(Frozen):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, 1e-3)
 
 
+class Measured(Frozen):
+    """With an epsilon that is a tensor."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("eps", torch.tensor(1e-3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=float(self.eps))
+
+
 class Plain(Frozen):
     """Without weight and bias."""
 
@@ -119,7 +130,7 @@ class Moving(nn.Module):
         return self.gamma * (x - self.moving_mean) / (self.moving_var + 1e-5).sqrt() + self.beta
 
 
-BATCHNORMS = [Frozen, Counting, Plain, Trained, Last]
+BATCHNORMS = [Frozen, Counting, Measured, Plain, Trained, Last]
 OTHERS = [Instance, PlainInstance, Deviation, Unused, Softmax]
 
 
