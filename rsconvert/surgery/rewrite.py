@@ -54,10 +54,10 @@ def make_switchable(
             unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
             a position table of one of the names in ``tables.TABLES``.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict of keyword
-            arguments; needed if they are something else than images (N, C, H, W). Their shapes tell which of them is
-            the image, and how it lies: its axes change with the resolution.
-        image: the argument whose size chooses the path, by its name or its position from 0; ``batch.image`` inside a
-            dict. By default every image of the example counts, and ``net(x)`` refuses where their sizes differ.
+            arguments; needed if they are something else than images (N, C, H, W). What changes with the resolution
+            is an image.
+        image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
+            images count, and ``net(x)`` refuses where their sizes differ.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
@@ -69,9 +69,7 @@ def make_switchable(
     found = _surveyed(model, source, resolutions, private, build, example, image)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
-    beside = found.functional if private else ()
-    net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, images=found.images, cascade=None)
+    net = _assembled(model, source, resolutions, found)
     proving = time.perf_counter()
     exact = _proved(model, found, net)
     forwards = found.seconds + time.perf_counter() - proving
@@ -162,6 +160,13 @@ def _surveyed(
                 "Register it with persistent=True."
             )
     return found
+
+
+def _assembled(model: nn.Module, source: Source, resolutions: Sequence[int], found: Survey) -> SwitchableModel:
+    beside = found.functional if found.private else ()
+    net = assemble(model, resolutions, private=found.private, build=found.build, built=found.built, beside=beside)
+    net.source = replace(source, built_with=found.way, images=found.images, cascade=None)
+    return net
 
 
 def _functional_means(found: Survey) -> list[str]:

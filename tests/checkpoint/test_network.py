@@ -224,7 +224,7 @@ def test_a_given_model_tells_its_classes_where_the_file_does_not(saved: Path) ->
 
 
 def test_a_file_from_before_images_were_noted_chooses_by_the_signature(net: SwitchableModel, saved: Path) -> None:
-    rewrite(saved, images=...)
+    rewrite(saved, images=None)
     again = rsconvert.load(saved).eval()
     assert [(image.label, image.layout) for image in again.source.images] == [("x", "(N, C, H, W)")]
     for size in ((64, 64), (48, 48), (32, 72), (40, 40)):
