@@ -13,6 +13,7 @@ from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel, check_resolutions, check_stages
 from rsconvert.surgery.sizes import BUILD, WAYS
 from rsconvert.zoo import Source
+from rsconvert.zoo.image_argument import ImageArgument
 
 __all__ = ["FORMAT_VERSION", "describe", "encode_metadata", "read_metadata", "source_in"]
 
@@ -23,6 +24,7 @@ _TYPES = {
     "model_kwargs": dict,
     "num_classes": int,
     "built_with": str,
+    "images": list,
     "private": bool,
     "private_tensors": list,
     "aliases": dict,
@@ -66,7 +68,10 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     }
     try:
         _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
-        text = json.dumps({key: value for key, value in facts.items() if value not in (None, {}, (), [])})
+        kept: dict[str, Any] = {key: value for key, value in facts.items() if value not in (None, {}, (), [])}
+        if source.images is not None:  # that there are none is a fact, too
+            kept["images"] = [image.to_dict() for image in source.images]
+        text = json.dumps(kept)
     except (TypeError, ValueError) as error:
         raise CheckpointError(
             f"the network can't be described in JSON ({error}); model_kwargs {source.model_kwargs} and the training "
@@ -110,6 +115,7 @@ def source_in(facts: Mapping[str, Any]) -> Source:
         model_kwargs=facts.get("model_kwargs", {}),
         num_classes=facts.get("num_classes"),
         built_with=facts.get("built_with"),
+        images=_images(facts),
         preprocessing=_preprocessing(facts),
         weights=facts.get("source"),
         new_classifier=tuple(facts.get("new_classifier", ())),
@@ -174,6 +180,7 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
         values = facts.get(name, [])
         if not all(type(value) is str for value in (values.values() if isinstance(values, dict) else values)):
             raise ValueError(f"{name} holds something else than strings")
+    _images(facts)
     check_costs(facts.get("costs", {}))
     if facts.get("built_with", BUILD) not in (BUILD, *WAYS):
         raise ValueError(f"built_with is {facts['built_with']!r}")
@@ -186,6 +193,15 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     if "cascade" in facts:
         _check_cascade(facts["cascade"], facts.get("num_classes"))
     return {**facts, "resolutions": tuple(resolutions)}
+
+
+def _images(facts: Mapping[str, Any]) -> tuple[ImageArgument, ...] | None:
+    images = facts.get("images")
+    if images is None:
+        return None
+    if not all(type(image) is dict for image in images):
+        raise ValueError(f"images is {images!r}")
+    return tuple(map(ImageArgument.from_dict, images))
 
 
 def _preprocessing(facts: Mapping[str, Any]) -> Preprocessing:

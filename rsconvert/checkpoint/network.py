@@ -14,6 +14,7 @@ from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery import SwitchableModel, assemble, batchnorms, check_resolutions
+from rsconvert.surgery.images import default_images
 from rsconvert.surgery.network import regroup
 from rsconvert.surgery.sizes import Build, build_like, rebuilt
 from rsconvert.zoo import Source, create_model, set_source, source_of
@@ -71,7 +72,7 @@ def load(
             f"Choose one of them, or load the network and extract({resolution})."
         )
     plain = _built(facts, path) if model is None else model
-    source = _source(facts, model)
+    source = _source(facts, plain, model)
     try:
         again = rebuilt(_trusted(source, model), build)
         sides = facts["resolutions"] if resolution is None else [resolution]
@@ -153,9 +154,11 @@ def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
 
 
-def _source(facts: Mapping[str, Any], model: nn.Module | None) -> Source:
+def _source(facts: Mapping[str, Any], plain: nn.Module, model: nn.Module | None) -> Source:
     """Return what is known: of a network without a name the given model may know its own."""
     source = source_in(facts)
+    if source.images is None:  # a file from before they were noted
+        source = replace(source, images=default_images(plain))
     if model is None or source.architecture is not None:
         return source
     own = source_of(model)

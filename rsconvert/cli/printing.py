@@ -27,7 +27,7 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
     costs = {r: multiply_adds(net.at(r), r) for r in net.resolutions}
     facts = {
         "checkpoint": None if target is None else str(target),
-        "batchnorms": len(report.batchnorms),
+        "batchnorms": len(report.batchnorms) + len(report.unconverted),
         "converted": sum(1 for _ in net.switchable_bns()),
         "resolutions": {str(r): {"exact": report.exact[r], "multiply_adds": costs[r]} for r in net.resolutions},
         "parameters": report.parameters,
@@ -51,7 +51,7 @@ def print_refusal(report: "ConversionReport", as_json: bool) -> None:
     sides = [*report.works, *report.refused]
     facts = {
         "checkpoint": None,
-        "batchnorms": len(report.batchnorms),
+        "batchnorms": len(report.batchnorms) + len(report.unconverted),
         "converted": 0,
         "resolutions": {str(r): {"works": r in report.works} for r in sorted(sides, reverse=True)},
         "refused": list(report.refused),

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
 from rsconvert.zoo import example_arguments
+from rsconvert.zoo.example import as_call
 
 __all__ = ["multiply_adds"]
 
@@ -27,10 +28,10 @@ def multiply_adds(model: nn.Module, resolution: Size) -> int:
         ResolutionError: the model does not run at the resolution.
     """
     plain = copy.deepcopy(model).eval()
-    arguments = example_arguments(plain, resolution)
+    args, kwargs = as_call(example_arguments(plain, resolution))
     try:
         with FlopCounterMode(display=False) as counter:
-            plain(*arguments)
+            plain(*args, **kwargs)
     except Exception as error:  # whatever the model's own code raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ResolutionError(

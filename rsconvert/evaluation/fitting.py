@@ -64,10 +64,9 @@ def check_colours(net: nn.Module) -> None:
     Raises:
         DataError: it does not.
     """
-    if input_channels(net) != 3:
-        raise DataError(
-            f"the network takes {input_channels(net)} channels; images have 3. Convert a network of three channels."
-        )
+    path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, 224)
+    if (channels := input_channels(path, side)) != 3:
+        raise DataError(f"the network takes {channels} channels; images have 3. Convert a network of three channels.")
 
 
 def check_targets(targets: Tensor, logits: Tensor, outputs: Sequence[int] | None = None) -> None:

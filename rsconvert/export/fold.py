@@ -21,6 +21,7 @@ from rsconvert.surgery.paths import copy_model, copy_structure
 from rsconvert.surgery.survey import fitted_inside
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
+from rsconvert.zoo.example import as_call
 
 __all__ = ["FoldReport", "fold_batchnorm", "largest_difference", "prepare_folded"]
 
@@ -119,6 +120,7 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
     Args:
         names: modules to watch instead of the BatchNorms.
     """
+    args, kwargs = as_call(example_arguments(model, resolution))  # before the hooks: it runs the model, too
     dimensions: dict[str, int] = {}
     outputs: _Outputs = []
 
@@ -133,7 +135,7 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
     hooks = [m.register_forward_hook(watch(name)) for name, m in model.named_modules() if name in watched]
     try:
         with fitted_inside(model, resolution):
-            output = model(*example_arguments(model, resolution))
+            output = model(*args, **kwargs)
     except Exception as error:  # whatever the model's own code raises
         raise ResolutionError(
             f"resolution {resolution} does not work ({type(error).__name__}: {first_line(error)}); a size that every "

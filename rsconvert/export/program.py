@@ -18,6 +18,7 @@ from rsconvert.export.target import check_target
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
+from rsconvert.zoo.example import as_call
 
 __all__ = ["export_program"]
 
@@ -70,11 +71,12 @@ def export_program(
 
 
 def _program(model: nn.Module, resolution: int) -> torch.export.ExportedProgram:
-    arguments = example_arguments(model, resolution, _BATCH)
+    args, kwargs = as_call(example_arguments(model, resolution, _BATCH))
     batch = torch.export.Dim("batch")
+    shapes = {name: {0: batch} for name in kwargs} or tuple({0: batch} for _ in args)
     try:
         with torch.no_grad():
-            return torch.export.export(model, arguments, dynamic_shapes=tuple({0: batch} for _ in arguments))
+            return torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
     except Exception as error:  # torch's own, and whatever the model's code raises
         raise UnsupportedModelError(
             f"torch.export can't take {type(model).__name__} at {resolution} ({type(error).__name__}: "
@@ -94,9 +96,9 @@ def _check_equal(model: nn.Module, package: bytes, resolution: int, aot: bool) -
     with warnings.catch_warnings(action="ignore"):  # of torch about itself
         run = torch._inductor.aoti_load_package(file) if aot else torch.export.load(file).module()
     for batch in (1, _BATCH + 1):
-        arguments = example_arguments(model, resolution, batch)
+        args, kwargs = as_call(example_arguments(model, resolution, batch))
         with torch.no_grad():
-            difference = largest_difference(model(*arguments), run(*arguments))
+            difference = largest_difference(model(*args, **kwargs), run(*args, **kwargs))
         if not difference <= _TOLERANCE:
             raise UnsupportedModelError(
                 f"the program of {type(model).__name__} at {resolution} differs by {difference:.1e} in a batch of "

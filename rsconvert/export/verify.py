@@ -136,7 +136,7 @@ def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
 
 
 def _in_float64(net: SwitchableModel, x: Tensor) -> Tensor | None:
-    path = net.extract(side_of([x], {})).double()
+    path = net.extract(side_of(x)).double()
     try:
         return cast(Tensor, path(x.double()))
     except RuntimeError:  # a model may fix the precision of some of its tensors

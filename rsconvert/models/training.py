@@ -16,6 +16,7 @@ from rsconvert.surgery.survey import fitted_inside
 from rsconvert.surgery.trial import equal_outputs
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.building import first_line
+from rsconvert.zoo.example import as_call
 
 __all__ = ["TrainingCheck", "check_training", "training_arguments"]
 
@@ -69,7 +70,7 @@ def check_training(source: nn.Module, net: SwitchableModel, resolution: int, bat
 
 def training_arguments(model: nn.Module, resolution: int, batch: int) -> tuple[Any, ...]:
     """Return the arguments of ``forward`` in train mode: detectors take targets beside their images."""
-    arguments = example_arguments(model, resolution, batch)
+    arguments, _ = as_call(example_arguments(model, resolution, batch))
     if "targets" not in inspect.signature(model.forward).parameters:
         return arguments
     side = resolution / 2

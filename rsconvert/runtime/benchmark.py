@@ -21,6 +21,7 @@ from rsconvert.runtime.results import Benchmark, Cost
 from rsconvert.runtime.switching import measure_switching
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.zoo import example_arguments
+from rsconvert.zoo.example import as_call
 
 __all__ = ["amp_name", "measure_costs"]
 
@@ -127,7 +128,7 @@ def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype | None, devic
 
 
 def _arguments(path: nn.Module, resolution: int, batch: int, form: str) -> tuple[Any, ...]:
-    given = example_arguments(path, resolution, batch)
+    given, _ = as_call(example_arguments(path, resolution, batch))
     if form != "channels_last":
         return given
     return tuple(

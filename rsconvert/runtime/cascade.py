@@ -106,7 +106,7 @@ class Cascade:
                     f"each of {self.stages} is needed, of the same images. Correct them."
                 )
             return list(images)
-        if side_of([images], {}) < self.stages[-1]:
+        if side_of(images) < self.stages[-1]:
             raise ResolutionError(
                 f"the images are of {tuple(images.shape[-2:])}; at least {self.stages[-1]} pixels are needed for the "
                 "last stage. Give larger images."
@@ -114,7 +114,7 @@ class Cascade:
         return [images] * len(self.stages)
 
     def _resized(self, images: Tensor, resolution: int) -> Tensor:
-        side = side_of([images], {})
+        side = side_of(images)
         if side == resolution:
             return images
         size = [round(length * resolution / side) for length in images.shape[-2:]]

@@ -19,6 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
 from rsconvert.surgery.children import Children, PrivateTensorError, hooked_on
 from rsconvert.surgery.copying import copy_modules, hook_registries
+from rsconvert.surgery.handwritten import is_handwritten
 
 __all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
 
@@ -26,8 +27,10 @@ _FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
 
 
 def is_batchnorm(module: nn.Module) -> bool:
-    """Tell whether a module is a BatchNorm of any class: 1d-3d, fused with an activation, synchronised, frozen."""
-    return isinstance(module, (_BatchNorm, *_FROZEN))
+    """Tell whether a module is a BatchNorm: 1d-3d, fused with an activation, synchronised, frozen, written by hand."""
+    if isinstance(module, (_BatchNorm, *_FROZEN)):
+        return True
+    return not isinstance(module, SwitchableBN) and is_handwritten(module)
 
 
 def batchnorms(model: nn.Module) -> dict[str, nn.Module]:

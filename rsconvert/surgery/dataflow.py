@@ -10,6 +10,7 @@ from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN
 from rsconvert.surgery.graph import trace
 from rsconvert.surgery.network import SwitchableModel
+from rsconvert.zoo.image_argument import ImageArgument
 
 __all__ = ["SetWeights", "to_graph"]
 
@@ -45,7 +46,7 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
 
     Raises:
         UnsupportedModelError: fx can't trace a module that holds a BatchNorm, the network is built again for each
-            resolution, or it has private tensors beside its BatchNorm modules.
+            resolution, has private tensors beside its BatchNorm modules, or takes no images (N, C, H, W).
     """
     if net.build is not None or net.private_beside():
         reason = "is built again for each resolution" if net.build else f"has private {net.private_beside()[0]}"
@@ -53,6 +54,7 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
             f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of "
             "BatchNorm modules. Use one path instead: net.at(resolution)."
         )
+    image = _image(net)
     root = net.skeleton().eval()
     graph, opaque = trace(root)
     if graph is None or opaque:
@@ -62,15 +64,27 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
             "needed. Use one path instead: net.at(resolution)."
         )
     root.add_module(_NAME, SetWeights(net.resolutions).to(net.alpha.device))
-    _feed_weights(graph, root)
+    _feed_weights(graph, root, image)
     graph.lint()
     return fx.GraphModule(root, graph)
 
 
-def _feed_weights(graph: fx.Graph, root: nn.Module) -> None:
-    image = next(node for node in graph.nodes if node.op == "placeholder")
-    last = [node for node in graph.nodes if node.op == "placeholder"][-1]
-    with graph.inserting_after(last):
+def _image(net: SwitchableModel) -> ImageArgument:
+    images = (ImageArgument(),) if net.source.images is None else net.source.images
+    odd = [image for image in images if image.keys or image.axes != (-2, -1)]
+    if odd or not images:
+        raise UnsupportedModelError(
+            f"the network takes {f'{odd[0].label} {odd[0].layout}' if odd else 'no argument known to be an image'}; a "
+            "graph chooses by images (N, C, H, W) that are an argument of their own. Use one path instead: "
+            "net.at(resolution)."
+        )
+    return images[0]
+
+
+def _feed_weights(graph: fx.Graph, root: nn.Module, place: ImageArgument) -> None:
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    image = next((node for node in inputs if node.target == place.name), inputs[0])
+    with graph.inserting_after(inputs[-1]):
         weights = graph.call_module(_NAME, (image,))
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(root.get_submodule(cast(str, node.target)), SwitchableBN):

@@ -59,7 +59,7 @@ def trace(model: nn.Module, entered: Collection[str] = ()) -> tuple[fx.Graph | N
     """
     opaque: dict[str, str] = {}
     while True:
-        tracer = _Tracer(frozenset(opaque), {model.get_submodule(name) for name in entered})
+        tracer = _Tracer(model, frozenset(opaque), {model.get_submodule(name) for name in entered})
         try:
             return tracer.trace(model), opaque
         except Exception as error:  # fx raises whatever the model's own code raises on a proxy
@@ -72,17 +72,19 @@ def trace(model: nn.Module, entered: Collection[str] = ()) -> tuple[fx.Graph | N
 class _Tracer(fx.Tracer):
     """Enters every module that holds a BatchNorm; remembers which it stands in, for the failure's sake."""
 
-    def __init__(self, opaque: frozenset[str], entered: Collection[nn.Module]) -> None:
+    def __init__(self, root: nn.Module, opaque: frozenset[str], entered: Collection[nn.Module]) -> None:
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
         self.opaque = opaque
         self.entered = entered
         self.inside: list[str] = []
+        # Before the trace: what is written by hand runs to be known.
+        self.norms = frozenset(module for module in root.modules() if _is_norm(module))
         self.holders: dict[nn.Module, bool] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m not in self.holders:
-            inner = () if _is_norm(m) else m.modules()
-            self.holders[m] = any(_is_norm(child) or child in self.entered for child in inner)
+            inner = () if m in self.norms else m.modules()
+            self.holders[m] = any(child in self.norms or child in self.entered for child in inner)
         return module_qualified_name in self.opaque or not self.holders[m]
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

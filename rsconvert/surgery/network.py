@@ -14,6 +14,7 @@ from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.children import Children
 from rsconvert.surgery.copying import copy_modules, fresh, kept_outputs
+from rsconvert.surgery.images import run_views, side_of_call
 from rsconvert.surgery.parts import Part
 from rsconvert.surgery.paths import copy_model, copy_structure, live_path, make_path, snapshot
 from rsconvert.surgery.private import (
@@ -25,7 +26,7 @@ from rsconvert.surgery.private import (
     size_dependent,
 )
 from rsconvert.surgery.report import ConversionReport
-from rsconvert.surgery.resolutions import check_resolutions, side_of
+from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
 from rsconvert.surgery.tree import divided, private_tensors, shown_children
@@ -43,7 +44,7 @@ _FACTS = ("build", "private", "report", "resolutions", "source")
 class SwitchableModel(Part):
     """A network that runs at several resolutions, with one private BN set for each.
 
-    ``net(x)`` takes the source's own arguments and picks the path by the size of the first image tensor: an H×W input
+    ``net(x)`` takes the source's own arguments and picks the path by the size of its image: an H×W input
     counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
 
@@ -147,7 +148,7 @@ class SwitchableModel(Part):
                 self._check_shared(name)
                 return self.__dict__[registry][name]
         paths = self.__dict__.get("_paths", {})
-        return service(name, paths, lambda args, kwargs: self._path_for(side_of(args, kwargs)))
+        return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FACTS:
@@ -283,7 +284,7 @@ class SwitchableModel(Part):
         """
         self._check_modes()
         if views is None:
-            return self._run(side_of(args, kwargs), args, kwargs)
+            return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
         for resolution in self.resolutions:
             self._check(resolution)
         if args or kwargs or len(views) != len(self.resolutions):
@@ -291,7 +292,7 @@ class SwitchableModel(Part):
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
                 f"one view for each of {self.resolutions}. Pass one view per resolution."
             )
-        return [path(view) for path, view in zip(self._paths.values(), views, strict=True)]
+        return run_views(self._paths.values(), views, self.source.images)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load as any module does; with ``assign``, every path sees the new tensors."""

@@ -138,7 +138,7 @@ class Part(nn.Module):
 
     def same(self, place: int) -> bool:
         """Tell whether a twin holds the children that it is shown with."""
-        return list(self._twins[place]._modules.values()) == self._wanted[place]
+        return bool(list(self._twins[place]._modules.values()) == self.__dict__["_wanted"][place])
 
     def common_hooks(self, registry: str) -> dict[int, Any]:
         """Return the hooks of a kind that all twins have, as those have that were set here."""

@@ -105,7 +105,7 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
 
 
 def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of its fellow; those that belong to an object are copied."""
+    """Return a deepcopy memo under which a copy has the hooks of its fellow, but for those that belong to an object."""
     memo: dict[int, Any] = {}
     for module, own in pairs:
         if isinstance(own, SwitchableBN) or has_bound_hooks(module):

@@ -1,20 +1,20 @@
 """The proof: on scrambled tensors, every path computes what the source computes with the same tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
+from rsconvert.surgery.images import side_of_call
 from rsconvert.surgery.network import SwitchableModel
 from rsconvert.surgery.parts import clear_caches
-from rsconvert.surgery.resolutions import side_of
 from rsconvert.surgery.scramble import tensors
 from rsconvert.surgery.survey import Survey, fitted_inside
 from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
+from rsconvert.zoo.example import Arguments, as_call
 
 __all__ = ["prove"]
 
@@ -70,7 +70,7 @@ def _copy(values: Mapping[int, Mapping[str, Tensor]], places: Mapping[int, Mappi
 
 def _prove_path(found: Survey, net: SwitchableModel, resolution: int) -> bool:
     wanted, arguments, path = found.trials[resolution], found.example(resolution), net.at(resolution)
-    model: nn.Module = net if _tells(arguments, resolution) else path
+    model: nn.Module = net if _tells(net, arguments, resolution) else path
     with fitted_inside(path, resolution):
         got = run_trial(model, arguments, norms=path)
     if got.failure is not None:
@@ -83,10 +83,10 @@ def _prove_path(found: Survey, net: SwitchableModel, resolution: int) -> bool:
     return equal_outputs(wanted.output, got.output) and equal_outputs(wanted.sums, got.sums)
 
 
-def _tells(arguments: Sequence[Any], resolution: int) -> bool:
+def _tells(net: SwitchableModel, arguments: Arguments, resolution: int) -> bool:
     """Tell whether the network can choose the path by its arguments: lists of images are resized inside."""
     try:
-        return side_of(arguments, {}) == resolution
+        return side_of_call(*as_call(arguments), net.source.images) == resolution
     except ResolutionError:
         return False
 

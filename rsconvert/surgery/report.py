@@ -1,7 +1,7 @@
 """ConversionReport: what was found in a model, at which resolutions it works, and what was proved."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -9,10 +9,12 @@ from torch import nn
 
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.surgery.graph import GraphFacts
+from rsconvert.surgery.handwritten import holds_running_statistics
+from rsconvert.surgery.images import doubt
 from rsconvert.surgery.survey import Survey
 from rsconvert.zoo.example import resizes_inside
 
-__all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
+__all__ = ["BatchNormRecord", "ConversionReport", "make_report", "unconverted"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,17 @@ class BatchNormRecord:
 class ConversionReport:
     """What an examination found, or a conversion did.
 
-    ``works`` lists the resolutions at which the model runs; ``refused`` tells for any other the first operation that
-    fails, with its module and source line; ``exact`` for each proved path whether it equals the source. ``built_with``
-    is the builder's argument, or ``build``, by which the source is built again for each resolution, None if one model
-    takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those of the
-    network, alpha apart. ``seconds`` tells what the conversion took (facts, swap, sharing), and apart from it the
-    forwards of the trials and the proof.
+    ``unconverted`` names modules that hold running statistics and compute no BatchNorm that is known: all resolutions
+    share them. ``works`` lists the resolutions at which the model runs; ``refused`` tells for any other the first
+    operation that fails, with its module and source line; ``exact`` for each proved path whether it equals the source.
+    ``built_with`` is the builder's argument, or ``build``, by which the source is built again for each resolution, None
+    if one model takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those
+    of the network, alpha apart. ``seconds`` tells what the conversion took (facts, swap, sharing), and apart from it
+    the forwards of the trials and the proof.
     """
 
     batchnorms: tuple[BatchNormRecord, ...]
+    unconverted: tuple[str, ...]
     works: tuple[int, ...]
     refused: dict[int, str]
     exact: dict[int, bool]
@@ -87,11 +91,12 @@ class ConversionReport:
 
     def _lines(self) -> Iterator[str]:
         ways = ", ".join(f"{n} by {way}" for way, n in self.ways.items())
+        total = len(self.batchnorms) + len(self.unconverted)
         if self.exact:
-            yield f"{len(self.batchnorms)} of {len(self.batchnorms)} BatchNorms converted ({ways})"
+            yield f"{len(self.batchnorms)} of {total} BatchNorms converted ({ways})"
             yield "paths: " + ", ".join(f"{r} {'exact' if same else 'DIFFERENT'}" for r, same in self.exact.items())
         else:
-            yield f"{len(self.batchnorms)} BatchNorms ({ways})"
+            yield f"{total} BatchNorms ({ways})"
             yield f"works at: {', '.join(map(str, self.works)) or 'none'}"
         yield from (f"refused: {resolution}: {reason}" for resolution, reason in self.refused.items())
         if self.built_with:
@@ -115,19 +120,34 @@ def make_report(
     executed: Counter[str] = Counter()
     for trial in found.trials.values():
         executed |= trial.calls
+    alike = tuple(unconverted(model, found.functional))
     return ConversionReport(
         batchnorms=tuple(_records(model, found.functional, facts, executed)),
+        unconverted=alike,
         works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
         exact=exact,
         built_with=found.way,
         tables=found.tables,
-        warnings=tuple(_warnings(model, found)),
+        warnings=tuple(_warnings(model, found, alike)),
         parameters_before=sum(p.numel() for p in model.parameters()),
         parameters=parameters,
         opaque=facts.opaque,
         seconds=seconds,
     )
+
+
+def unconverted(model: nn.Module, functional: Collection[str] = ()) -> Iterator[str]:
+    """Yield the names of modules with running statistics of their own that no conversion makes private.
+
+    Args:
+        functional: the tensors that are private beside the BatchNorm modules.
+    """
+    known = {id(module) for bn in batchnorms(model).values() for module in bn.modules()}
+    owners = {name.rpartition(".")[0] for name in functional}
+    for name, module in model.named_modules():
+        if id(module) not in known and name not in owners and holds_running_statistics(module):
+            yield name or type(module).__name__
 
 
 def _records(
@@ -155,14 +175,24 @@ def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
     return "leaf" if inside else "tree"
 
 
-def _warnings(model: nn.Module, found: Survey) -> Iterator[str]:
+def _warnings(model: nn.Module, found: Survey, alike: Sequence[str]) -> Iterator[str]:
     if resizes_inside(model):
         yield (
             "the model resizes inside, so the path is chosen by net.at(resolution) alone, and saves nothing until the "
             "sizes of its transform (min_size, max_size, fixed_size) are set too"
         )
+    elif not found.refused and (reason := doubt(found.images)):
+        yield reason
+    if alike:
+        yield (
+            f"{_some(alike)}: running statistics, but no BatchNorm that is known, so all resolutions share them; make "
+            "it an nn.BatchNorm2d, or call F.batch_norm with its tensors"
+        )
     for resolution, trial in found.trials.items():
         if trial.single:
-            names = sorted(trial.single)
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            yield f"at {resolution} {', '.join(names[:3])}{more}: BatchNorm on 1×1 maps, a batch of one can't train"
+            yield f"at {resolution} {_some(sorted(trial.single))}: BatchNorm on 1×1 maps, a batch of one can't train"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"

@@ -1,9 +1,9 @@
-"""Resolutions: a list of them as it is meant, one that is run in order, and the one that an input has."""
+"""Resolutions: a list of them as it is meant, one that is run in order, and the one that images have."""
 
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -92,17 +92,7 @@ def _is_positive(number: Any) -> bool:
         return False
 
 
-def side_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """Return round(√(H·W)) of the first tensor that can be an image.
-
-    Raises:
-        ResolutionError: there is none.
-    """
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim >= 3:
-            height, width = value.shape[-2:]
-            return int(height) if height == width else round(math.sqrt(height * width))
-    raise ResolutionError(
-        "the input holds no tensor (…, H, W) that tells the resolution; an image tensor is needed. "
-        "Choose the path yourself: net.at(resolution)(…)."
-    )
+def side_of(image: Tensor) -> int:
+    """Return round(√(H·W)) of images (…, H, W)."""
+    height, width = image.shape[-2:]
+    return int(height) if height == width else round(math.sqrt(height * width))

@@ -13,9 +13,10 @@ from torch.nn.utils import prune
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.graph import read_graph
+from rsconvert.surgery.images import check_image
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
-from rsconvert.surgery.report import ConversionReport, make_report
+from rsconvert.surgery.report import ConversionReport, make_report, unconverted
 from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.sizes import Build
 from rsconvert.surgery.survey import Example, Survey, arguments_of, survey, working_resolutions
@@ -39,6 +40,7 @@ def make_switchable(
     private: bool = True,
     build: Build | None = None,
     example: Example | None = None,
+    image: int | str | None = None,
 ) -> SwitchableModel:
     """Return a network with one private BN set per resolution, all equal to the model's; ``net.report`` tells all.
 
@@ -54,8 +56,11 @@ def make_switchable(
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
             unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
             a position table of one of the names in ``tables.TABLES``.
-        example: a function of the resolution that returns the tuple of arguments of ``forward`` for the proof; needed
-            if they are something else than images.
+        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict of keyword
+            arguments; needed if they are something else than images (N, C, H, W). What changes with the resolution
+            is an image.
+        image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
+            images count, and ``net(x)`` refuses where their sizes differ.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
@@ -64,12 +69,10 @@ def make_switchable(
     resolutions = check_resolutions(resolutions)
     source = _named(model, name, model_kwargs)
     start = time.perf_counter()
-    found = _surveyed(model, source, resolutions, private, build, example)
+    found = _surveyed(model, source, resolutions, private, build, example, image)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
-    beside = found.functional if private else ()
-    net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, cascade=None)
+    net = _assembled(model, source, resolutions, found)
     proving = time.perf_counter()
     exact = _proved(model, found, net)
     forwards = found.seconds + time.perf_counter() - proving
@@ -86,6 +89,7 @@ def examine(
     *,
     build: Build | None = None,
     example: Example | None = None,
+    image: int | str | None = None,
 ) -> ConversionReport:
     """Tell what ``make_switchable`` would meet, without a conversion: every BatchNorm, and which resolutions work.
 
@@ -95,7 +99,7 @@ def examine(
     """
     resolutions = check_resolutions(resolutions)
     start = time.perf_counter()
-    found = _surveyed(model, source_of(model), resolutions, True, build, example)
+    found = _surveyed(model, source_of(model), resolutions, True, build, example, image)
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds}
     return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
@@ -112,7 +116,7 @@ def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
     _check_convertible(model, source.architecture or type(model).__name__)
     if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) == len(resolutions):
         return
-    found = _surveyed(model, source, resolutions, True, None, None)
+    found = _surveyed(model, source, resolutions, True)
     if found.refused:
         raise ResolutionError(_refusal(model, source, found))
 
@@ -140,15 +144,17 @@ def _surveyed(
     source: Source,
     resolutions: Sequence[int],
     private: bool,
-    build: Build | None,
-    example: Example | None,
+    build: Build | None = None,
+    example: Example | None = None,
+    image: int | str | None = None,
 ) -> Survey:
     _check_functions(build, example)
+    check_image(model, image)
     name = source.architecture or type(model).__name__
     _check_convertible(model, name)
-    found = survey(model, source, resolutions, private=private, build=build, example=example)
+    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
     if not batchnorms(model) and not found.functional and not found.refused:
-        raise _nothing_to_convert(name)
+        raise _nothing_to_convert(model, name)
     for tensor in found.functional:
         owner, _, key = tensor.rpartition(".")
         if key in model.get_submodule(owner)._non_persistent_buffers_set:
@@ -157,6 +163,13 @@ def _surveyed(
                 "Register it with persistent=True."
             )
     return found
+
+
+def _assembled(model: nn.Module, source: Source, resolutions: Sequence[int], found: Survey) -> SwitchableModel:
+    beside = found.functional if found.private else ()
+    net = assemble(model, resolutions, private=found.private, build=found.build, built=found.built, beside=beside)
+    net.source = replace(source, built_with=found.way, images=found.images, cascade=None)
+    return net
 
 
 def _functional_means(found: Survey) -> list[str]:
@@ -252,12 +265,14 @@ def _check_convertible(model: nn.Module, name: str) -> None:
     _check_names(model, name)
     # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
     if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
-        raise _nothing_to_convert(name)
+        raise _nothing_to_convert(model, name)
 
 
-def _nothing_to_convert(name: str) -> UnsupportedModelError:
+def _nothing_to_convert(model: nn.Module, name: str) -> UnsupportedModelError:
+    alike = next(unconverted(model), None)
+    found = f" ({alike} holds running statistics, but computes something else)" if alike else ""
     return UnsupportedModelError(
-        f"{name} has no BatchNorm to convert; a network with BatchNorm layers is needed. Choose another model."
+        f"{name} has no BatchNorm to convert{found}; a network with BatchNorm layers is needed. Choose another model."
     )
 
 

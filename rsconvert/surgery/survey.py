@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
-from rsconvert.surgery.paths import copy_model, on_meta
+from rsconvert.surgery.images import find_images, told_images
+from rsconvert.surgery.paths import copy_model, copy_structure, on_meta
 from rsconvert.surgery.private import size_dependent
 from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
 from rsconvert.surgery.sizes import Build, build_like, builders
 from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
-from rsconvert.zoo.example import example_arguments, resizes_inside
+from rsconvert.zoo.example import Arguments, example_arguments, example_stem, resizes_inside
+from rsconvert.zoo.image_argument import ImageArgument
 from rsconvert.zoo.source import Source
+from rsconvert.zoo.stem import Stem
 
 __all__ = ["Example", "Survey", "arguments_of", "fitted_inside", "survey", "working_resolutions"]
 
-Example = Callable[[int], tuple[Any, ...]]
+Example = Callable[[int], Arguments]
 
 
 @dataclass
@@ -31,7 +34,8 @@ class Survey:
 
     ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
     the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
-    unless ``private``; ``attempts`` why other ways to build the model were dropped; ``seconds`` what the trials took.
+    unless ``private``; ``images`` the arguments whose size chooses the path; ``attempts`` why other ways to build the
+    model were dropped; ``seconds`` what the trials took.
     """
 
     example: Example
@@ -42,6 +46,7 @@ class Survey:
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     functional: dict[str, str] = field(default_factory=dict)
     private: bool = True
+    images: tuple[ImageArgument, ...] = ()
     attempts: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -65,6 +70,7 @@ def survey(
     private: bool = True,
     build: Build | None = None,
     example: Example | None = None,
+    image: int | str | None = None,
 ) -> Survey:
     """Try a model at each resolution; where it fails, or a builder is given, try it built again for each of them.
 
@@ -72,14 +78,26 @@ def survey(
         private: whether the network to come has a BN set for each resolution.
         build: makes the source again for a resolution; by default the builder of the source's name does, if need be.
         example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
+        image: the argument that is the image; by default all count whose shape follows the resolution.
     Raises:
+        ConfigError: ``example`` is no function of arguments, or shows no such image.
         UnsupportedModelError: running statistics are used that are no tensors of the model, or what is built again
             computes something else.
     """
-    given = _steady(example or arguments_of(model))
+    given = _steady(example or arguments_of(model, image))
     best = as_it_is = _try_as_it_is(model, resolutions, Survey(given, private=private))
-    if not best.refused and build is None:
-        return best
+    if best.refused or build is not None:
+        best = _built_best(model, source, best, build)
+        _check_same(model, as_it_is, best)
+    if not best.refused:
+        shown = {r: given(r) for r in resolutions}
+        best.images = told_images(find_images(model, shown, given=example is not None), image)
+    return best
+
+
+def _built_best(model: nn.Module, source: Source, best: Survey, build: Build | None) -> Survey:
+    """Return the best survey of a model built again, or the one of the model as it is."""
+    given, resolutions, private = best.example, tuple(best.trials), best.private
     for way, function in builders(source, build):
         other = _try_built(model, resolutions, Survey(given, way, function, private=private))
         if _rank(other) < _rank(best) or build is not None:
@@ -88,13 +106,23 @@ def survey(
         best.attempts |= other.attempts | dropped
         if not best.refused and not best.tables:
             break
-    _check_same(model, as_it_is, best)
     return best
 
 
-def arguments_of(model: nn.Module) -> Example:
-    """Return the function that reads the arguments of ``forward`` from a model."""
-    return lambda resolution: example_arguments(model, resolution)
+def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
+    """Return the function that reads the arguments of ``forward`` from a model.
+
+    Args:
+        image: the position or the name of a further argument that gets an image.
+    """
+    stems: list[Stem] = []  # of all resolutions, seen in a copy: a forward may count its calls
+
+    def arguments(resolution: int) -> Arguments:
+        if not stems:
+            stems.append(example_stem(copy_structure(model), resolution, image=image))
+        return example_arguments(model, resolution, image=image, stem=stems[0])
+
+    return arguments
 
 
 def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[int]) -> list[int]:
@@ -115,17 +143,17 @@ def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[in
 
 def _steady(example: Example) -> Example:
     """Return the same arguments for a resolution at each call, whatever ``example`` draws or ``forward`` overwrites."""
-    drawn: dict[int, tuple[Any, ...]] = {}
+    drawn: dict[int, Arguments] = {}
 
-    def arguments(resolution: int) -> tuple[Any, ...]:
+    def arguments(resolution: int) -> Arguments:
         if resolution not in drawn:
             drawn[resolution] = example(resolution)
-        if not isinstance(drawn[resolution], tuple):
+        if not isinstance(drawn[resolution], tuple | dict):
             raise ConfigError(
                 f"example returned {type(drawn[resolution]).__name__} for {resolution}; a tuple of the arguments of "
-                "forward is needed. Write (x,) for one."
+                "forward is needed, or a dict of keyword arguments. Write (x,) for one."
             )
-        return cast(tuple[Any, ...], tree_map(_clone, drawn[resolution]))
+        return cast(Arguments, tree_map(_clone, drawn[resolution]))
 
     return arguments
 

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery.bn import batchnorms
 from rsconvert.zoo.building import first_line
+from rsconvert.zoo.example import Arguments, as_call
 
 __all__ = ["Trial", "equal_outputs", "run_trial"]
 
@@ -45,17 +46,17 @@ class Trial:
     failure: str | None = None
 
 
-def run_trial(model: nn.Module, arguments: Sequence[Any], norms: nn.Module | None = None) -> Trial:
+def run_trial(model: nn.Module, arguments: Arguments, norms: nn.Module | None = None) -> Trial:
     """Run a model and watch the BatchNorms of ``norms``, by default its own.
 
     Raises:
         UnsupportedModelError: F.batch_norm is called with running statistics, and with tensors that ``norms`` lacks.
     """
     watch = _Watch(model if norms is None else norms)
-    trial = watch.trial
+    trial, (args, kwargs) = watch.trial, as_call(arguments)
     try:
         with watch:
-            trial.output = model(*arguments)
+            trial.output = model(*args, **kwargs)
     except UnsupportedModelError:
         raise
     except Exception as error:  # whatever the model's own code raises

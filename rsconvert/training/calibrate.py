@@ -236,5 +236,5 @@ def _left(net: SwitchableModel, watched: Mapping[int, _Watched]) -> dict[str, st
 def _reason(bn: nn.Module) -> str | None:
     """Tell why a BatchNorm can't be calibrated."""
     if not isinstance(bn, _BatchNorm):
-        return "it is frozen"
+        return "it is written by hand" if any(True for _ in bn.parameters()) else "it is frozen"
     return "it keeps no statistics" if bn.running_mean is None else None

@@ -76,11 +76,12 @@ def _run(model: nn.Module) -> tuple[int | None, list[str]]:
 
 @torch.no_grad()
 def _observe(model: nn.Module, side: int) -> tuple[int | None, list[str]]:
+    image = example_input(model, side)  # before the hooks: it runs the model, too
     names = {id(m): name for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
     ran: list[str] = []
     for name in names.values():
         model.get_submodule(name).register_forward_hook(lambda module, *_: ran.append(names[id(module)]))
-    output = model(example_input(model, side))
+    output = model(image)
     return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim == 2 else None, ran
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rsconvert.data import Preprocessing
+from rsconvert.zoo.image_argument import ImageArgument
 
 __all__ = ["Source", "set_source", "source_of"]
 
@@ -21,6 +22,7 @@ class Source:
     ``model_kwargs`` are its arguments, with ``num_classes`` only if a file's function was given it, ``num_classes`` the
     outputs. ``built_with`` is the builder's argument that fits the model to a resolution, ``img_size`` or
     ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
+    ``images`` are the arguments of ``forward`` whose size chooses the path, None if that was not looked into.
     ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
     holds what a finetuning run recorded; ``costs`` maps a machine to rows of what paths cost on it, of which
     docs/checkpoint_format.md tells the fields; ``cascade`` is what ``rsconvert cascade`` fitted.
@@ -30,6 +32,7 @@ class Source:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
     built_with: str | None = None
+    images: tuple[ImageArgument, ...] | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     weights: str | None = None
     new_classifier: tuple[str, ...] = ()

@@ -223,6 +223,18 @@ def test_a_given_model_tells_its_classes_where_the_file_does_not(saved: Path) ->
     assert rsconvert.load(saved, model).source.num_classes == 5
 
 
+def test_a_file_from_before_images_were_noted_chooses_by_the_signature(net: SwitchableModel, saved: Path) -> None:
+    rewrite(saved, images=None)
+    again = rsconvert.load(saved).eval()
+    assert [(image.label, image.layout) for image in again.source.images] == [("x", "(N, C, H, W)")]
+    for size in ((64, 64), (48, 48), (32, 72), (40, 40)):
+        x = torch.rand(2, 3, *size)
+        assert torch.equal(again(x), net(x))
+        assert torch.equal(again(x=x), net(x=x))
+    with pytest.raises(ResolutionError, match=r"images \(N, C, H, W\)"):
+        again(torch.rand(2, 48, 48, 3))
+
+
 @pytest.mark.parametrize("prefix", ["hf-hub:", "HF-HUB:", "hf_hub:", "local-dir:", "Local-Dir:"])
 def test_a_name_that_leads_elsewhere_is_refused(saved: Path, tmp_path: Path, prefix: str) -> None:
     rewrite(saved, architecture=f"{prefix}{tmp_path}")

@@ -253,7 +253,7 @@ def test_an_untrained_size_is_refused_in_train_mode(net, image) -> None:
 
 @pytest.mark.parametrize("argument", [torch.zeros(3, 4), [torch.zeros(1, 3, 64, 64)], "image"])
 def test_an_input_without_a_size_is_refused(argument, net) -> None:
-    with pytest.raises(ResolutionError, match=r"no tensor \(…, H, W\).*net\.at\(resolution\)"):
+    with pytest.raises(ResolutionError, match=r"images \(N, 3, H, W\)|no tensor.*net\.at\(resolution\).*image="):
         net(argument)
 
 

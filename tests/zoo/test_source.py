@@ -24,7 +24,8 @@ def test_a_source_goes_with_copies_of_the_model() -> None:
     assert source_of(copy.deepcopy(model)) == source
     assert list(model.state_dict()) == list(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).state_dict())
     net = make_switchable(model, (64, 32))
-    assert net.source == source_of(net.at(64)) == source_of(net.extract(40)) == source
+    assert source_of(net.at(64)) == source_of(net.extract(40)) == source
+    assert net.source == dataclasses.replace(source, images=net.source.images)
 
 
 def test_a_foreign_note_of_that_name_is_ignored() -> None:
