@@ -9,11 +9,11 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.costs import valid_costs
-from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
+from rsconvert.checkpoint.metadata import encode_metadata, measured_in, read_metadata, source_in
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.surgery import SwitchableModel, assemble, batchnorms, check_resolutions
+from rsconvert.surgery import Measured, SwitchableModel, assemble, batchnorms, check_resolutions
 from rsconvert.surgery.network import regroup
 from rsconvert.surgery.sizes import Build, build_like, rebuilt
 from rsconvert.zoo import Source, create_model, set_source, source_of
@@ -86,6 +86,7 @@ def load(
     tensors = read_tensors(path)
     aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
     fill(net, tensors | aliases, str(path))
+    net.measured = measured_in(facts)
     return net
 
 
@@ -113,10 +114,9 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
         )
     places = [net.resolutions.index(r) for r in kept]
     small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
-    costs = valid_costs(net.source.costs, net.resolutions, kept)
-    preprocessing = _preprocessing(net.source, places)
-    small.source = replace(net.source, preprocessing=preprocessing, costs=costs, cascade=None)
+    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
     small.alpha.data = net.alpha.detach()[places].clone()
+    small.measured = Measured(costs=valid_costs(net.measured.costs, net.resolutions, kept))
     return small
 
 
@@ -190,7 +190,7 @@ def _load_path(
     stored = {key: aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
     fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
-    set_source(plain, replace(source, costs=None))
+    set_source(plain, source)
     return plain
 
 

@@ -70,8 +70,8 @@ def model_card(
 
 
 def _known_licence(net: SwitchableModel) -> str | None:
-    cfg = _published(net)
-    return None if cfg is None or cfg.license == "unknown" else cfg.license
+    cfg = _published(net)  # for files from before the licence was kept
+    return net.source.licence or (None if cfg is None or cfg.license == "unknown" else cfg.license)
 
 
 def _published(net: SwitchableModel) -> Any:

@@ -26,7 +26,7 @@ from rsconvert.evaluation import (
     wilson_interval,
 )
 from rsconvert.runtime.cascade import Cascade
-from rsconvert.runtime.cascade_report import CascadeReport, Measured, PathFigures, best_path
+from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures, best_path
 from rsconvert.runtime.cascade_run import Feed, run_all, time_all
 from rsconvert.runtime.thresholds import Fitted, answering_stage, check_aim, fit_thresholds
 from rsconvert.surgery import SwitchableModel, check_resolutions
@@ -53,7 +53,7 @@ def fit_cascade(
     class_map: str | Path | None = None,
     progress: bool = False,
 ) -> CascadeReport:
-    """Fit a cascade to half of labelled images, store it in ``net.source``, and measure it on the other half.
+    """Fit a cascade to half of labelled images, store it in ``net.measured``, and measure it on the other half.
 
     The halves are drawn class by class. The network's modes are left as they are; of the other arguments see
     ``evaluate``.
@@ -79,7 +79,8 @@ def fit_cascade(
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         feed = Feed(net, samples, check=check, **options)
         report = _report(found, feed, outputs, seed, top1, multiply_adds)
-    net.source = replace(net.source, cascade=report.record() | ({} if outputs is None else {"outputs": list(outputs)}))
+    record = report.record() | ({} if outputs is None else {"outputs": list(outputs)})
+    net.measured = replace(net.measured, cascade=record)
     return report
 
 
@@ -166,12 +167,12 @@ def _by_own_views(fitted: Fitted, confidence: Tensor, right: Tensor, resolutions
 
 def _measured(
     fitted: Fitted, hits: Tensor, answered: Tensor, costs: Mapping[int, int], own_views: float, milliseconds: float
-) -> Measured:
+) -> Outcome:
     spent = dict(zip(fitted.stages, accumulate(costs[r] for r in fitted.stages), strict=True))
     shares = {r: _percent(answered == r) for r in fitted.stages}
     mean = sum(spent[r] * share for r, share in shares.items()) / 100
     interval = wilson_interval(int(hits.sum()), len(hits))
-    return Measured(len(hits), _percent(hits), interval, own_views, mean, milliseconds, shares)
+    return Outcome(len(hits), _percent(hits), interval, own_views, mean, milliseconds, shares)
 
 
 def _paired(hits: Tensor, other: Tensor) -> Paired:

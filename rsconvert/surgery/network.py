@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.copying import copy_modules, fresh
+from rsconvert.surgery.measured import Measured, Measurements
 from rsconvert.surgery.paths import copy_model, copy_structure, make_path, relink, snapshot
 from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
@@ -63,6 +64,7 @@ class SwitchableModel(nn.Module):
         self.private = private
         self.resolutions = check_resolutions(resolutions)
         self.source = source or Source()
+        self._measurements = Measurements()
         # The root stands in for the skeleton's root, over the same dictionaries: keys stay those of the source.
         self._parameters = skeleton._parameters
         self._buffers = skeleton._buffers
@@ -110,6 +112,15 @@ class SwitchableModel(nn.Module):
     def alpha(self) -> nn.Parameter:
         """The learnt scores, (S,); softmax(alpha) weighs the paths in the ensemble."""
         return cast(nn.Parameter, cast(nn.ParameterDict, self._modules["rsconvert"])["alpha"])
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured on the network; nothing once a value of it, a module or the preprocessing has changed."""
+        return self._measurements.read(self, self.source.preprocessing)
+
+    @measured.setter
+    def measured(self, record: Measured) -> None:
+        self._measurements.note(record, self, self.source.preprocessing)
 
     @property
     def native(self) -> int:
@@ -183,7 +194,7 @@ class SwitchableModel(nn.Module):
         new.alpha.data.copy_(self.alpha)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
         facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
-        new.source = replace(self.source, **facts, class_names=None, costs=None, cascade=None)
+        new.source = replace(self.source, **facts, class_names=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__dict__.update({**new.__dict__, "report": None})

@@ -66,7 +66,7 @@ def make_switchable(
         raise ResolutionError(_refusal(model, source, found))
     beside = found.functional if private else ()
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, cascade=None)
+    net.source = replace(source, built_with=found.way)
     proving = time.perf_counter()
     exact = _proved(model, found, net)
     forwards = found.seconds + time.perf_counter() - proving

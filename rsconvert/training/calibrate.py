@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -108,7 +108,6 @@ def calibrate(
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
     written = _write(watched)
-    net.source = replace(net.source, costs=None, cascade=None)  # accuracies and thresholds of the sets as they were
     return CalibrationReport(len(chosen), form, written, _left(net, watched))
 
 

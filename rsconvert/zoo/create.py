@@ -114,9 +114,16 @@ def _from_timm(
         num_classes=outputs,
         preprocessing=_of_cfg(timm.data.resolve_data_config(pretrained_cfg=cfg)) if pretrained else _neutral(cfg),
         weights=f"pretrained {name}" if pretrained else None,
+        licence=_licence(cfg) if pretrained else None,
         new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
     )
     return model, source
+
+
+def _licence(cfg: Mapping[str, Any]) -> str | None:
+    """Return the licence that a publisher gives weights; timm writes unknown where it knows none."""
+    told = cfg.get("license")
+    return told if isinstance(told, str) and told != "unknown" else None
 
 
 def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:

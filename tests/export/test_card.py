@@ -74,6 +74,8 @@ def test_downloaded_weights_bring_their_licence_and_data(net: SwitchableModel) -
     assert (facts["license"], facts["datasets"]) == ("bsd-3-clause", ["imagenet-1k"])
     assert "- licence of the source weights: `bsd-3-clause`" in model_card(known)
     assert front_matter(model_card(known, licence="mit"))["license"] == "mit"
+    known.source = replace(known.source, licence="apache-2.0")
+    assert front_matter(model_card(known))["license"] == "apache-2.0"
     two = front_matter(model_card(with_weights(net, "pretrained convnext_tiny.in12k_ft_in1k")))
     assert two["datasets"] == ["imagenet-12k", "imagenet-1k"]
     vision = front_matter(model_card(with_weights(net, "pretrained ResNet18_Weights.IMAGENET1K_V1")))

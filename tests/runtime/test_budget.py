@@ -9,7 +9,7 @@ from rsconvert import for_budget
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import multiply_adds
 from rsconvert.runtime import Benchmark, budget, resolution_for_budget, store_costs
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import Measured, SwitchableModel
 
 Table = Callable[..., Benchmark]
 
@@ -54,7 +54,7 @@ def test_another_machine_s_milliseconds_are_refused(net: SwitchableModel, table:
     assert "'Card; Chip; 9 threads; torch 1'" in told
     assert f"{torch.get_num_threads()} threads here, 9 threads there" in told
     assert resolution_for_budget(net, multiply_adds=5000) == 64  # what is counted holds everywhere
-    net.source = type(net.source)()
+    net.measured = Measured()
     with pytest.raises(ConfigError, match="none at all"):
         resolution_for_budget(net, latency_ms=9)
 
