@@ -14,7 +14,15 @@ from rsconvert.surgery import Measured, SwitchableModel, check_resolutions, chec
 from rsconvert.surgery.sizes import BUILD, WAYS
 from rsconvert.zoo import Source
 
-__all__ = ["FORMAT_VERSION", "describe", "encode_metadata", "measured_in", "read_metadata", "source_in"]
+__all__ = [
+    "FORMAT_VERSION",
+    "describe",
+    "encode_metadata",
+    "measured_in",
+    "names_library",
+    "read_metadata",
+    "source_in",
+]
 
 FORMAT_VERSION = 1
 
@@ -102,6 +110,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         f"{path} has format version {facts['format_version']}; this rsconvert reads versions up to {FORMAT_VERSION}. "
         "Update rsconvert."
     )
+
+
+def names_library(facts: Mapping[str, Any]) -> bool:
+    """Tell whether metadata names a model of timm or torchvision, which alone are built from a file."""
+    name = facts.get("architecture")
+    return name is not None and ":" not in name  # as of a user's file, the hub, a local folder
 
 
 def source_in(facts: Mapping[str, Any]) -> Source:

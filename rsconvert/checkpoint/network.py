@@ -9,7 +9,8 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.costs import valid_costs
-from rsconvert.checkpoint.metadata import encode_metadata, measured_in, read_metadata, source_in
+from rsconvert.checkpoint.metadata import encode_metadata, measured_in, names_library, read_metadata, source_in
+from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
@@ -34,36 +35,39 @@ def save(net: SwitchableModel, path: str | Path) -> None:
 
 @overload
 def load(
-    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
 ) -> SwitchableModel: ...
 
 
 @overload
 def load(
-    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
 ) -> nn.Module: ...
 
 
 def load(
-    path: str | Path,
+    place: str | Path,
     model: nn.Module | None = None,
     *,
     build: Build | None = None,
     resolution: int | None = None,
 ) -> nn.Module:
-    """Return the network in a file as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
+    """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 
     Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
     a file never makes rsconvert import code, nor fetch anything.
 
     Args:
+        place: a file, the folder of a run, whose best network it is, a folder for a hub, also as ``local-dir:DIR``, or
+            ``hf-hub:USER/NAME``, which is fetched.
         model: a plain model of the saved class, left unchanged; needed for a network without a name.
         build: a function of the resolution that makes the model for it; needed if the saved network was made with one.
         resolution: a trained one, whose set alone is read.
     Raises:
-        CheckpointError: the file is broken, truncated, foreign or from a later version, has no such resolution, or
-            holds other tensors than the network.
+        CheckpointError: there is no file, or it is broken, truncated, foreign or from a later version; it has no such
+            resolution, or holds other tensors than the network.
     """
+    path = file_of(place)
     facts = read_metadata(path)
     if resolution is not None and resolution not in facts["resolutions"]:
         raise CheckpointError(
@@ -77,7 +81,7 @@ def load(
         sides = facts["resolutions"] if resolution is None else [resolution]
         built = {r: build_like(again, plain, r) for r in sides} if again else {}
         if resolution is not None:
-            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution)
+            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution).eval()
         private, beside = facts.get("private", True), _beside(facts, plain)
         net = assemble(plain, sides, private=private, build=again, built=built, beside=beside)
     except (UnsupportedModelError, ResolutionError, ConfigError) as error:
@@ -87,7 +91,7 @@ def load(
     aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
     fill(net, tensors | aliases, str(path))
     net.measured = measured_in(facts)
-    return net
+    return net.eval()
 
 
 def _trusted(source: Source, model: nn.Module | None) -> Source:
@@ -140,7 +144,7 @@ def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
 
 def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
     name = facts.get("architecture")
-    if name is None or ":" in name:  # a user's file, the hub, a local folder
+    if name is None or not names_library(facts):
         raise CheckpointError(
             f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
             "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "

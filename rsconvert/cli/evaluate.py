@@ -7,7 +7,6 @@ import click
 
 from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.cli.options import (
-    best_of,
     class_map_option,
     data_option,
     force_option,
@@ -81,7 +80,7 @@ def evaluate(
     from rsconvert.evaluation import predict, save_logits, summarize, with_baselines
     from rsconvert.training import choose_device, choose_precision
 
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     where = choose_device(device)
     found = predict(
         with_baselines(net, load_baselines(baselines, net, checkpoint, model)),

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsconvert.cli.options import best_of
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,15 +15,16 @@ if TYPE_CHECKING:
 __all__ = ["load_baselines", "load_network", "network_name"]
 
 
-def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
-    """Return the network of a checkpoint; ``model`` is FILE.py:FUNCTION, or None for a library's name.
+def load_network(place: str, model: str | None) -> "SwitchableModel":
+    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's.
 
     A network that was built for each resolution needs a function that takes ``img_size``.
     """
     from rsconvert import create_model, load
-    from rsconvert.checkpoint import read_metadata
+    from rsconvert.checkpoint import file_of, read_metadata
     from rsconvert.zoo import is_file_name
 
+    checkpoint = file_of(place)
     if model is None:
         return load(checkpoint)
     facts = read_metadata(checkpoint)
@@ -62,6 +62,14 @@ def network_name(place: str) -> str:
     return Path(place).name.removesuffix(".safetensors").removesuffix(".rs")
 
 
+def _load_beside(place: str, model: str | None) -> "SwitchableModel":
+    """Return the network of another checkpoint: by its own library's name, or else by the function of the first."""
+    from rsconvert.checkpoint import file_of, names_library, read_metadata
+
+    checkpoint = file_of(place)
+    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
+
+
 def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | None) -> "nn.Module":
     from rsconvert import create_model
     from rsconvert.checkpoint import read_header
@@ -69,7 +77,7 @@ def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | 
 
     weights = Path(place).is_file() and not (place.endswith(".safetensors") and "rsconvert" in read_header(place))
     if Path(place).exists() and not weights:
-        return load_network(best_of(place), model)
+        return _load_beside(place, model)
     if not weights:
         return create_model(place, pretrained=not is_file_name(place))
     name = model or net.source.architecture

@@ -7,7 +7,6 @@ import click
 
 from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import (
-    best_of,
     compute_options,
     data_option,
     force_option,
@@ -107,7 +106,7 @@ def finetune(
     if recipe is not None and not as_json:
         told = "  ".join(f"{key}={plain(value)}" for key, value in RECIPES[recipe].items())
         click.echo(f"recipe {recipe}: {told or 'the defaults'}", err=True)
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     if dry_run:
         _preview(net, data, resolved, as_json)
     else:

@@ -147,7 +147,7 @@ def test_results_of_anything_else_are_refused(net: SwitchableModel, results: Any
 def test_the_code_of_the_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = switchable(name)
     folder = rsconvert.export_hub(net, tmp_path / "out")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(folder / name))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, **_: str(folder / name))
     made, local = timm.create_model, f"local-dir:{folder}"
     monkeypatch.setattr(timm, "create_model", lambda name, **k: made(name.replace("hf-hub:USER/NAME", local), **k))
     plain, other, switch = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
