@@ -5,7 +5,7 @@ a place → its file (`places`)
 """
 
 from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, names_library, read_metadata
-from rsconvert.checkpoint.network import load, save, subset
+from rsconvert.checkpoint.network import load, load_beside, load_with, save, subset
 from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
 from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, sync, write_tensors
@@ -17,6 +17,8 @@ __all__ = [
     "fill",
     "fill_from_rsnets",
     "load",
+    "load_beside",
+    "load_with",
     "names_library",
     "read_header",
     "read_metadata",

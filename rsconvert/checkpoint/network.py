@@ -16,11 +16,11 @@ from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery import Measured, SwitchableModel, assemble, batchnorms, check_resolutions
 from rsconvert.surgery.network import regroup
-from rsconvert.surgery.sizes import Build, build_like, rebuilt
-from rsconvert.zoo import Source, create_model, set_source, source_of
+from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
+from rsconvert.zoo import Source, create_model, is_file_name, set_source, source_of
 from rsconvert.zoo.unfilled import unfilled
 
-__all__ = ["load", "save", "subset"]
+__all__ = ["load", "load_beside", "load_with", "save", "subset"]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
@@ -92,6 +92,49 @@ def load(
     fill(net, tensors | aliases, str(path))
     net.measured = measured_in(facts)
     return net.eval()
+
+
+def load_with(place: str | Path, function: str) -> SwitchableModel:
+    """Return the network of a place, built by the function ``file.py:function`` that the caller names.
+
+    A network that was built for each resolution needs a function that takes ``img_size``.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: as ``load`` and ``create_model``.
+    """
+    path = file_of(place)
+    facts = read_metadata(path)
+    kwargs = dict(facts.get("model_kwargs", {}))
+    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
+    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
+
+    def build(**more: int) -> nn.Module:
+        return create_model(function, num_classes=given, model_kwargs={**kwargs, **more})
+
+    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == BUILD else None
+    return load(path, build(), build=again)
+
+
+def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
+    """Return the network of a place that stands beside another one, such as its teacher.
+
+    One that a library's name does not tell is built as ``net`` was, if both were made by the same function: by the one
+    that the caller named for ``net``, or out of the model that ``net`` holds, if it had the same arguments.
+
+    Raises:
+        CheckpointError: as ``load``.
+    """
+    path = file_of(place)
+    facts, source = read_metadata(path), net.source
+    if names_library(facts) or facts.get("architecture") != source.architecture:
+        return load(path)
+    plain = net.extract(net.native)
+    function = source_of(plain).architecture
+    if function is not None and is_file_name(function):
+        return load_with(path, function)
+    if dict(facts.get("model_kwargs", {})) != dict(source.model_kwargs):
+        return load(path)
+    return load(path, plain, build=net.build if facts.get("built_with") == BUILD else None)
 
 
 def _trusted(source: Source, model: nn.Module | None) -> Source:

@@ -16,27 +16,11 @@ __all__ = ["load_baselines", "load_network", "network_name"]
 
 
 def load_network(place: str, model: str | None) -> "SwitchableModel":
-    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's.
+    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's."""
+    from rsconvert import load
+    from rsconvert.checkpoint import load_with
 
-    A network that was built for each resolution needs a function that takes ``img_size``.
-    """
-    from rsconvert import create_model, load
-    from rsconvert.checkpoint import file_of, read_metadata
-    from rsconvert.zoo import is_file_name
-
-    checkpoint = file_of(place)
-    if model is None:
-        return load(checkpoint)
-    facts = read_metadata(checkpoint)
-    kwargs = dict(facts.get("model_kwargs", {}))
-    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
-    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
-
-    def build(**more: int) -> "nn.Module":
-        return create_model(model, num_classes=given, model_kwargs={**kwargs, **more})
-
-    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == "build" else None
-    return load(checkpoint, build(), build=again)
+    return load(place) if model is None else load_with(place, model)
 
 
 def load_baselines(
