@@ -1,7 +1,7 @@
 """Results as text for people and as JSON for machines."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rsconvert.surgery import ConversionReport, SwitchableModel
 
-__all__ = ["best_row", "log_epoch", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
+__all__ = ["log_epoch", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
@@ -73,17 +73,6 @@ def row_line(row: Mapping[str, Any]) -> str:
     return "top-1 " + "  ".join(
         f"{key.removeprefix('top1_')}: {value:.1f}" for key, value in row.items() if key.startswith("top1_")
     )
-
-
-def best_row(rows: Sequence[Mapping[str, Any]], best: str) -> Mapping[str, Any]:
-    """Return the row of the epoch in ``best.safetensors``: the highest top-1, ``mean`` of the paths or ``native``."""
-
-    def score(row: Mapping[str, Any]) -> float:
-        paths = [value for key, value in row.items() if key.startswith("top1_") and key[5:].isdigit()]
-        # Of rounded figures; a sum tells epochs apart that the mean of exact ones does not.
-        return round(float(paths[0] if best == "native" else sum(paths)), 2)
-
-    return max(rows, key=score)
 
 
 def plain(value: object) -> str:

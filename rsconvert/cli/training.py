@@ -16,7 +16,7 @@ from rsconvert.cli.options import (
     settings_options,
     strings,
 )
-from rsconvert.cli.printing import best_row, log_epoch, plain, print_result, row_line
+from rsconvert.cli.printing import log_epoch, plain, print_result, row_line
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def _train(
 
     if config.compile != "off" and launched_rank() == 0:
         click.echo("each path is compiled when it first runs, which takes a minute or more", err=True)
-    rows = train(net, data, output, config, **how, progress=not as_json, on_epoch=log)
+    result = train(net, data, output, config, **how, progress=not as_json, on_epoch=log)
     if launched_rank() == 0:
-        best = best_row(rows, config.best)
-        told = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\nbest: epoch {best['epoch']}"
-        print_result({"output": output, "epochs": rows}, as_json, f"{told}, {row_line(best)}")
+        told = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\nbest: epoch {result.best}"
+        facts = {"output": output, "epochs": list(result), "best": result.best}
+        print_result(facts, as_json, f"{told}, {row_line(result.best_row)}")

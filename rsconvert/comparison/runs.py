@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +83,7 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
     ).to_dict()
 
 
-def _training_facts(run: PlannedRun, rows: list[Row]) -> Mapping[str, Any]:
+def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> Mapping[str, Any]:
     """Return the time that the epochs took, apart from evaluations, and the images in them."""
     told = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     images = told["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps

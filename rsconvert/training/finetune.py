@@ -14,6 +14,7 @@ from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes, joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.progress import Row
+from rsconvert.training.result import FinetuneResult
 from rsconvert.training.run import Run
 from rsconvert.training.run_folder import RunFolder
 
@@ -30,7 +31,7 @@ def finetune(
     force: bool = False,
     progress: bool = False,
     on_epoch: Callable[[Row], None] | None = None,
-) -> list[Row]:
+) -> FinetuneResult:
     """Train all resolutions of a network together by multi-resolution ensemble distillation (RS-Nets, Sec. 3).
 
     The network is trained in place. Each step takes one crop of every image, resizes it to S views, runs path i on
@@ -48,7 +49,7 @@ def finetune(
         progress: show a bar on stderr.
         on_epoch: is called with each new row.
     Returns:
-        A row per epoch, as in ``summary.csv``; rates and shares in percent.
+        A row per epoch, as in ``summary.csv``, rates and shares in percent; and which epoch is the best.
     Raises:
         ConfigError: a setting does not fit the network, the device or the run that is resumed.
         DataError: the classes do not fit the network, or an image can't be read.
@@ -72,7 +73,7 @@ def finetune(
             return _all_epochs(run, on_epoch if processes.leads else None)
 
 
-def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> list[Row]:
+def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> FinetuneResult:
     if run.folder is not None and run.processes.leads:
         run.folder.start(run.settings(), fresh=not run.done.started)
     run.open_board()
@@ -80,7 +81,7 @@ def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> list[Row]:
         row = run.epoch()
         if on_epoch is not None:
             on_epoch(row)
-    return run.done.rows
+    return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
 
 
 def _folder(

@@ -126,6 +126,8 @@ class Run:
         if facts["scaler"]:  # empty without fp16
             self.stepper.scaler.load_state_dict(facts["scaler"])
         self.done = Progress(**facts["progress"])
+        if self.done.rows and not self.done.best_epoch and self.folder is not None:
+            self.done.best_epoch = self.folder.best_epoch()  # a state of a version that did not keep it
         if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:
             self.done.begin_epoch()  # its place has no meaning in epochs of another length
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsconvert.checkpoint import replacing, save
+from rsconvert.checkpoint import read_metadata, replacing, save
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.state_files import StateFiles
@@ -89,6 +89,14 @@ class RunFolder:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+    def best_epoch(self) -> int:
+        """Return the epoch whose network is in the file of the best one.
+
+        Raises:
+            CheckpointError: there is no such file.
+        """
+        return int(read_metadata(self.best)["training"]["epoch"])
 
     def _end_earlier(self) -> None:
         if self._fresh:

@@ -37,8 +37,8 @@ def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.d
     """Return the teacher of a run, if it has one beside its own paths.
 
     ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, see ``load_beside``, or
-    a model as for ``create_model``, with its weights. Without labels and a name it is the network's native path, copied as it is
-    now; a frozen one teaches itself.
+    a model as for ``create_model``, with its weights. Without labels and a name it is the network's native path, copied
+    as it is now; a frozen one teaches itself.
 
     Raises:
         ConfigError: the teacher has another number of outputs.
