@@ -226,12 +226,8 @@ def _stem(output: str, name: str, force: bool) -> Path:
 
 def _computing(reading: dict[str, Any], as_json: bool) -> dict[str, Any]:
     """Return the options of images as the library takes them."""
-    from rsconvert.training import choose_device, choose_precision
-
-    where = choose_device(reading["device"])
     workers = 2 if reading["workers"] is None else reading["workers"]
-    chosen = {"device": where, "amp": choose_precision(reading["amp"], where), "workers": workers}
-    return {**reading, **chosen, "progress": not as_json}
+    return {**reading, "workers": workers, "progress": not as_json}
 
 
 def _area(text: str) -> tuple[float, float]:

@@ -4,12 +4,11 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation import Amp, amp_name, choose_precision
 from rsconvert.evaluation import multiply_adds as count
-from rsconvert.runtime.benchmark import amp_name
 from rsconvert.runtime.forms import check_forms
 from rsconvert.runtime.machine import differences, machine_key
 from rsconvert.runtime.table import stored_costs
@@ -28,7 +27,7 @@ def for_budget(
     multiply_adds: float | None = None,
     form: str = "plain",
     batch_size: int = 1,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
 ) -> nn.Module:
     """Return the best path within a budget: ``net.at`` of what `resolution_for_budget` returns, which tells the rest.
 
@@ -47,7 +46,7 @@ def resolution_for_budget(
     multiply_adds: float | None = None,
     form: str = "plain",
     batch_size: int = 1,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
 ) -> int:
     """Return the resolution in pixels, trained or not, of the best path within a budget.
 
@@ -59,7 +58,8 @@ def resolution_for_budget(
     Args:
         latency_ms: of one batch on this machine, the median, in milliseconds.
         multiply_adds: of one image.
-        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast.
+        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast, None that which
+            ``benchmark`` takes by itself on the network's device.
     Raises:
         ConfigError: not exactly one budget is given; it is below what the cheapest path costs; the table has no
             latency of this machine, or none for the form, the batch size and the precision.
@@ -79,7 +79,7 @@ def resolution_for_budget(
     return _best(rows, name, budget) if rows else _largest(net, budget)
 
 
-def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: torch.dtype | None) -> list[_Row]:
+def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: Amp) -> list[_Row]:
     """Return the rows of this machine that fit."""
     check_forms([form])
     stored, here = stored_costs(net), machine_key(net.alpha.device)
@@ -89,7 +89,7 @@ def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: torch.
             f"the network holds no latencies of this machine, {here!r}, but {others}; another machine's milliseconds "
             "tell nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
         )
-    wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(amp)}
+    wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(choose_precision(amp, net.alpha.device))}
     rows = [row for row in stored[here] if wanted.items() <= row.items()]
     if not rows:
         held = sorted({_kind(row) for row in stored[here]})

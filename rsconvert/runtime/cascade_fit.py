@@ -17,8 +17,11 @@ from rsconvert.data.streams import Stream
 from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import (
     NETWORK,
+    Amp,
     Paired,
     Predictions,
+    choose_device,
+    choose_precision,
     mapped_outputs,
     mcnemar,
     plain_memory_errors,
@@ -48,7 +51,7 @@ def fit_cascade(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
     progress: bool = False,
@@ -73,8 +76,10 @@ def fit_cascade(
     tried = _tried(net, resolutions)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     _check_samples(samples)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "amp": amp, "progress": progress}
-    found = predict({NETWORK: net}, samples, tried, device=device, class_map=class_map, **options)
+    where = choose_device(device)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    options["amp"] = choose_precision(amp, where)
+    found = predict({NETWORK: net}, samples, tried, device=where, class_map=class_map, **options)
     outputs = mapped_outputs(samples, class_map)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         feed = Feed(net, samples, check=check, **options)

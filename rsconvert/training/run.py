@@ -63,7 +63,7 @@ class Run:
             )
         self.val_images = len(samples[1])
         dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-        self.precision = str(self.amp or dtype).removeprefix("torch.")
+        self.precision = str(dtype if self.amp is torch.float32 else self.amp).removeprefix("torch.")
         self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]
         self.val_loader = validation_loader(
