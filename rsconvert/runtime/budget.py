@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from rsconvert.runtime.forms import check_forms
 from rsconvert.runtime.machine import differences, machine_key
 from rsconvert.runtime.table import stored_costs
 from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.paths import copy_structure
 
 __all__ = ["for_budget", "resolution_for_budget"]
 
@@ -29,14 +30,21 @@ def for_budget(
     batch_size: int = 1,
     amp: Amp = None,
 ) -> nn.Module:
-    """Return the best path within a budget: ``net.at`` of what `resolution_for_budget` returns, which tells the rest.
+    """Return the best path within a budget, in eval mode; `resolution_for_budget` chooses it, and tells the rest.
 
-    ``form`` says which latencies hold; the path itself is plain.
+    ``path.resolution`` is its resolution in pixels, unless the source has an attribute of that name, which stays. The
+    modules of the path are its own, so its mode is too; its tensors are those of ``net.at``. ``form`` says which
+    latencies hold; the path itself is plain.
     """
     chosen = resolution_for_budget(
         net, latency_ms=latency_ms, multiply_adds=multiply_adds, form=form, batch_size=batch_size, amp=amp
     )
-    return net.at(chosen)
+    path = net.at(chosen)
+    if chosen in net.resolutions:  # a live path, which follows the network's mode
+        path = copy_structure(path)
+    if not hasattr(path, "resolution"):
+        cast(Any, path).resolution = chosen
+    return path.eval()
 
 
 def resolution_for_budget(
