@@ -58,7 +58,8 @@ def create_model(
             ``file.py:function``, a function that returns an nn.Module.
         pretrained: download weights by the loader of timm or torchvision.
         weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
-            another size, starts at zero.
+            another size, starts at zero. What wrappers put around the names is stripped, as ``module.`` and Lightning's
+            ``model.``; the model's source tells what was.
         num_classes: outputs of the classifier; None keeps the architecture's own, 0 is timm's network without one.
         model_kwargs: further arguments of the builder.
     Raises:
@@ -73,7 +74,8 @@ def create_model(
     build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
     model, source = build(name, pretrained, num_classes, kwargs)
     if weights is not None:
-        source = replace(source, weights=str(weights), new_classifier=tuple(load_weights(model, Path(weights))))
+        fresh, told = load_weights(model, Path(weights))
+        source = replace(source, weights=told, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
     set_source(model, source)
     return model
