@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
+from rsconvert.surgery.adoption import adopted
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.network import SwitchableModel, assemble
@@ -59,7 +60,7 @@ def make_switchable(
         ConfigError: ``model_kwargs`` comes without a ``name``, or an argument is malformed.
     """
     resolutions = check_resolutions(resolutions)
-    source = _named(model, name, model_kwargs)
+    source, notes = adopted(model, _named(model, name, model_kwargs))
     start = time.perf_counter()
     found = _surveyed(model, source, resolutions, private, build, example)
     if found.refused:
@@ -73,7 +74,7 @@ def make_switchable(
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - forwards, "forwards": forwards}
-    net.report = make_report(model, found, facts, parameters, exact, seconds)
+    net.report = replace(make_report(model, found, facts, parameters, exact, seconds), notes=notes)
     return net
 
 

@@ -31,7 +31,7 @@ from rsconvert.zoo.source import Source, set_source
 from rsconvert.zoo.torchvision_models import from_torchvision
 from rsconvert.zoo.weights import load_weights
 
-__all__ = ["create_model", "is_file_name"]
+__all__ = ["create_model", "is_file_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
@@ -114,7 +114,7 @@ def _from_timm(
         architecture=architecture,
         model_kwargs={**own, **kwargs},
         num_classes=outputs,
-        preprocessing=_of_cfg(timm.data.resolve_data_config(pretrained_cfg=cfg)) if pretrained else _neutral(cfg),
+        preprocessing=preprocessing_of(cfg) if pretrained else _neutral(cfg),
         weights=f"pretrained {name}" if pretrained else None,
         licence=_licence(cfg) if pretrained else None,
         new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
@@ -234,7 +234,13 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _of_cfg(config: Mapping[str, Any]) -> Preprocessing:
+def preprocessing_of(cfg: Mapping[str, Any]) -> Preprocessing:
+    """Return what a ``pretrained_cfg`` of timm says of images.
+
+    Raises:
+        ConfigError: it is that of a model of other than three colours, or names an interpolation of no single kind.
+    """
+    config = timm.data.resolve_data_config(pretrained_cfg=dict(cfg))
     return Preprocessing(
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

@@ -301,4 +301,4 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_zoo_is_left_behind() -> None:
-    assert create.__all__ == ["create_model", "is_file_name"]
+    assert create.__all__ == ["create_model", "is_file_name", "preprocessing_of"]
