@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint.costs import valid_costs
 from rsconvert.checkpoint.metadata import encode_metadata, measured_in, names_library, read_metadata, source_in
+from rsconvert.checkpoint.naming import warn_of_loading
 from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
@@ -20,15 +21,23 @@ from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
 from rsconvert.zoo import Source, create_model, is_file_name, set_source, source_of
 from rsconvert.zoo.unfilled import unfilled
 
-__all__ = ["load", "load_beside", "load_with", "save", "subset"]
+__all__ = ["load", "load_beside", "load_with", "save", "subset", "write_network"]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
     """Write a network to one file, in place of a file of that name; an interrupted write leaves the old one whole.
 
+    Warns:
+        NamelessModelWarning: the file alone will not be enough to load the network, see ``loading_note``.
     Raises:
         CheckpointError: the file can't be written, or an argument of the model can't be told in JSON.
     """
+    warn_of_loading(net)
+    write_network(net, path)
+
+
+def write_network(net: SwitchableModel, path: str | Path) -> None:
+    """Write a network as ``save`` does, where it was said before what its file will need."""
     tensors, aliases = _untied(net.state_dict())
     write_tensors(tensors, path, encode_metadata(net, aliases))
 

@@ -19,7 +19,7 @@ from rsconvert.cli.options import (
     numbers,
     refuse_existing,
 )
-from rsconvert.cli.printing import plain, print_conversion, print_refusal, print_result
+from rsconvert.cli.printing import log_loading, plain, print_conversion, print_refusal, print_result
 from rsconvert.errors import ConfigError, ResolutionError
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def wrap(
     arguments = {"num_classes": num_classes, "model_kwargs": literals(model_kwargs)}
     refusal = partial(print_refusal, as_json=as_json) if dry_run else None
     net = _converted(model, sides, {"pretrained": download, "weights": weights}, arguments, refusal)
+    if not dry_run:
+        log_loading(net)
     if rsnets is not None:
         fill_from_rsnets(net, rsnets)
     given: dict[str, Any] = {

@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rsconvert.surgery import ConversionReport, SwitchableModel
 
-__all__ = ["log_epoch", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
+__all__ = ["log_epoch", "log_loading", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
@@ -33,6 +33,7 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
         "parameters": report.parameters,
         "parameters_before": report.parameters_before,
         "refused": [r for r, same in report.exact.items() if not same],
+        "weights": source.weights,
         "new_classifier": list(source.new_classifier),
         **preprocessing,
         **({"report": report.to_dict()} if target is None else {}),
@@ -40,6 +41,8 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
     lines = [report.details(), ""] if target is None else []
     lines += [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e6:.1f} M" for r, cost in costs.items())]
     lines += [f"{key}: {plain(value)}" for key, value in preprocessing.items()]
+    if source.weights is not None:
+        lines.append(f"weights: {source.weights}")
     if source.new_classifier:
         lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
     lines.append("nothing written (dry run)" if target is None else f"wrote {target}")
@@ -58,6 +61,14 @@ def print_refusal(report: "ConversionReport", as_json: bool) -> None:
         "report": report.to_dict(),
     }
     print_result(facts, as_json, f"{report.details()}\n\n{report}")
+
+
+def log_loading(net: "SwitchableModel") -> None:
+    """Print a line on stderr if a file of the network will not be enough to load it."""
+    from rsconvert.checkpoint import loading_note
+
+    if (note := loading_note(net)) is not None:
+        click.echo(f"note: {note}", err=True)
 
 
 def log_epoch(row: Mapping[str, Any], epochs: int) -> None:

@@ -16,7 +16,7 @@ from rsconvert.cli.options import (
     settings_options,
     strings,
 )
-from rsconvert.cli.printing import log_epoch, plain, print_result, row_line
+from rsconvert.cli.printing import log_epoch, log_loading, plain, print_result, row_line
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def finetune(
     An option overrides --set, which overrides --config, which overrides --recipe. Under torchrun, -m rsconvert finetune
     trains in all processes together.
     """
-    from rsconvert.training import RECIPES, build_config
+    from rsconvert.training import RECIPES, build_config, launched_rank
 
     given = {key: value for key, value in options.items() if value is not None}
     if not output:
@@ -107,6 +107,8 @@ def finetune(
         told = "  ".join(f"{key}={plain(value)}" for key, value in RECIPES[recipe].items())
         click.echo(f"recipe {recipe}: {told or 'the defaults'}", err=True)
     net = load_network(checkpoint, model)
+    if launched_rank() == 0:
+        log_loading(net)
     if dry_run:
         _preview(net, data, resolved, as_json)
     else:

@@ -2,15 +2,14 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast, overload
 
 import torch
 from torch import Tensor, nn
 
-from rsconvert.data import Preprocessing
+__all__ = ["Measured", "MeasuredAttribute"]
 
-__all__ = ["Measured", "Measurements"]
-
+_PLACE = "_measured"
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -26,36 +25,39 @@ class Measured:
     cascade: Mapping[str, Any] | None = None
 
 
-class Measurements:
-    """Keeps a record for as long as the network is the one that was measured.
+class MeasuredAttribute:
+    """The attribute ``measured`` of a network: a record for as long as the network is the one that was measured.
 
     The network is known by a fingerprint: the class and settings of each module, the bits of each tensor, and what is
     done to its images. A move to another device or memory format, and a copy, leave it; another dtype does not.
     It is compared where the record is read, so that no way to change a value can be missed.
     """
 
-    def __init__(self) -> None:
-        self._record, self._fingerprint = Measured(), None
+    @overload
+    def __get__(self, net: None, owner: type) -> "MeasuredAttribute": ...
 
-    _record: Measured
-    _fingerprint: Hashable
+    @overload
+    def __get__(self, net: nn.Module, owner: type) -> Measured: ...
 
-    def read(self, net: nn.Module, preprocessing: Preprocessing) -> Measured:
+    def __get__(self, net: nn.Module | None, owner: type) -> "Measured | MeasuredAttribute":
         """Return the record if it still holds; else forget it, and return an empty one."""
-        if self._record != Measured() and self._fingerprint != _fingerprint(net, preprocessing):
-            self._record, self._fingerprint = Measured(), None
-        return self._record
+        if net is None:
+            return self
+        record, fingerprint = vars(net).get(_PLACE, (Measured(), None))
+        if record != Measured() and fingerprint != _fingerprint(net):
+            record = Measured()
+            vars(net).pop(_PLACE)
+        return cast(Measured, record)
 
-    def note(self, record: Measured, net: nn.Module, preprocessing: Preprocessing) -> None:
+    def __set__(self, net: nn.Module, record: Measured) -> None:
         """Take a record that holds for the network as it is."""
-        self._record = record
-        self._fingerprint = None if record == Measured() else _fingerprint(net, preprocessing)
+        vars(net)[_PLACE] = record, None if record == Measured() else _fingerprint(net)
 
 
-def _fingerprint(net: nn.Module, preprocessing: Preprocessing) -> Hashable:
+def _fingerprint(net: nn.Module) -> Hashable:
     modules = tuple((name, type(m).__qualname__, m.extra_repr()) for name, m in net.named_modules())
     tensors = tuple((name, tuple(t.shape), str(t.dtype), _bits(t)) for name, t in net.state_dict().items())
-    return modules, tensors, preprocessing
+    return modules, tensors, cast(Any, net).source.preprocessing
 
 
 def _bits(tensor: Tensor) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.copying import copy_modules, fresh
-from rsconvert.surgery.measured import Measured, Measurements
+from rsconvert.surgery.measured import MeasuredAttribute
 from rsconvert.surgery.paths import copy_model, copy_structure, make_path, relink, snapshot
 from rsconvert.surgery.private import add_private_sets, by_owner, private_names, private_owners, size_dependent
 from rsconvert.surgery.report import ConversionReport
@@ -46,6 +46,7 @@ class SwitchableModel(nn.Module):
         private: whether each resolution has a BN set of its own.
     """
 
+    measured = MeasuredAttribute()
     report: ConversionReport | None = None
     _skeleton: nn.Module
     _paths: dict[int, nn.Module]
@@ -64,7 +65,6 @@ class SwitchableModel(nn.Module):
         self.private = private
         self.resolutions = check_resolutions(resolutions)
         self.source = source or Source()
-        self._measurements = Measurements()
         # The root stands in for the skeleton's root, over the same dictionaries: keys stay those of the source.
         self._parameters = skeleton._parameters
         self._buffers = skeleton._buffers
@@ -112,15 +112,6 @@ class SwitchableModel(nn.Module):
     def alpha(self) -> nn.Parameter:
         """The learnt scores, (S,); softmax(alpha) weighs the paths in the ensemble."""
         return cast(nn.Parameter, cast(nn.ParameterDict, self._modules["rsconvert"])["alpha"])
-
-    @property
-    def measured(self) -> Measured:
-        """What was measured on the network; nothing once a value of it, a module or the preprocessing has changed."""
-        return self._measurements.read(self, self.source.preprocessing)
-
-    @measured.setter
-    def measured(self, record: Measured) -> None:
-        self._measurements.note(record, self, self.source.preprocessing)
 
     @property
     def native(self) -> int:
@@ -298,9 +289,8 @@ def assemble(
 def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
     """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
     built = paths if net.build else None
-    beside = net.private_beside()
-    first = next(iter(paths.values()))
-    new = assemble(first, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
+    one, beside = next(iter(paths.values())), net.private_beside()
+    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
     return new
