@@ -39,7 +39,8 @@ _FIVE = "224,192,160,128,96"
 @click.option(
     "--weights",
     type=click.Path(),
-    help="A safetensors or torch file to load strictly; a classifier of another size starts at zero.",
+    help="A safetensors or torch file to load strictly, without prefixes such as module.; a classifier of another size "
+    "starts at zero.",
 )
 @click.option("--rsnets", type=click.Path(), help="A checkpoint of the paper's public release, with all its BN sets.")
 @click.option("--num-classes", type=int, help="Outputs of the classifier.")
