@@ -15,6 +15,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.data import Preprocessing
@@ -71,11 +72,15 @@ def _own_preprocessing(model: nn.Module) -> Preprocessing | None:
 
 def _proved(model: nn.Module) -> Source | None:
     """Return the first candidate that builds the same model."""
+    if any(tensor.is_meta or is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # builders of torchvision announce later defaults
         for source, build in _candidates(model):
-            with suppress(Exception), unfilled():  # whatever a builder raises
-                if _is_same(model, build()):
+            with suppress(Exception):  # whatever a builder raises
+                with unfilled():
+                    built = build()
+                if _is_same(model, built):
                     return source
     return None
 
