@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsconvert.cli.loading import load_baselines, load_network, network_name
+from rsconvert.cli.loading import load_among, load_baselines, load_network, network_name
 from rsconvert.cli.options import (
     class_map_option,
     data_option,
@@ -83,7 +83,8 @@ def complementarity(
     stem = _stem(output, "complementarity", force)
     from rsconvert import analysis
 
-    nets = {network_name(place): load_network(place, model) for place in checkpoints}
+    load = load_network if len(checkpoints) == 1 else load_among
+    nets = {network_name(place): load(place, model) for place in checkpoints}
     if len(nets) < len(checkpoints):
         raise ConfigError(f"checkpoints are {', '.join(checkpoints)}; each needs a name of its own. Rename one.")
     first = next(iter(nets.values()))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["load_baselines", "load_network", "network_name"]
+__all__ = ["load_among", "load_baselines", "load_network", "network_name"]
 
 
 def load_network(place: str, model: str | None) -> "SwitchableModel":
@@ -21,6 +21,14 @@ def load_network(place: str, model: str | None) -> "SwitchableModel":
     from rsconvert.checkpoint import load_with
 
     return load(place) if model is None else load_with(place, model)
+
+
+def load_among(place: str, model: str | None) -> "SwitchableModel":
+    """Return one of several networks: built by the library's name in its file, or else by the function ``model``."""
+    from rsconvert.checkpoint import file_of, names_library, read_metadata
+
+    checkpoint = file_of(place)
+    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
 
 
 def load_baselines(
@@ -46,14 +54,6 @@ def network_name(place: str) -> str:
     return Path(place).name.removesuffix(".safetensors").removesuffix(".rs")
 
 
-def _load_beside(place: str, model: str | None) -> "SwitchableModel":
-    """Return the network of another checkpoint: by its own library's name, or else by the function of the first."""
-    from rsconvert.checkpoint import file_of, names_library, read_metadata
-
-    checkpoint = file_of(place)
-    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
-
-
 def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | None) -> "nn.Module":
     from rsconvert import create_model
     from rsconvert.checkpoint import read_header
@@ -61,7 +61,7 @@ def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | 
 
     weights = Path(place).is_file() and not (place.endswith(".safetensors") and "rsconvert" in read_header(place))
     if Path(place).exists() and not weights:
-        return _load_beside(place, model)
+        return load_among(place, model)
     if not weights:
         return create_model(place, pretrained=not is_file_name(place))
     name = model or net.source.architecture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import rsconvert
-from rsconvert.cli.loading import load_baselines, load_network
+from rsconvert.cli.loading import load_among, load_baselines, load_network
 
 ODD = """
 from torch import nn
@@ -91,3 +91,4 @@ def test_baselines_open_by_the_same_function_or_by_their_own_name(file: Path) ->
     found = load_baselines(texts, net, str(folder / "w8.safetensors"), name)
     assert [type(baseline.at(64)).__name__ for baseline in found.values()] == ["Odd", "EfficientNet"]
     assert found["w4"].at(64).conv.out_channels == 4
+    assert [type(load_among(text, name).at(64)).__name__ for text in texts] == ["Odd", "EfficientNet"]
