@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     sizes = tuple(int(r) for r in given.resolutions.split(","))
-    net = rsconvert.load(given.checkpoint).eval()
+    net = rsconvert.load(given.checkpoint)
     every = open_split(given.data, "val")
     samples = every.subset(range(0, len(every), max(1, len(every) // given.images))[: given.images])
     parts = pieces(net, samples, sizes, given.batch_size)

@@ -97,7 +97,7 @@ def switchable_step(options: argparse.Namespace, device: torch.device) -> Step:
     config = FinetuneConfig(optimizer="momentum", lr=1e-4, low_memory=options.low_memory, compile=options.compile)
     net = make_switchable(create_model(options.model), RESOLUTIONS)
     net.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    stepper = Stepper(net, config, 1000, amp, Processes(0, 1, device))
+    stepper = Stepper(net, config, 1000, amp or torch.float32, Processes(0, 1, device))
     stepper.objective.train()
 
     def step(views: Sequence[Tensor], target: Tensor) -> None:

@@ -8,6 +8,8 @@ RSConvertError
 ├── ConfigError             a setting is unknown, out of range, or has no effect
 └── TrainingError           training can't go on
 
+NamelessModelWarning        a warning: the network's file will need the plain model to be loaded
+
 Every message says what, the value, what is accepted, and what to do, in one line.
 """
 
@@ -15,6 +17,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "NamelessModelWarning",
     "RSConvertError",
     "ResolutionError",
     "TrainingError",
@@ -48,3 +51,7 @@ class ConfigError(RSConvertError, ValueError):
 
 class TrainingError(RSConvertError, RuntimeError):
     """Change the learning rate, the precision, or the data."""
+
+
+class NamelessModelWarning(UserWarning):
+    """Give the model a name, or keep the code that makes it beside its file."""

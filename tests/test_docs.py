@@ -1,5 +1,6 @@
 """The pages keep their word: the code in them runs, and their links lead somewhere."""
 
+import copy
 import re
 import runpy
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 import rsconvert
+from rsconvert.runtime import machine_key
+from rsconvert.surgery import Measured
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -99,6 +102,25 @@ def test_no_page_holds_a_placeholder(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_page_holds_the_marks_of_a_merge(page: Path) -> None:
     assert not re.search(r"^(<{7}|={7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_lines_on_run_time_run_as_they_stand(net: rsconvert.SwitchableModel, tmp_path: Path, monkeypatch) -> None:
+    budget, cascade = code_of(ROOT / "docs" / "runtime.md", "python")
+    net, images = copy.deepcopy(net).train(), torch.randn(2, 3, 64, 64)
+    row = {"form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 1, "latency_ms": 9.0, "top1": 50.0}
+    here = machine_key(torch.device("cpu"))
+    net.measured = Measured(
+        costs={here: [{**row, "resolution": 64}]}, cascade={"stages": [32, 64], "thresholds": [0.9]}
+    )
+    monkeypatch.chdir(tmp_path)
+    for name in ("net", "best.cascade"):
+        rsconvert.save(net, f"{name}.safetensors")
+    names: dict[str, object] = {"images": images}
+    exec(budget, names)
+    assert torch.equal(names["logits"], net.eval().at(64)(images))  # type: ignore[arg-type]
+    exec(cascade, names)
+    assert names["resolution"].tolist() == [64, 64]  # type: ignore[attr-defined]
+    assert torch.equal(names["logits"], net.at(64)(images))  # type: ignore[arg-type]
 
 
 def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rsconvert.data import ViewLoader, normalize
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.evaluation import eval_mode
+from rsconvert.evaluation import autocast, eval_mode
 from rsconvert.surgery import SwitchableModel
 from rsconvert.zoo import classifier_keys
 
@@ -24,13 +24,14 @@ def pooled_features(
     resolutions: Sequence[int],
     loader: ViewLoader,
     *,
-    amp: torch.dtype | None = None,
+    amp: torch.dtype = torch.float32,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> dict[int, NDArray[np.float32]]:
     """Return the classifier's input, (N, features), for the views of a loader; the loader is closed.
 
     Args:
+        amp: as of ``choose_precision``.
         check: is called after each batch, and may raise.
     Raises:
         UnsupportedModelError: the network has no classifier.
@@ -43,7 +44,7 @@ def pooled_features(
             for (r, path), view in zip(paths.items(), views, strict=True):
                 image = normalize(view.to(net.alpha.device), net.source.preprocessing, dtype=dtype)
                 # One path after the other: they share the classifier.
-                with torch.autocast(image.device.type, amp, enabled=amp is not None), _classifier_input(path) as inputs:
+                with autocast(image.device, amp), _classifier_input(path) as inputs:
                     path(image)
                 batches[r].append(_pooled(inputs[0]).float().cpu())
             check()

@@ -21,7 +21,14 @@ from rsconvert.analysis.style import PAGE, new_figure, paper_style, step_style
 from rsconvert.analysis.tables import Table
 from rsconvert.data import Samples, ViewLoader, open_split, postponed_interrupts, training_loader
 from rsconvert.errors import DataError
-from rsconvert.evaluation import check_colours, choose_device, plain_memory_errors, validation_loader
+from rsconvert.evaluation import (
+    Amp,
+    check_colours,
+    choose_device,
+    choose_precision,
+    plain_memory_errors,
+    validation_loader,
+)
 from rsconvert.evaluation.subject import crop_shares
 from rsconvert.surgery import SwitchableModel
 
@@ -101,7 +108,7 @@ def pooled_values(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     data_root: str | None = None,
     seed: int = 0,
     progress: bool = False,
@@ -123,14 +130,15 @@ def pooled_values(
         TrainingError: memory ran out.
     """
     check_colours(net)
+    where = choose_device(device)
+    precision = choose_precision(amp, where)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     drawn, sides = _drawn(samples, images, seed), net.resolutions if resolutions is None else tuple(resolutions)
     loading = {"batch_size": batch_size, "workers": workers}
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
-        if device is not None:
-            net.to(choose_device(str(device)))
+        net.to(where)
         trains = {area: _training_views(net, drawn, sides, area, seed, loading) for area in crop_areas}
-        look = partial(pooled_features, net, sides, amp=amp, progress=progress, check=check)
+        look = partial(pooled_features, net, sides, amp=precision, progress=progress, check=check)
         test = look(validation_loader(net, drawn, sides, **loading))
         values = _grid(list(test.values()))
         rows = [_row(r, "test", 1.0, test[r], test[r], values) for r in sides]

@@ -1,19 +1,27 @@
 """The one switchable safetensors file; docs/checkpoint_format.md is its specification.
 
 network → its tensors (`tensors`) with what is known of it (`metadata`) → file → the same network (`network`)
+a place → its file (`places`); what a file will need to be loaded (`naming`)
 """
 
-from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, read_metadata
-from rsconvert.checkpoint.network import load, save, subset
+from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, names_library, read_metadata
+from rsconvert.checkpoint.naming import loading_note, warn_of_loading
+from rsconvert.checkpoint.network import load, load_beside, load_with, save, subset, write_network
+from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
 from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, sync, write_tensors
 
 __all__ = [
     "FORMAT_VERSION",
     "describe",
+    "file_of",
     "fill",
     "fill_from_rsnets",
     "load",
+    "load_beside",
+    "load_with",
+    "loading_note",
+    "names_library",
     "read_header",
     "read_metadata",
     "read_tensors",
@@ -21,5 +29,7 @@ __all__ = [
     "save",
     "subset",
     "sync",
+    "warn_of_loading",
+    "write_network",
     "write_tensors",
 ]

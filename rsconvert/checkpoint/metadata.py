@@ -10,12 +10,20 @@ from rsconvert.checkpoint.costs import check_costs
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import SwitchableModel, check_resolutions, check_stages
+from rsconvert.surgery import Measured, SwitchableModel, check_resolutions, check_stages
 from rsconvert.surgery.sizes import BUILD, WAYS
 from rsconvert.zoo import Source
 from rsconvert.zoo.image_argument import ImageArgument
 
-__all__ = ["FORMAT_VERSION", "describe", "encode_metadata", "read_metadata", "source_in"]
+__all__ = [
+    "FORMAT_VERSION",
+    "describe",
+    "encode_metadata",
+    "measured_in",
+    "names_library",
+    "read_metadata",
+    "source_in",
+]
 
 FORMAT_VERSION = 1
 
@@ -30,6 +38,7 @@ _TYPES = {
     "aliases": dict,
     "class_names": list,
     "source": str,
+    "license": str,
     "new_classifier": list,
     "training": dict,
     "costs": dict,
@@ -44,7 +53,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     Raises:
         CheckpointError: an argument of the model can't be told in JSON, or ``crop_pct`` has another length.
     """
-    source = net.source
+    source, measured = net.source, net.measured
     facts = {
         "format_version": FORMAT_VERSION,
         "architecture": source.architecture,
@@ -60,11 +69,12 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "private_tensors": net.private_beside(),
         "aliases": dict(aliases),
         "source": source.weights,
+        "license": source.licence,
         "new_classifier": source.new_classifier,
         "class_names": source.class_names,
         "training": None if source.training is None else dict(source.training),
-        "costs": None if source.costs is None else {key: list(rows) for key, rows in source.costs.items()},
-        "cascade": None if source.cascade is None else dict(source.cascade),
+        "costs": None if measured.costs is None else {key: list(rows) for key, rows in measured.costs.items()},
+        "cascade": None if measured.cascade is None else dict(measured.cascade),
     }
     try:
         _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
@@ -107,6 +117,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     )
 
 
+def names_library(facts: Mapping[str, Any]) -> bool:
+    """Tell whether metadata names a model of timm or torchvision, which alone are built from a file."""
+    name = facts.get("architecture")
+    return name is not None and ":" not in name  # as of a user's file, the hub, a local folder
+
+
 def source_in(facts: Mapping[str, Any]) -> Source:
     """Return what the checked metadata of a file tells of the source."""
     names = facts.get("class_names")
@@ -118,12 +134,16 @@ def source_in(facts: Mapping[str, Any]) -> Source:
         images=_images(facts),
         preprocessing=_preprocessing(facts),
         weights=facts.get("source"),
+        licence=facts.get("license"),
         new_classifier=tuple(facts.get("new_classifier", ())),
         class_names=None if names is None else tuple(names),
         training=facts.get("training"),
-        costs=facts.get("costs"),
-        cascade=facts.get("cascade"),
     )
+
+
+def measured_in(facts: Mapping[str, Any]) -> Measured:
+    """Return what the checked metadata of a file tells of measurements."""
+    return Measured(costs=facts.get("costs"), cascade=facts.get("cascade"))
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -184,8 +204,9 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     check_costs(facts.get("costs", {}))
     if facts.get("built_with", BUILD) not in (BUILD, *WAYS):
         raise ValueError(f"built_with is {facts['built_with']!r}")
-    if not facts.get("architecture", "").isprintable():
-        raise ValueError(f"architecture is {facts['architecture']!r}")
+    for name in ("architecture", "license"):
+        if not facts.get(name, "").isprintable():
+            raise ValueError(f"{name} is {facts[name]!r}")
     resolutions = facts.get("resolutions")
     if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
         raise ValueError(f"resolutions is {resolutions!r}")

@@ -9,62 +9,75 @@ from typing import Any, overload
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.costs import valid_costs
-from rsconvert.checkpoint.metadata import encode_metadata, read_metadata, source_in
+from rsconvert.checkpoint.metadata import encode_metadata, measured_in, names_library, read_metadata, source_in
+from rsconvert.checkpoint.naming import warn_of_loading
+from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.surgery import SwitchableModel, assemble, batchnorms, check_resolutions
+from rsconvert.surgery import Measured, SwitchableModel, assemble, batchnorms, check_resolutions
 from rsconvert.surgery.images import default_images
 from rsconvert.surgery.network import regroup
-from rsconvert.surgery.sizes import Build, build_like, rebuilt
-from rsconvert.zoo import Source, create_model, set_source, source_of
+from rsconvert.surgery.sizes import BUILD, Build, build_like, rebuilt
+from rsconvert.zoo import Source, create_model, is_file_name, set_source, source_of
 from rsconvert.zoo.unfilled import unfilled
 
-__all__ = ["load", "save", "subset"]
+__all__ = ["load", "load_beside", "load_with", "save", "subset", "write_network"]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
     """Write a network to one file, in place of a file of that name; an interrupted write leaves the old one whole.
 
+    Warns:
+        NamelessModelWarning: the file alone will not be enough to load the network, see ``loading_note``.
     Raises:
         CheckpointError: the file can't be written, or an argument of the model can't be told in JSON.
     """
+    warn_of_loading(net)
+    write_network(net, path)
+
+
+def write_network(net: SwitchableModel, path: str | Path) -> None:
+    """Write a network as ``save`` does, where it was said before what its file will need."""
     tensors, aliases = _untied(net.state_dict())
     write_tensors(tensors, path, encode_metadata(net, aliases))
 
 
 @overload
 def load(
-    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
 ) -> SwitchableModel: ...
 
 
 @overload
 def load(
-    path: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
 ) -> nn.Module: ...
 
 
 def load(
-    path: str | Path,
+    place: str | Path,
     model: nn.Module | None = None,
     *,
     build: Build | None = None,
     resolution: int | None = None,
 ) -> nn.Module:
-    """Return the network in a file as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
+    """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 
     Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
     a file never makes rsconvert import code, nor fetch anything.
 
     Args:
+        place: a file, the folder of a run, whose best network it is, a folder for a hub, also as ``local-dir:DIR``, or
+            ``hf-hub:USER/NAME``, which is fetched.
         model: a plain model of the saved class, left unchanged; needed for a network without a name.
         build: a function of the resolution that makes the model for it; needed if the saved network was made with one.
         resolution: a trained one, whose set alone is read.
     Raises:
-        CheckpointError: the file is broken, truncated, foreign or from a later version, has no such resolution, or
-            holds other tensors than the network.
+        CheckpointError: there is no file, or it is broken, truncated, foreign or from a later version; it has no such
+            resolution, or holds other tensors than the network.
     """
+    path = file_of(place)
     facts = read_metadata(path)
     if resolution is not None and resolution not in facts["resolutions"]:
         raise CheckpointError(
@@ -78,7 +91,7 @@ def load(
         sides = facts["resolutions"] if resolution is None else [resolution]
         built = {r: build_like(again, plain, r) for r in sides} if again else {}
         if resolution is not None:
-            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution)
+            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution).eval()
         private, beside = facts.get("private", True), _beside(facts, plain)
         net = assemble(plain, sides, private=private, build=again, built=built, beside=beside)
     except (UnsupportedModelError, ResolutionError, ConfigError) as error:
@@ -87,7 +100,51 @@ def load(
     tensors = read_tensors(path)
     aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
     fill(net, tensors | aliases, str(path))
-    return net
+    net.measured = measured_in(facts)
+    return net.eval()
+
+
+def load_with(place: str | Path, function: str) -> SwitchableModel:
+    """Return the network of a place, built by the function ``file.py:function`` that the caller names.
+
+    A network that was built for each resolution needs a function that takes ``img_size``.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: as ``load`` and ``create_model``.
+    """
+    path = file_of(place)
+    facts = read_metadata(path)
+    kwargs = dict(facts.get("model_kwargs", {}))
+    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
+    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
+
+    def build(**more: int) -> nn.Module:
+        return create_model(function, num_classes=given, model_kwargs={**kwargs, **more})
+
+    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == BUILD else None
+    return load(path, build(), build=again)
+
+
+def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
+    """Return the network of a place that stands beside another one, such as its teacher.
+
+    One that a library's name does not tell is built as ``net`` was, if both were made by the same function: by the one
+    that the caller named for ``net``, or out of the model that ``net`` holds, if it had the same arguments.
+
+    Raises:
+        CheckpointError: as ``load``.
+    """
+    path = file_of(place)
+    facts, source = read_metadata(path), net.source
+    if names_library(facts) or facts.get("architecture") != source.architecture:
+        return load(path)
+    plain = net.extract(net.native)
+    function = source_of(plain).architecture
+    if function is not None and is_file_name(function):
+        return load_with(path, function)
+    if dict(facts.get("model_kwargs", {})) != dict(source.model_kwargs):
+        return load(path)
+    return load(path, plain, build=net.build if facts.get("built_with") == BUILD else None)
 
 
 def _trusted(source: Source, model: nn.Module | None) -> Source:
@@ -114,10 +171,9 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
         )
     places = [net.resolutions.index(r) for r in kept]
     small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
-    costs = valid_costs(net.source.costs, net.resolutions, kept)
-    preprocessing = _preprocessing(net.source, places)
-    small.source = replace(net.source, preprocessing=preprocessing, costs=costs, cascade=None)
+    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
     small.alpha.data = net.alpha.detach()[places].clone()
+    small.measured = Measured(costs=valid_costs(net.measured.costs, net.resolutions, kept))
     return small
 
 
@@ -141,7 +197,7 @@ def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
 
 def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
     name = facts.get("architecture")
-    if name is None or ":" in name:  # a user's file, the hub, a local folder
+    if name is None or not names_library(facts):
         raise CheckpointError(
             f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
             "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
@@ -193,7 +249,7 @@ def _load_path(
     stored = {key: aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
     fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
-    set_source(plain, replace(source, costs=None))
+    set_source(plain, source)
     return plain
 
 

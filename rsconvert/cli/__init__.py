@@ -4,6 +4,7 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 """
 
 import signal
+import warnings
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from rsconvert.cli.models import models
 from rsconvert.cli.report import report
 from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
-from rsconvert.errors import RSConvertError
+from rsconvert.errors import NamelessModelWarning, RSConvertError
 
 __all__ = ["main"]
 
@@ -32,7 +33,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NamelessModelWarning)  # wrap and finetune print a line of it
+                return super().invoke(ctx)
         except RSConvertError as error:
             if ctx.params["debug"]:
                 raise

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsconvert.cli.loading import load_baselines, load_network, network_name
+from rsconvert.cli.loading import load_among, load_baselines, load_network, network_name
 from rsconvert.cli.options import (
-    best_of,
     class_map_option,
     data_option,
     floats,
@@ -84,7 +83,8 @@ def complementarity(
     stem = _stem(output, "complementarity", force)
     from rsconvert import analysis
 
-    nets = {network_name(place): load_network(best_of(place), model) for place in checkpoints}
+    load = load_network if len(checkpoints) == 1 else load_among
+    nets = {network_name(place): load(place, model) for place in checkpoints}
     if len(nets) < len(checkpoints):
         raise ConfigError(f"checkpoints are {', '.join(checkpoints)}; each needs a name of its own. Rename one.")
     first = next(iter(nets.values()))
@@ -135,7 +135,7 @@ def accuracy(
     from rsconvert.evaluation import as_csv, as_markdown, as_text
     from rsconvert.surgery import SwitchableModel
 
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     beside = load_baselines(baselines, net, checkpoint, model)
     trained = {r for one in (net, *beside.values()) if isinstance(one, SwitchableModel) for r in one.resolutions}
     asked = analysis.dense_resolutions(sorted(trained)) if resolutions is None else resolution_list(resolutions)
@@ -153,7 +153,7 @@ def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_j
     stem = _stem(output, "batchnorm", force)
     from rsconvert.analysis import batchnorm_sets, plot_batchnorm
 
-    result = batchnorm_sets(load_network(best_of(checkpoint), model))
+    result = batchnorm_sets(load_network(checkpoint, model))
     table = result.table()
     csv = result.data().as_csv()
     _finish(stem, plot_batchnorm(result), csv, table.as_markdown(), result.to_dict(), table.as_text(), as_json)
@@ -193,7 +193,7 @@ def pooling(
     stem = _stem(output, "pooling", force)
     from rsconvert.analysis import plot_pooling, pooled_values
 
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     asked = None if resolutions is None else resolution_list(resolutions)
     areas = [_area(text) for text in crop_areas] or [_own_area(net)]
     result = pooled_values(net, resolutions=asked, crop_areas=areas, **_computing(reading, as_json))
@@ -227,12 +227,8 @@ def _stem(output: str, name: str, force: bool) -> Path:
 
 def _computing(reading: dict[str, Any], as_json: bool) -> dict[str, Any]:
     """Return the options of images as the library takes them."""
-    from rsconvert.training import choose_device, choose_precision
-
-    where = choose_device(reading["device"])
     workers = 2 if reading["workers"] is None else reading["workers"]
-    chosen = {"device": where, "amp": choose_precision(reading["amp"], where), "workers": workers}
-    return {**reading, **chosen, "progress": not as_json}
+    return {**reading, "workers": workers, "progress": not as_json}
 
 
 def _area(text: str) -> tuple[float, float]:

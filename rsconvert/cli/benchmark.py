@@ -22,7 +22,6 @@ from rsconvert.cli.printing import print_result
 from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from rsconvert.surgery import SwitchableModel
@@ -72,27 +71,25 @@ def benchmark(
     source = best_of(checkpoint)
     _check_data(data)
     from rsconvert import save
-    from rsconvert.evaluation import choose_device, choose_precision
+    from rsconvert.evaluation import choose_device
     from rsconvert.runtime import measure_costs, store_costs
 
     net = load_network(source, model)
-    where = choose_device(device)
-    precision = choose_precision(amp, where)
     if store:
         _check_writable(source)
     found = measure_costs(
-        net.to(where),
+        net.to(choose_device(device)),
         None if resolutions is None else resolution_list(resolutions),
         batch_sizes=numbers(batch_sizes),
         forms=[form.strip() for form in forms.split(",")],
         rounds=rounds,
         threads=threads,
-        amp=precision,
+        amp=amp,
         create=_builder(net, model),
         log=lambda line: click.echo(line, err=True),
     )
     if data["data"] is not None:
-        found = found.with_top1(_top1(net, [cost.resolution for cost in found.costs], precision, as_json, data))
+        found = found.with_top1(_top1(net, [cost.resolution for cost in found.costs], amp, as_json, data))
     if store:
         store_costs(net, found)
         save(net, source)
@@ -133,10 +130,11 @@ def _builder(net: "SwitchableModel", model: str | None) -> Callable[[], "nn.Modu
 
 
 def _top1(
-    net: "SwitchableModel", resolutions: list[int], amp: "torch.dtype | None", quiet: bool, options: dict[str, Any]
+    net: "SwitchableModel", resolutions: list[int], amp: str | None, quiet: bool, options: dict[str, Any]
 ) -> dict[int, float]:
     from rsconvert import evaluate
 
     options = {**options, "workers": 2 if options["workers"] is None else options["workers"]}
-    result = evaluate(net, resolutions=list(dict.fromkeys(resolutions)), amp=amp, progress=not quiet, **options)
+    sides = list(dict.fromkeys(resolutions))
+    result = evaluate(net, resolutions=sides, device=net.alpha.device, amp=amp, progress=not quiet, **options)
     return {r: row.top1 for r, row in result.resolutions.items() if isinstance(r, int)}

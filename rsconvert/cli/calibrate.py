@@ -73,7 +73,6 @@ def calibrate(
     from rsconvert import calibrate as estimate
     from rsconvert import save
     from rsconvert.surgery import check_resolutions
-    from rsconvert.training import choose_device
 
     net = load_network(source, model)
     report = estimate(
@@ -84,7 +83,7 @@ def calibrate(
         form=form,  # type: ignore[arg-type]  # one of click's choices
         batch_size=batch_size,
         workers=2 if workers is None else workers,
-        device=choose_device(device),
+        device=device,
         seed=seed,
         data_root=data_root,
         progress=not as_json,

@@ -64,17 +64,15 @@ def cascade(
     refuse_existing(target, force)
     from rsconvert import save
     from rsconvert.runtime import fit_cascade
-    from rsconvert.training import choose_device, choose_precision
 
     net = load_network(source, model)
-    where = choose_device(device)
     report = fit_cascade(
         net,
         data,
         resolutions=None if resolutions is None else resolution_list(resolutions),
         workers=2 if workers is None else workers,
-        device=where,
-        amp=choose_precision(amp, where),
+        device=device,
+        amp=amp,
         **settings,
         progress=not as_json,
     )

@@ -7,7 +7,6 @@ import click
 
 from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.cli.options import (
-    best_of,
     class_map_option,
     data_option,
     force_option,
@@ -79,17 +78,15 @@ def evaluate(
     if output is not None and Path(output).suffix not in _FORMS:
         raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or take --json.")
     from rsconvert.evaluation import predict, save_logits, summarize, with_baselines
-    from rsconvert.training import choose_device, choose_precision
 
-    net = load_network(best_of(checkpoint), model)
-    where = choose_device(device)
+    net = load_network(checkpoint, model)
     found = predict(
         with_baselines(net, load_baselines(baselines, net, checkpoint, model)),
         data,
         net.resolutions if resolutions is None else size_list(resolutions),
         workers=2 if workers is None else workers,
-        device=where,
-        amp=choose_precision(amp, where),
+        device=device,
+        amp=amp,
         **reading,
         keep_logits=logits is not None,
         progress=not as_json,

@@ -9,7 +9,6 @@ import click
 
 from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import (
-    best_of,
     force_option,
     json_option,
     model_option,
@@ -96,7 +95,7 @@ def export(
     several = options["resolution"] == "all" or "," in (options["resolution"] or "")
     if form != "onnx" and not several:  # of which the library checks each
         refuse_existing(Path(output), force, may_be_folder=True)
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)
     facts, lines = write(net, form, output, options, force)
     print_result({"output": output, "format": form, **facts}, as_json, "\n".join(lines))

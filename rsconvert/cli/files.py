@@ -19,7 +19,7 @@ from rsconvert.cli.options import (
     numbers,
     refuse_existing,
 )
-from rsconvert.cli.printing import plain, print_conversion, print_refusal, print_result
+from rsconvert.cli.printing import log_loading, plain, print_conversion, print_refusal, print_result
 from rsconvert.errors import ConfigError, ResolutionError
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ _FIVE = "224,192,160,128,96"
 @click.option(
     "--weights",
     type=click.Path(),
-    help="A safetensors or torch file to load strictly; a classifier of another size starts at zero.",
+    help="A safetensors or torch file to load strictly, without prefixes such as module.; a classifier of another size "
+    "starts at zero.",
 )
 @click.option("--rsnets", type=click.Path(), help="A checkpoint of the paper's public release, with all its BN sets.")
 @click.option("--num-classes", type=int, help="Outputs of the classifier.")
@@ -92,6 +93,8 @@ def wrap(
     arguments = {"num_classes": num_classes, "model_kwargs": literals(model_kwargs)}
     refusal = partial(print_refusal, as_json=as_json) if dry_run else None
     net = _converted(model, sides, {"pretrained": download, "weights": weights}, arguments, refusal)
+    if not dry_run:
+        log_loading(net)
     if rsnets is not None:
         fill_from_rsnets(net, rsnets)
     given: dict[str, Any] = {

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsconvert.cli.options import best_of
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -13,30 +12,23 @@ if TYPE_CHECKING:
 
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["load_baselines", "load_network", "network_name"]
+__all__ = ["load_among", "load_baselines", "load_network", "network_name"]
 
 
-def load_network(checkpoint: str, model: str | None) -> "SwitchableModel":
-    """Return the network of a checkpoint; ``model`` is FILE.py:FUNCTION, or None for a library's name.
+def load_network(place: str, model: str | None) -> "SwitchableModel":
+    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's."""
+    from rsconvert import load
+    from rsconvert.checkpoint import load_with
 
-    A network that was built for each resolution needs a function that takes ``img_size``.
-    """
-    from rsconvert import create_model, load
-    from rsconvert.checkpoint import read_metadata
-    from rsconvert.zoo import is_file_name
+    return load(place) if model is None else load_with(place, model)
 
-    if model is None:
-        return load(checkpoint)
-    facts = read_metadata(checkpoint)
-    kwargs = dict(facts.get("model_kwargs", {}))
-    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
-    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
 
-    def build(**more: int) -> "nn.Module":
-        return create_model(model, num_classes=given, model_kwargs={**kwargs, **more})
+def load_among(place: str, model: str | None) -> "SwitchableModel":
+    """Return one of several networks: built by the library's name in its file, or else by the function ``model``."""
+    from rsconvert.checkpoint import file_of, names_library, read_metadata
 
-    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == "build" else None
-    return load(checkpoint, build(), build=again)
+    checkpoint = file_of(place)
+    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
 
 
 def load_baselines(
@@ -69,7 +61,7 @@ def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | 
 
     weights = Path(place).is_file() and not (place.endswith(".safetensors") and "rsconvert" in read_header(place))
     if Path(place).exists() and not weights:
-        return load_network(best_of(place), model)
+        return load_among(place, model)
     if not weights:
         return create_model(place, pretrained=not is_file_name(place))
     name = model or net.source.architecture

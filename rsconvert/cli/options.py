@@ -33,8 +33,6 @@ __all__ = [
     "workers_option",
 ]
 
-_BEST, _PUBLISHED = "best.safetensors", "rsconvert.safetensors"
-
 
 def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds several options in their order."""
@@ -84,40 +82,11 @@ reading_options = options(
 )
 
 
-def best_of(path: str) -> str:
-    """Return the checkpoint that a path means: itself, the best one of a run folder, or that of a published folder.
+def best_of(place: str) -> str:
+    """Return the checkpoint that a place means, as ``rsconvert.load`` takes it."""
+    from rsconvert.checkpoint import file_of
 
-    ``local-dir:DIR`` is a published folder, ``hf-hub:USER/NAME`` one on the hub, which may end in ``@REVISION``.
-    """
-    scheme, _, place = path.partition(":")
-    if scheme == "hf-hub":
-        return _downloaded(place)
-    folder, names = Path(path), [_BEST, _PUBLISHED]
-    if scheme == "local-dir":
-        folder, names = Path(place), [_PUBLISHED]
-    elif not folder.is_dir():
-        return path
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise CheckpointError(
-            f"{path} holds no {' or '.join(names)}; a checkpoint, the folder of a run, or one that export wrote for a "
-            "hub, is needed. Check the path."
-        )
-    return str(found[0])
-
-
-def _downloaded(place: str) -> str:
-    from huggingface_hub import hf_hub_download
-
-    repository, _, revision = place.partition("@")
-    try:
-        return str(hf_hub_download(repository, _PUBLISHED, revision=revision or None))
-    except Exception as error:  # the hub's errors and those of its network share no base
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise CheckpointError(
-            f"hf-hub:{place} can't be had ({reason}); USER/NAME of a repository with {_PUBLISHED}, and a network "
-            "connection, are needed. Check the name, or give a file."
-        ) from error
+    return file_of(place)
 
 
 def refuse_existing(path: Path, force: bool, *, may_be_folder: bool = False) -> None:

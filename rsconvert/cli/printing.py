@@ -1,7 +1,7 @@
 """Results as text for people and as JSON for machines."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rsconvert.surgery import ConversionReport, SwitchableModel
 
-__all__ = ["best_row", "log_epoch", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
+__all__ = ["log_epoch", "log_loading", "plain", "print_conversion", "print_refusal", "print_result", "row_line"]
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: str) -> None:
@@ -33,6 +33,7 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
         "parameters": report.parameters,
         "parameters_before": report.parameters_before,
         "refused": [r for r, same in report.exact.items() if not same],
+        "weights": source.weights,
         "new_classifier": list(source.new_classifier),
         **preprocessing,
         **({"report": report.to_dict()} if target is None else {}),
@@ -40,6 +41,8 @@ def print_conversion(net: "SwitchableModel", target: Path | None, as_json: bool)
     lines = [report.details(), ""] if target is None else []
     lines += [str(report), "multiply-adds: " + ", ".join(f"{r} {cost / 1e6:.1f} M" for r, cost in costs.items())]
     lines += [f"{key}: {plain(value)}" for key, value in preprocessing.items()]
+    if source.weights is not None:
+        lines.append(f"weights: {source.weights}")
     if source.new_classifier:
         lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
     lines.append("nothing written (dry run)" if target is None else f"wrote {target}")
@@ -60,6 +63,14 @@ def print_refusal(report: "ConversionReport", as_json: bool) -> None:
     print_result(facts, as_json, f"{report.details()}\n\n{report}")
 
 
+def log_loading(net: "SwitchableModel") -> None:
+    """Print a line on stderr if a file of the network will not be enough to load it."""
+    from rsconvert.checkpoint import loading_note
+
+    if (note := loading_note(net)) is not None:
+        click.echo(f"note: {note}", err=True)
+
+
 def log_epoch(row: Mapping[str, Any], epochs: int) -> None:
     """Print a line on stderr for an epoch that is over."""
     click.echo(
@@ -73,17 +84,6 @@ def row_line(row: Mapping[str, Any]) -> str:
     return "top-1 " + "  ".join(
         f"{key.removeprefix('top1_')}: {value:.1f}" for key, value in row.items() if key.startswith("top1_")
     )
-
-
-def best_row(rows: Sequence[Mapping[str, Any]], best: str) -> Mapping[str, Any]:
-    """Return the row of the epoch in ``best.safetensors``: the highest top-1, ``mean`` of the paths or ``native``."""
-
-    def score(row: Mapping[str, Any]) -> float:
-        paths = [value for key, value in row.items() if key.startswith("top1_") and key[5:].isdigit()]
-        # Of rounded figures; a sum tells epochs apart that the mean of exact ones does not.
-        return round(float(paths[0] if best == "native" else sum(paths)), 2)
-
-    return max(rows, key=score)
 
 
 def plain(value: object) -> str:

@@ -73,11 +73,9 @@ def report(
     """
     source = best_of(checkpoint)
     refuse_existing(Path(output), force)
-    from rsconvert.evaluation import choose_device, choose_precision
     from rsconvert.report import write_report
 
     net = load_network(source, model)
-    where = choose_device(device)
     facts = write_report(
         net,
         data,
@@ -87,8 +85,8 @@ def report(
         origin=checkpoint if Path(checkpoint, "best.safetensors") == Path(source) else source,
         command=shlex.join(["rsconvert", *sys.argv[1:]]),
         workers=2 if workers is None else workers,
-        device=where,
-        amp=choose_precision(amp, where),
+        device=device,
+        amp=amp,
         **showing,
         progress=not as_json,
     )

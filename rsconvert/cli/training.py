@@ -7,7 +7,6 @@ import click
 
 from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import (
-    best_of,
     compute_options,
     data_option,
     force_option,
@@ -17,7 +16,7 @@ from rsconvert.cli.options import (
     settings_options,
     strings,
 )
-from rsconvert.cli.printing import best_row, log_epoch, plain, print_result, row_line
+from rsconvert.cli.printing import log_epoch, log_loading, plain, print_result, row_line
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def finetune(
     An option overrides --set, which overrides --config, which overrides --recipe. Under torchrun, -m rsconvert finetune
     trains in all processes together.
     """
-    from rsconvert.training import RECIPES, build_config
+    from rsconvert.training import RECIPES, build_config, launched_rank
 
     given = {key: value for key, value in options.items() if value is not None}
     if not output:
@@ -107,7 +106,9 @@ def finetune(
     if recipe is not None and not as_json:
         told = "  ".join(f"{key}={plain(value)}" for key, value in RECIPES[recipe].items())
         click.echo(f"recipe {recipe}: {told or 'the defaults'}", err=True)
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
+    if launched_rank() == 0:
+        log_loading(net)
     if dry_run:
         _preview(net, data, resolved, as_json)
     else:
@@ -139,8 +140,8 @@ def _train(
 
     if config.compile != "off" and launched_rank() == 0:
         click.echo("each path is compiled when it first runs, which takes a minute or more", err=True)
-    rows = train(net, data, output, config, **how, progress=not as_json, on_epoch=log)
+    result = train(net, data, output, config, **how, progress=not as_json, on_epoch=log)
     if launched_rank() == 0:
-        best = best_row(rows, config.best)
-        told = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\nbest: epoch {best['epoch']}"
-        print_result({"output": output, "epochs": rows}, as_json, f"{told}, {row_line(best)}")
+        told = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json\nbest: epoch {result.best}"
+        facts = {"output": output, "epochs": list(result), "best": result.best}
+        print_result(facts, as_json, f"{told}, {row_line(result.best_row)}")

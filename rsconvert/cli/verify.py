@@ -3,7 +3,7 @@
 import click
 
 from rsconvert.cli.loading import load_network
-from rsconvert.cli.options import best_of, json_option, model_option, resolution_list
+from rsconvert.cli.options import json_option, model_option, resolution_list
 from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
 
@@ -47,7 +47,7 @@ def verify(
 
     if images is not None and data is None:
         raise ConfigError(f"images is {images} without data; a folder to draw them from is needed. Give --data.")
-    net = load_network(best_of(checkpoint), model)
+    net = load_network(checkpoint, model)
     asked = None if resolutions is None else resolution_list(resolutions)
     result = verify_export(export, net, asked, data=data, images=200 if images is None else images, tolerance=tolerance)
     print_result(result.to_dict(), as_json, str(result))

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from rsconvert.checkpoint import load, replacing, subset
 from rsconvert.comparison.machine import machine_facts
 from rsconvert.comparison.plan import Plan, PlannedRun
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import choose_device, choose_precision, evaluate
+from rsconvert.evaluation import evaluate
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import finetune
 from rsconvert.training.progress import Row
@@ -67,7 +67,6 @@ def starting_network(net: SwitchableModel, run: PlannedRun) -> SwitchableModel:
 
 
 def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: bool) -> dict[str, Any]:
-    device = choose_device(run.config.device)
     # Out of the file, for it holds the moving average if there is one.
     trained = load(run.folder / "last.safetensors", plan.net.extract(plan.net.native), build=plan.net.build)
     return evaluate(
@@ -76,14 +75,14 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
         resolutions,
         batch_size=max(64, run.config.batch_size),
         workers=run.config.workers,
-        device=device,
-        amp=choose_precision(run.config.amp, device),
+        device=run.config.device,
+        amp=run.config.amp,
         class_map=run.config.class_map,
         progress=progress,
     ).to_dict()
 
 
-def _training_facts(run: PlannedRun, rows: list[Row]) -> Mapping[str, Any]:
+def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> Mapping[str, Any]:
     """Return the time that the epochs took, apart from evaluations, and the images in them."""
     told = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
     images = told["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps

@@ -2,7 +2,7 @@
 
 from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader, with_baselines
 from rsconvert.evaluation.cost import multiply_adds
-from rsconvert.evaluation.device import choose_device, choose_precision
+from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision
 from rsconvert.evaluation.fitting import (
     check_classes,
     check_colours,
@@ -22,13 +22,16 @@ from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_
 __all__ = [
     "NETWORK",
     "Accuracy",
+    "Amp",
     "Answers",
     "Evaluation",
     "Paired",
     "Predictions",
+    "amp_name",
     "as_csv",
     "as_markdown",
     "as_text",
+    "autocast",
     "calibration_error",
     "check_classes",
     "check_colours",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation.device import Amp, choose_precision
 from rsconvert.evaluation.predictions import Answers, Predictions, collect, predict
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.subject import Subject, crop_shares
@@ -32,7 +33,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
     progress: bool = False,
@@ -48,8 +49,9 @@ def evaluate(
         baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
             every resolution as it is. The name ``network`` is taken.
         per_class: tell the accuracy of each class too.
-        device: where to compute, and where the networks stay; None keeps them where they are.
-        amp: the precision of autocast, bfloat16 or float16; None computes in the network's own.
+        device: where to compute, and where the networks stay; None takes a GPU if there is one.
+        amp: the precision of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16
+            on a GPU that computes in it, else ``off``.
         data_root: where a timm data-set string finds its files.
         class_map: a file that gives each class of the data its output, see ``read_class_map``, for networks that know
             more classes; hits are counted among the outputs in it.
@@ -127,7 +129,7 @@ def measure(
     loader: ViewLoader,
     resolutions: Sequence[int] | None = None,
     *,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     outputs: Sequence[int] | None = None,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
@@ -137,6 +139,7 @@ def measure(
 
     Args:
         resolutions: those of the loader; None takes the trained ones.
+        amp: as of ``evaluate``.
         outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
         reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
@@ -145,7 +148,8 @@ def measure(
         DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
     """
     subject = Subject(net, net.resolutions if resolutions is None else resolutions, outputs)
-    found, targets = collect({NETWORK: subject}, loader, amp=amp, progress=progress, check=check)
+    precision = choose_precision(amp, net.alpha.device)
+    found, targets = collect({NETWORK: subject}, loader, amp=precision, progress=progress, check=check)
     count = int(reduce(torch.tensor(len(targets), device=net.alpha.device)))
     rows = {
         size: _rates(reduce(_hits(answers, targets).to(net.alpha.device)), count, subject, size)

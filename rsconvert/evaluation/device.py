@@ -6,12 +6,16 @@ import torch
 
 from rsconvert.errors import ConfigError
 
-__all__ = ["choose_device", "choose_precision"]
+__all__ = ["Amp", "amp_name", "autocast", "choose_device", "choose_precision"]
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+Amp = str | torch.dtype | None
+"""A precision of autocast as functions take it: ``bf16``, ``fp16``, ``off``, or torch's type; None chooses one."""
+
+_OFF = torch.float32
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "off": _OFF}
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | torch.device | None) -> torch.device:
     """Return the device of a name such as ``cuda:0``; None takes a GPU if there is one.
 
     Raises:
@@ -30,8 +34,10 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def choose_precision(amp: str | None, device: torch.device) -> torch.dtype | None:
-    """Return autocast's type for ``bf16``, ``fp16`` or ``off``; None takes bf16 on a GPU that computes in it.
+def choose_precision(amp: Amp, device: torch.device) -> torch.dtype:
+    """Return autocast's type; float32 stands for off: a network computes in its own precision.
+
+    None takes bf16 on a GPU that computes in it, else off.
 
     Raises:
         ConfigError: ``amp`` is unknown, or fp16 on the CPU.
@@ -39,9 +45,21 @@ def choose_precision(amp: str | None, device: torch.device) -> torch.dtype | Non
     if amp is None:
         # Older GPUs imitate bfloat16, which saves no time.
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else None
-    if amp not in _DTYPES:
-        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)} are accepted. Choose one of them.")
-    if amp == "fp16" and device.type == "cpu":
+        return torch.bfloat16 if native else _OFF
+    chosen = _DTYPES.get(amp) if isinstance(amp, str) else amp
+    if chosen is None or chosen not in _DTYPES.values():
+        types = ", ".join(map(str, _DTYPES.values()))
+        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)}, or {types} are accepted. Choose one of them.")
+    if chosen is torch.float16 and device.type == "cpu":
         raise ConfigError("amp is fp16 on the CPU; bf16 or off is accepted there. Change it.")
-    return _DTYPES[amp]
+    return chosen
+
+
+def amp_name(amp: torch.dtype) -> str:
+    """Return how ``--amp`` spells what `choose_precision` returned."""
+    return next(name for name, dtype in _DTYPES.items() if dtype is amp)
+
+
+def autocast(device: torch.device, amp: torch.dtype) -> torch.autocast:
+    """Return the context that computes as `choose_precision` says."""
+    return torch.autocast(device.type, None if amp is _OFF else amp, enabled=amp is not _OFF)

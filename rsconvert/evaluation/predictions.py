@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from rsconvert.checkpoint import write_tensors
 from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader, open_split, postponed_interrupts
-from rsconvert.errors import ConfigError, DataError, RSConvertError
-from rsconvert.evaluation.device import choose_device
+from rsconvert.errors import DataError, RSConvertError
+from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.fitting import check_classes, mapped_outputs
 from rsconvert.evaluation.memory import plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
@@ -25,8 +25,6 @@ from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Subject
 
 __all__ = ["Answers", "Predictions", "check_order", "collect", "predict", "save_logits"]
-
-_PRECISIONS = (None, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def predict(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
     keep_logits: bool = False,
@@ -113,8 +111,8 @@ def predict(
         sizes: resolutions in pixels, or pairs (height, width).
         keep_logits: keep all logits too, N · classes numbers for each path.
     """
-    if amp not in _PRECISIONS:
-        raise ConfigError(f"amp is {amp!r}; torch.bfloat16, torch.float16 or None is accepted. Change it.")
+    where = choose_device(device)
+    precision = choose_precision(amp, where)
     sizes = check_sizes(sizes)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     if len(samples) == 0:
@@ -125,13 +123,13 @@ def predict(
         for name, network in networks.items():
             with _named(name, among=len(networks)):
                 check_classes(network, samples, outputs)
-                moved = network if device is None else network.to(choose_device(str(device)))
-                subjects[name] = Subject(moved, sizes, outputs)
+                subjects[name] = Subject(network.to(where), sizes, outputs)
         answers: dict[str, dict[Size | None, Answers]] = {}
         targets: list[Tensor] = []
         for alike in _groups(subjects):
             with closing(_loader(alike, samples, batch_size, workers)) as loader:
-                found, seen = collect(alike, loader, amp=amp, keep_logits=keep_logits, progress=progress, check=check)
+                shown = {"keep_logits": keep_logits, "progress": progress}
+                found, seen = collect(alike, loader, amp=precision, check=check, **shown)
             answers |= found
             targets.append(seen)
     check_order(targets)
@@ -143,7 +141,7 @@ def collect(
     subjects: Mapping[str, Subject],
     loader: ViewLoader,
     *,
-    amp: torch.dtype | None = None,
+    amp: torch.dtype = torch.float32,
     keep_logits: bool = False,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
@@ -151,6 +149,7 @@ def collect(
     """Return the answers of networks to the views of a loader, and the targets (N,).
 
     Args:
+        amp: as of `choose_precision`.
         check: is called after each batch, and may raise.
     """
     parts: dict[str, dict[Size | None, list[Answers]]] = {}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rsconvert.data import Preprocessing, Size, normalize
 from rsconvert.errors import ConfigError, UnsupportedModelError
 from rsconvert.evaluation.cost import multiply_adds
+from rsconvert.evaluation.device import autocast
 from rsconvert.evaluation.fitting import check_targets, known_source
 from rsconvert.evaluation.sizes import resolution_of
 from rsconvert.surgery import SwitchableModel
@@ -55,13 +56,14 @@ class Subject:
         return bool(self.trained) and resolution_of(size) not in self.trained
 
     def logits(
-        self, views: Sequence[Tensor], targets: Tensor, amp: torch.dtype | None = None
+        self, views: Sequence[Tensor], targets: Tensor, amp: torch.dtype = torch.float32
     ) -> dict[Size | None, Tensor]:
         """Return logits (N, classes) by size, in at least float32; under None those of the ensemble, if it has one.
 
         Args:
             views: uint8 images (N, 3, H, W), one batch per size.
             targets: their classes, which must exist.
+            amp: as of `choose_precision`.
         """
         given: dict[Size | None, Tensor] = {}
         for (size, path), view in zip(self.paths.items(), views, strict=True):
@@ -72,9 +74,9 @@ class Subject:
             given[None] = self._ensemble([given[r] for r in self.trained])
         return given
 
-    def _run(self, path: nn.Module, view: Tensor, amp: torch.dtype | None) -> Tensor:
+    def _run(self, path: nn.Module, view: Tensor, amp: torch.dtype) -> Tensor:
         image = normalize(view.to(self._device, non_blocking=True), self.preprocessing, dtype=self._dtype)
-        with torch.autocast(self._device.type, amp, enabled=amp is not None):
+        with autocast(self._device, amp):
             output = path(image)
         if not isinstance(output, Tensor) or output.ndim != 2:
             found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

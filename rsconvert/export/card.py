@@ -70,8 +70,8 @@ def model_card(
 
 
 def _known_licence(net: SwitchableModel) -> str | None:
-    cfg = _published(net)
-    return None if cfg is None or cfg.license == "unknown" else cfg.license
+    cfg = _published(net)  # for files from before the licence was kept
+    return net.source.licence or (None if cfg is None or cfg.license == "unknown" else cfg.license)
 
 
 def _published(net: SwitchableModel) -> Any:
@@ -179,13 +179,12 @@ _LOADING = """With rsconvert, at every resolution:
 
 ```python
 import rsconvert
-from huggingface_hub import hf_hub_download
 
-net = rsconvert.load(hf_hub_download("USER/NAME", "rsconvert.safetensors")).eval()
+net = rsconvert.load("hf-hub:USER/NAME")
 logits = net(images)  # (N, 3, H, W); net.at(r) is the path of one resolution
 ```
 
-Its commands take the place itself: `rsconvert evaluate hf-hub:USER/NAME --data DIR`."""
+Its commands take that place too: `rsconvert evaluate hf-hub:USER/NAME --data DIR`."""
 
 
 def _loading_plain(net: SwitchableModel) -> str:

@@ -155,7 +155,7 @@ def _open_hub(folder: Path) -> Export:
             f"{folder} holds two networks: model.safetensors has another {min(strange)} than {SWITCHABLE}; the native "
             "one of the switchable file is needed. Export the folder again."
         )
-    net = load(folder / SWITCHABLE).eval()
+    net = load(folder / SWITCHABLE)
     config = (folder / "config.json").is_file()
     stock = _open_folder(folder) if config else _open_state(folder / "model.safetensors", net)
     native = net.resolutions[0]

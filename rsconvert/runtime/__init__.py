@@ -6,7 +6,7 @@ net, labelled images → thresholds (`thresholds`) → a cascade of its paths (`
 (`cascade_fit`, `cascade_run`, `cascade_report`)
 """
 
-from rsconvert.runtime.benchmark import amp_name, measure_costs
+from rsconvert.runtime.benchmark import measure_costs
 from rsconvert.runtime.budget import for_budget, resolution_for_budget
 from rsconvert.runtime.cascade import Cascade, CascadeOutput, cascade
 from rsconvert.runtime.cascade_fit import fit_cascade, halves
@@ -27,7 +27,6 @@ __all__ = [
     "Cost",
     "Fitted",
     "Switching",
-    "amp_name",
     "answering_stage",
     "cascade",
     "fit_cascade",

@@ -12,7 +12,16 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ConfigError, ResolutionError, RSConvertError
-from rsconvert.evaluation import eval_mode, is_memory_error, multiply_adds, plain_memory_errors
+from rsconvert.evaluation import (
+    Amp,
+    amp_name,
+    autocast,
+    choose_precision,
+    eval_mode,
+    is_memory_error,
+    multiply_adds,
+    plain_memory_errors,
+)
 from rsconvert.runtime.forms import check_forms, paths_in_form
 from rsconvert.runtime.latency import Latency, measure_latency
 from rsconvert.runtime.machine import machine_key
@@ -23,10 +32,9 @@ from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.example import as_call
 
-__all__ = ["amp_name", "measure_costs"]
+__all__ = ["measure_costs"]
 
 _Key = tuple[str, int, int]
-_AMP = {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def measure_costs(
@@ -37,7 +45,7 @@ def measure_costs(
     forms: Sequence[str] = ("plain",),
     rounds: int = 30,
     threads: int | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     create: Callable[[], nn.Module] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Benchmark:
@@ -50,7 +58,7 @@ def measure_costs(
         forms: of ``plain``, ``channels_last``, ``compiled`` and ``folded``.
         rounds: how often each is timed, after three rounds that are not counted.
         threads: of torch on the CPU, for this call; None leaves them as they are.
-        amp: the precision of autocast; None computes in the network's own.
+        amp: the precision of autocast, as of ``evaluate``; None chooses by the network's device.
         create: makes a plain model, whose creation and loading are timed beside the switching.
         log: takes a line where the work takes long.
     Raises:
@@ -62,32 +70,21 @@ def measure_costs(
     sides = net.resolutions if resolutions is None else check_resolutions(resolutions)
     forms, sizes = check_forms(forms), _check_batch_sizes(batch_sizes)
     _check_number("rounds", rounds)
-    precision = amp_name(amp)
+    precision = choose_precision(amp, net.alpha.device)
     with _threads(threads), plain_memory_errors(max(sizes), 0), _compilable(len(sides) * len(sizes)):
         paths = {form: paths_in_form(net, form, sides) for form in forms}
         with torch.inference_mode(), eval_mode([p for group in paths.values() for p in group.values()]):
-            costs = _measured(paths, sizes, rounds, amp, net.alpha.device, log)
+            costs = _measured(paths, sizes, rounds, precision, net.alpha.device, log)
         switching = measure_switching(net, create, rounds=min(rounds, 10))
         machine = machine_key(net.alpha.device)
-    return Benchmark(machine=machine, amp=precision, rounds=rounds, costs=costs, switching=switching)
-
-
-def amp_name(amp: torch.dtype | None) -> str:
-    """Return the name of a precision of autocast, as ``--amp`` spells it.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if amp not in _AMP:
-        raise ConfigError(f"amp is {amp!r}; torch.bfloat16, torch.float16 or None is accepted. Change it.")
-    return _AMP[amp]
+    return Benchmark(machine=machine, amp=amp_name(precision), rounds=rounds, costs=costs, switching=switching)
 
 
 def _measured(
     paths: Mapping[str, Mapping[int, nn.Module]],
     batch_sizes: Sequence[int],
     rounds: int,
-    amp: torch.dtype | None,
+    amp: torch.dtype,
     device: torch.device,
     log: Callable[[str], None],
 ) -> tuple[Cost, ...]:
@@ -108,9 +105,9 @@ def _measured(
     return tuple(_cost(key, paths[key[0]][key[1]], times[key], memory[key]) for key in runs)
 
 
-def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype | None, device: torch.device, key: _Key) -> object:
+def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype, device: torch.device, key: _Key) -> object:
     try:
-        with torch.autocast(device.type, amp, enabled=amp is not None):
+        with autocast(device, amp):
             return path(*given)
     except Exception as error:  # whatever the model's own code raises
         if isinstance(error, RSConvertError) or is_memory_error(error):

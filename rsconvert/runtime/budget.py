@@ -2,18 +2,18 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import nn
 
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation import Amp, amp_name, choose_precision
 from rsconvert.evaluation import multiply_adds as count
-from rsconvert.runtime.benchmark import amp_name
 from rsconvert.runtime.forms import check_forms
 from rsconvert.runtime.machine import differences, machine_key
 from rsconvert.runtime.table import stored_costs
 from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery.paths import copy_structure
 
 __all__ = ["for_budget", "resolution_for_budget"]
 
@@ -28,16 +28,23 @@ def for_budget(
     multiply_adds: float | None = None,
     form: str = "plain",
     batch_size: int = 1,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
 ) -> nn.Module:
-    """Return the best path within a budget: ``net.at`` of what `resolution_for_budget` returns, which tells the rest.
+    """Return the best path within a budget, in eval mode; `resolution_for_budget` chooses it, and tells the rest.
 
-    ``form`` says which latencies hold; the path itself is plain.
+    ``path.resolution`` is its resolution in pixels, unless the source has an attribute of that name, which stays. The
+    modules of the path are its own, so its mode is too; its tensors are those of ``net.at``. ``form`` says which
+    latencies hold; the path itself is plain.
     """
     chosen = resolution_for_budget(
         net, latency_ms=latency_ms, multiply_adds=multiply_adds, form=form, batch_size=batch_size, amp=amp
     )
-    return net.at(chosen)
+    path = net.at(chosen)
+    if chosen in net.resolutions:  # a live path, which follows the network's mode
+        path = copy_structure(path)
+    if not hasattr(path, "resolution"):
+        cast(Any, path).resolution = chosen
+    return path.eval()
 
 
 def resolution_for_budget(
@@ -47,7 +54,7 @@ def resolution_for_budget(
     multiply_adds: float | None = None,
     form: str = "plain",
     batch_size: int = 1,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
 ) -> int:
     """Return the resolution in pixels, trained or not, of the best path within a budget.
 
@@ -59,7 +66,8 @@ def resolution_for_budget(
     Args:
         latency_ms: of one batch on this machine, the median, in milliseconds.
         multiply_adds: of one image.
-        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast.
+        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast, None that which
+            ``benchmark`` takes by itself on the network's device.
     Raises:
         ConfigError: not exactly one budget is given; it is below what the cheapest path costs; the table has no
             latency of this machine, or none for the form, the batch size and the precision.
@@ -79,7 +87,7 @@ def resolution_for_budget(
     return _best(rows, name, budget) if rows else _largest(net, budget)
 
 
-def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: torch.dtype | None) -> list[_Row]:
+def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: Amp) -> list[_Row]:
     """Return the rows of this machine that fit."""
     check_forms([form])
     stored, here = stored_costs(net), machine_key(net.alpha.device)
@@ -89,7 +97,7 @@ def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: torch.
             f"the network holds no latencies of this machine, {here!r}, but {others}; another machine's milliseconds "
             "tell nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
         )
-    wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(amp)}
+    wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(choose_precision(amp, net.alpha.device))}
     rows = [row for row in stored[here] if wanted.items() <= row.items()]
     if not rows:
         held = sorted({_kind(row) for row in stored[here]})

@@ -60,7 +60,7 @@ class Cascade:
         Raises:
             ConfigError: there is none.
         """
-        known = net.source.cascade
+        known = net.measured.cascade
         if known is None:
             raise ConfigError(
                 "the network has no cascade; thresholds fitted to labelled images are needed. Fit them: rsconvert "

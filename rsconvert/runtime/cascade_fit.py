@@ -17,8 +17,11 @@ from rsconvert.data.streams import Stream
 from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import (
     NETWORK,
+    Amp,
     Paired,
     Predictions,
+    choose_device,
+    choose_precision,
     mapped_outputs,
     mcnemar,
     plain_memory_errors,
@@ -26,7 +29,7 @@ from rsconvert.evaluation import (
     wilson_interval,
 )
 from rsconvert.runtime.cascade import Cascade
-from rsconvert.runtime.cascade_report import CascadeReport, Measured, PathFigures, best_path
+from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures, best_path
 from rsconvert.runtime.cascade_run import Feed, run_all, time_all
 from rsconvert.runtime.thresholds import Fitted, answering_stage, check_aim, fit_thresholds
 from rsconvert.surgery import SwitchableModel, check_resolutions
@@ -48,12 +51,12 @@ def fit_cascade(
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
-    amp: torch.dtype | None = None,
+    amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
     progress: bool = False,
 ) -> CascadeReport:
-    """Fit a cascade to half of labelled images, store it in ``net.source``, and measure it on the other half.
+    """Fit a cascade to half of labelled images, store it in ``net.measured``, and measure it on the other half.
 
     The halves are drawn class by class. The network's modes are left as they are; of the other arguments see
     ``evaluate``.
@@ -73,13 +76,16 @@ def fit_cascade(
     tried = _tried(net, resolutions)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     _check_samples(samples)
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "amp": amp, "progress": progress}
-    found = predict({NETWORK: net}, samples, tried, device=device, class_map=class_map, **options)
+    where = choose_device(device)
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    options["amp"] = choose_precision(amp, where)
+    found = predict({NETWORK: net}, samples, tried, device=where, class_map=class_map, **options)
     outputs = mapped_outputs(samples, class_map)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         feed = Feed(net, samples, check=check, **options)
         report = _report(found, feed, outputs, seed, top1, multiply_adds)
-    net.source = replace(net.source, cascade=report.record() | ({} if outputs is None else {"outputs": list(outputs)}))
+    record = report.record() | ({} if outputs is None else {"outputs": list(outputs)})
+    net.measured = replace(net.measured, cascade=record)
     return report
 
 
@@ -166,12 +172,12 @@ def _by_own_views(fitted: Fitted, confidence: Tensor, right: Tensor, resolutions
 
 def _measured(
     fitted: Fitted, hits: Tensor, answered: Tensor, costs: Mapping[int, int], own_views: float, milliseconds: float
-) -> Measured:
+) -> Outcome:
     spent = dict(zip(fitted.stages, accumulate(costs[r] for r in fitted.stages), strict=True))
     shares = {r: _percent(answered == r) for r in fitted.stages}
     mean = sum(spent[r] * share for r, share in shares.items()) / 100
     interval = wilson_interval(int(hits.sum()), len(hits))
-    return Measured(len(hits), _percent(hits), interval, own_views, mean, milliseconds, shares)
+    return Outcome(len(hits), _percent(hits), interval, own_views, mean, milliseconds, shares)
 
 
 def _paired(hits: Tensor, other: Tensor) -> Paired:

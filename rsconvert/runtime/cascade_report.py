@@ -7,7 +7,7 @@ from typing import Any
 from rsconvert.evaluation import Paired
 from rsconvert.runtime.thresholds import Fitted
 
-__all__ = ["CascadeReport", "Measured", "PathFigures", "best_path"]
+__all__ = ["CascadeReport", "Outcome", "PathFigures", "best_path"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PathFigures:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Outcome:
     """The cascade on the images that it was not fitted to.
 
     Attributes:
@@ -58,7 +58,7 @@ class CascadeReport:
     seed: int
     fit: Fitted
     fit_count: int
-    measured: Measured
+    measured: Outcome
     paths: dict[int, PathFigures]
     paired: Paired
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsconvert.data import Samples, normalize
-from rsconvert.evaluation import eval_mode, validation_loader
+from rsconvert.evaluation import autocast, eval_mode, validation_loader
 from rsconvert.runtime.cascade import Cascade, CascadeOutput
 from rsconvert.surgery import SwitchableModel
 
@@ -26,6 +26,7 @@ class Feed:
     """Images for a network, as it wants them, in batches.
 
     Attributes:
+        amp: as of ``choose_precision``.
         check: is called after each batch, and may raise.
     """
 
@@ -33,7 +34,7 @@ class Feed:
     samples: Samples
     batch_size: int
     workers: int
-    amp: torch.dtype | None
+    amp: torch.dtype
     progress: bool
     check: Callable[[], None]
 
@@ -58,7 +59,7 @@ class Feed:
 
     def autocast(self) -> torch.autocast:
         """Return the precision to compute in."""
-        return torch.autocast(self.net.alpha.device.type, self.amp, enabled=self.amp is not None)
+        return autocast(self.net.alpha.device, self.amp)
 
 
 def run_all(ready: Cascade, feed: Feed, resolution: int) -> CascadeOutput:

@@ -2,6 +2,7 @@
 
 from rsconvert.surgery.bn import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
 from rsconvert.surgery.dataflow import SetWeights, to_graph
+from rsconvert.surgery.measured import Measured
 from rsconvert.surgery.network import SwitchableModel, assemble
 from rsconvert.surgery.report import BatchNormRecord, ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions, check_stages
@@ -10,6 +11,7 @@ from rsconvert.surgery.rewrite import check_switchable, examine, make_switchable
 __all__ = [
     "BatchNormRecord",
     "ConversionReport",
+    "Measured",
     "SetWeights",
     "SwitchableBN",
     "SwitchableModel",

@@ -15,6 +15,7 @@ from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.children import Children
 from rsconvert.surgery.copying import copy_modules, fresh, kept_outputs
 from rsconvert.surgery.images import run_views, side_of_call
+from rsconvert.surgery.measured import MeasuredAttribute
 from rsconvert.surgery.parts import Part
 from rsconvert.surgery.paths import copy_model, copy_structure, live_path, make_path, snapshot
 from rsconvert.surgery.private import (
@@ -65,6 +66,7 @@ class SwitchableModel(Part):
         private: whether each resolution has a BN set of its own.
     """
 
+    measured = MeasuredAttribute()
     report: ConversionReport | None = None
     resolutions: tuple[int, ...]
     source: Source
@@ -262,7 +264,7 @@ class SwitchableModel(Part):
         new.alpha.data.copy_(self.alpha)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
         facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
-        new.source = replace(self.source, **facts, class_names=None, costs=None, cascade=None)
+        new.source = replace(self.source, **facts, class_names=None)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__setstate__({**new.__getstate__(), "report": None})
@@ -404,9 +406,8 @@ def assemble(
 def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
     """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
     built = paths if net.build else None
-    beside = net.private_beside()
-    first = next(iter(paths.values()))
-    new = assemble(first, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
+    one, beside = next(iter(paths.values())), net.private_beside()
+    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
     return new

@@ -44,7 +44,7 @@ class ConversionReport:
     ``built_with`` is the builder's argument, or ``build``, by which the source is built again for each resolution, None
     if one model takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those
     of the network, alpha apart. ``seconds`` tells what the conversion took (facts, swap, sharing), and apart from it
-    the forwards of the trials and the proof.
+    the forwards of the trials and the proof. ``notes`` tell what was taken from a model that was made elsewhere.
     """
 
     batchnorms: tuple[BatchNormRecord, ...]
@@ -59,6 +59,7 @@ class ConversionReport:
     parameters: int
     opaque: dict[str, str]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -102,6 +103,7 @@ class ConversionReport:
         if self.built_with:
             private = f", {len(self.tables)} private position tables" if self.tables else ""
             yield f"built again for each resolution: {self.built_with}{private}"
+        yield from self.notes
         yield f"parameters: {self.parameters_before:,} -> {self.parameters:,}"
         if self.unseen:
             yield f"ran unseen by the graph: {', '.join(self.unseen)}"

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import prune
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
+from rsconvert.surgery.adoption import adopted
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.graph import read_graph
 from rsconvert.surgery.images import check_image
@@ -67,7 +68,7 @@ def make_switchable(
         ConfigError: ``model_kwargs`` comes without a ``name``, or an argument is malformed.
     """
     resolutions = check_resolutions(resolutions)
-    source = _named(model, name, model_kwargs)
+    source, notes = adopted(model, _named(model, name, model_kwargs))
     start = time.perf_counter()
     found = _surveyed(model, source, resolutions, private, build, example, image)
     if found.refused:
@@ -79,7 +80,7 @@ def make_switchable(
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     facts = read_graph(model, _functional_means(found))
     seconds = {"convert": time.perf_counter() - start - forwards, "forwards": forwards}
-    net.report = make_report(model, found, facts, parameters, exact, seconds)
+    net.report = replace(make_report(model, found, facts, parameters, exact, seconds), notes=notes)
     return net
 
 
@@ -168,7 +169,7 @@ def _surveyed(
 def _assembled(model: nn.Module, source: Source, resolutions: Sequence[int], found: Survey) -> SwitchableModel:
     beside = found.functional if found.private else ()
     net = assemble(model, resolutions, private=found.private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, images=found.images, cascade=None)
+    net.source = replace(source, built_with=found.way, images=found.images)
     return net
 
 

@@ -10,12 +10,14 @@ from rsconvert.training.mred import MODES, MREDLoss, mred_loss
 from rsconvert.training.objective import Objective
 from rsconvert.training.preview import preview
 from rsconvert.training.recipes import RECIPES, build_config
+from rsconvert.training.result import FinetuneResult
 
 __all__ = [
     "MODES",
     "RECIPES",
     "CalibrationReport",
     "FinetuneConfig",
+    "FinetuneResult",
     "MREDLoss",
     "Objective",
     "build_config",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -88,27 +88,25 @@ def calibrate(
         images: how many to draw at random, by ``seed``; all, if there are fewer.
         form: ``population``; or ``momentum``: each BatchNorm's own running average, from its present values on.
         batch_size: the largest number of images in a batch; batches are made nearly equal.
-        device: where to compute, and where the network stays; None keeps it where it is.
+        device: where to compute, and where the network stays; None takes a GPU if there is one.
     Raises:
         ConfigError, ResolutionError: a setting is unusable; a resolution has no BN set of its own.
         DataError: there are no images, one can't be read, or the network does not take three colours.
         UnsupportedModelError: the network does not run on images, or no BatchNorm keeps statistics.
         TrainingError: a statistic is not finite, or can't be had; memory ran out. The network is as it was.
     """
-    asked = _asked(net, resolutions)
+    asked, where = _asked(net, resolutions), choose_device(device)
     _check_settings(images, form, batch_size)
     check_colours(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     chosen = _drawn(samples, images, seed)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
-        if device is not None:
-            net.to(choose_device(str(device)))
+        net.to(where)
         watched = {r: _watched(net.at(r), form) for r in asked}
         size = _even(len(chosen), batch_size)
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
     written = _write(watched)
-    net.source = replace(net.source, costs=None, cascade=None)  # accuracies and thresholds of the sets as they were
     return CalibrationReport(len(chosen), form, written, _left(net, watched))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import plain_memory_errors
@@ -14,6 +15,7 @@ from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import Processes, joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.progress import Row
+from rsconvert.training.result import FinetuneResult
 from rsconvert.training.run import Run
 from rsconvert.training.run_folder import RunFolder
 
@@ -30,7 +32,7 @@ def finetune(
     force: bool = False,
     progress: bool = False,
     on_epoch: Callable[[Row], None] | None = None,
-) -> list[Row]:
+) -> FinetuneResult:
     """Train all resolutions of a network together by multi-resolution ensemble distillation (RS-Nets, Sec. 3).
 
     The network is trained in place. Each step takes one crop of every image, resizes it to S views, runs path i on
@@ -48,8 +50,9 @@ def finetune(
         progress: show a bar on stderr.
         on_epoch: is called with each new row.
     Returns:
-        A row per epoch, as in ``summary.csv``; rates and shares in percent.
+        A row per epoch, as in ``summary.csv``, rates and shares in percent; and which epoch is the best.
     Raises:
+        NamelessModelWarning, as a warning: the run's files alone will not be enough to load the network.
         ConfigError: a setting does not fit the network, the device or the run that is resumed.
         DataError: the classes do not fit the network, or an image can't be read.
         TrainingError: the loss or a weight is not finite; the network fails in train mode; memory ran out; another
@@ -57,6 +60,7 @@ def finetune(
         CheckpointError: the run folder holds a run, or can't be written; no state in it is intact.
     """
     config = config or FinetuneConfig()
+    warn_of_loading(net)
     samples, outputs = open_for_training(net, data, config)
     with (
         plain_memory_errors(config.batch_size, config.workers),
@@ -67,12 +71,12 @@ def finetune(
         shown = progress and processes.leads
         run = Run(net, samples, config, processes, folder, interrupts, outputs=outputs, visible=shown)
         with closing(run), _surroundings(config, processes, len(net.resolutions)):
-            if resume:
-                run.resume(force=force)
-            return _all_epochs(run, on_epoch if processes.leads else None)
+            return _all_epochs(run, on_epoch if processes.leads else None, resume=resume, force=force)
 
 
-def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> list[Row]:
+def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None, *, resume: bool, force: bool) -> FinetuneResult:
+    if resume:
+        run.resume(force=force)
     if run.folder is not None and run.processes.leads:
         run.folder.start(run.settings(), fresh=not run.done.started)
     run.open_board()
@@ -80,7 +84,7 @@ def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> list[Row]:
         row = run.epoch()
         if on_epoch is not None:
             on_epoch(row)
-    return run.done.rows
+    return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
 
 
 def _folder(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsconvert.errors import DataError, RSConvertError, TrainingError
-from rsconvert.evaluation import check_labels, eval_mode, is_memory_error
+from rsconvert.evaluation import autocast, check_labels, eval_mode, is_memory_error
 from rsconvert.surgery import SwitchableModel
 from rsconvert.surgery.paths import copy_structure
 from rsconvert.training.config import FinetuneConfig
@@ -26,7 +26,7 @@ class Objective(nn.Module):
     Freezes at construction what ``config.train`` leaves out; alpha learns unless there are no labels.
 
     Args:
-        amp: the precision of autocast; None computes in the network's own.
+        amp: the precision of autocast, as of ``choose_precision``.
         teacher: from the native view to logits that stand for p_0; needed with ``labels`` none, unless the native path
             is frozen and so teaches itself.
         sync_bn: take BatchNorm's statistics over all processes.
@@ -43,7 +43,7 @@ class Objective(nn.Module):
         self,
         net: SwitchableModel,
         config: FinetuneConfig,
-        amp: torch.dtype | None = None,
+        amp: torch.dtype = torch.float32,
         teacher: Callable[[Tensor], Tensor] | None = None,
         *,
         sync_bn: bool = False,
@@ -136,7 +136,7 @@ class Objective(nn.Module):
             return self.teacher(view)
 
     def _autocast(self, view: Tensor) -> torch.autocast:
-        return torch.autocast(view.device.type, self.amp, enabled=self.amp is not None)
+        return autocast(view.device, self.amp)
 
     def _compiled(self, path: nn.Module) -> Callable[[Tensor], Tensor]:
         mode = self.config.compile

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from rsconvert.errors import TrainingError
-from rsconvert.evaluation import is_memory_error
+from rsconvert.evaluation import autocast, is_memory_error
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.gradients import set_checkpointing
@@ -23,7 +23,7 @@ _FEW, _MORE = 2, 3
 
 
 def memory_estimate(
-    net: SwitchableModel, config: FinetuneConfig, *, amp: torch.dtype | None = None, teacher: nn.Module | None = None
+    net: SwitchableModel, config: FinetuneConfig, *, amp: torch.dtype = torch.float32, teacher: nn.Module | None = None
 ) -> dict[str, int]:
     """Return the bytes that training holds on its device when a step's forward is done.
 
@@ -61,9 +61,7 @@ def memory_estimate(
     return {**parts, "total": sum(parts.values())}
 
 
-def _activations(
-    net: SwitchableModel, views: dict[int, Tensor], config: FinetuneConfig, amp: torch.dtype | None
-) -> int:
+def _activations(net: SwitchableModel, views: dict[int, Tensor], config: FinetuneConfig, amp: torch.dtype) -> int:
     largest = max(views, key=lambda r: views[r].shape[-1])
     used = {largest: views[largest]} if config.low_memory else views
     device = net.alpha.device
@@ -72,7 +70,7 @@ def _activations(
     return few + (more - few) * (config.batch_size - _FEW) // (_MORE - _FEW)
 
 
-def _kept(net: SwitchableModel, views: dict[int, Tensor], amp: torch.dtype | None) -> int:
+def _kept(net: SwitchableModel, views: dict[int, Tensor], amp: torch.dtype) -> int:
     """Return the bytes that autograd keeps of a forward beside the network's own and the views."""
     known = {tensor.untyped_storage().data_ptr() for tensor in (*_tensors(net), *views.values())}
     # Kept alive, for a freed storage's address may come again.
@@ -87,7 +85,7 @@ def _kept(net: SwitchableModel, views: dict[int, Tensor], amp: torch.dtype | Non
 
     with (
         torch.enable_grad(),
-        torch.autocast(net.alpha.device.type, amp, enabled=amp is not None),
+        autocast(net.alpha.device, amp),
         saved_tensors_hooks(pack, lambda tensor: tensor),
     ):
         for resolution, view in views.items():

@@ -5,9 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rsconvert.data import Interrupts
+from rsconvert.evaluation import amp_name
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.distributed import joined_processes
@@ -37,7 +36,7 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
         return {
             **asdict(config),
             "lr": facts["peak_lr"],
-            "amp": {torch.bfloat16: "bf16", torch.float16: "fp16", None: "off"}[run.amp],
+            "amp": amp_name(run.amp),
             "device": str(processes.device),
             "processes": processes.world_size,
             "train_images": len(samples[0]),

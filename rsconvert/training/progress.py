@@ -13,6 +13,7 @@ Row = dict[str, Any]
 class Progress:
     """Full epochs done; of the one in progress the batches, the sums of their losses, seconds, seconds without data.
 
+    ``best`` is the highest score of an epoch, ``best_epoch`` the first with it, counted from 1; 0 before it is known.
     ``saves`` counts the states written, and numbers them.
     """
 
@@ -23,6 +24,7 @@ class Progress:
     waited: float = 0.0
     rows: list[Row] = field(default_factory=list)
     best: float | None = None
+    best_epoch: int = 0
     saves: int = 0
 
     @property
@@ -38,9 +40,10 @@ class Progress:
     def next_epoch(self, row: Row, score: float) -> bool:
         """Close the epoch in progress; return whether it is the best one so far, the first of equals."""
         is_best = self.best is None or score > self.best
-        self.best = score if is_best else self.best
         self.rows.append(row)
         self.epoch += 1
+        if is_best:
+            self.best, self.best_epoch = score, self.epoch
         self.begin_epoch()
         return is_best
 

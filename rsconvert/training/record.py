@@ -47,7 +47,7 @@ def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: f
 def note_training(
     net: SwitchableModel, config: FinetuneConfig, lr: float, epoch: int, class_names: tuple[str, ...] | None
 ) -> None:
-    """Note on a network how it was trained; its classifier is new no more, and what was measured holds no more."""
+    """Note on a network how it was trained; its classifier is new no more."""
     training: dict[str, Any] = {**{name: getattr(config, name) for name in _KEPT}, "lr": lr, "epoch": epoch}
     facts: dict[str, Any] = {"new_classifier": (), "class_names": class_names, "training": training}
-    net.source = replace(net.source, **facts, costs=None, cascade=None)
+    net.source = replace(net.source, **facts)

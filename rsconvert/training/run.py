@@ -63,7 +63,7 @@ class Run:
             )
         self.val_images = len(samples[1])
         dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-        self.precision = str(self.amp or dtype).removeprefix("torch.")
+        self.precision = str(dtype if self.amp is torch.float32 else self.amp).removeprefix("torch.")
         self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]
         self.val_loader = validation_loader(
@@ -126,6 +126,8 @@ class Run:
         if facts["scaler"]:  # empty without fp16
             self.stepper.scaler.load_state_dict(facts["scaler"])
         self.done = Progress(**facts["progress"])
+        if self.done.rows and not self.done.best_epoch and self.folder is not None:
+            self.done.best_epoch = self.folder.best_epoch()  # a state of a version that did not keep it
         if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:
             self.done.begin_epoch()  # its place has no meaning in epochs of another length
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had

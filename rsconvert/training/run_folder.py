@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsconvert.checkpoint import replacing, save
+from rsconvert.checkpoint import read_metadata, replacing, write_network
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.state_files import StateFiles
@@ -81,14 +81,22 @@ class RunFolder:
         self._end_earlier()
         # First, so that the best of an earlier run is replaced at once and never stands beside a row of this one.
         if is_best:
-            save(net, self.best)
-        save(net, self.last)
+            write_network(net, self.best)
+        write_network(net, self.last)
         with replacing(self.config) as part:
             part.write_text(self._settings, encoding="utf-8")
         with replacing(self.summary) as part, open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+    def best_epoch(self) -> int:
+        """Return the epoch whose network is in the file of the best one.
+
+        Raises:
+            CheckpointError: there is no such file.
+        """
+        return int(read_metadata(self.best)["training"]["epoch"])
 
     def _end_earlier(self) -> None:
         if self._fresh:

@@ -36,13 +36,13 @@ class Stepper:
 
     Args:
         batches: of an epoch.
-        amp: the precision of autocast; None computes in the network's own.
+        amp: the precision of autocast, as of ``choose_precision``.
     Raises:
         ConfigError, DataError: the settings do not fit the network, or have no effect on it.
     """
 
     def __init__(
-        self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype | None, processes: Processes
+        self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype, processes: Processes
     ) -> None:
         self.net, self.config, self.processes = net, config, processes
         self.steps_per_epoch = batches // config.grad_accum_steps

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint import load
+from rsconvert.checkpoint import load_beside
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
 from rsconvert.surgery import SwitchableModel
@@ -36,9 +36,9 @@ class Teacher:
 def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.device) -> Teacher | None:
     """Return the teacher of a run, if it has one beside its own paths.
 
-    ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, or a model as for
-    ``create_model``, with its weights. Without labels and a name it is the network's native path, copied as it is now;
-    a frozen one teaches itself.
+    ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, see ``load_beside``, or
+    a model as for ``create_model``, with its weights. Without labels and a name it is the network's native path, copied
+    as it is now; a frozen one teaches itself.
 
     Raises:
         ConfigError: the teacher has another number of outputs.
@@ -54,9 +54,8 @@ def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.d
 
 
 def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
-    best = Path(name) / "best.safetensors"
-    if name.endswith(".safetensors") or best.is_file():
-        known = load(best if best.is_file() else name)
+    if name.endswith(".safetensors") or Path(name).is_dir():
+        known = load_beside(name, net)
         model, source = known.extract(known.native), known.source
     else:
         model = create_model(name, pretrained=not is_file_name(name))

@@ -31,7 +31,7 @@ from rsconvert.zoo.source import Source, set_source
 from rsconvert.zoo.torchvision_models import from_torchvision
 from rsconvert.zoo.weights import load_weights
 
-__all__ = ["create_model", "is_file_name"]
+__all__ = ["create_model", "is_file_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
@@ -58,7 +58,8 @@ def create_model(
             ``file.py:function``, a function that returns an nn.Module.
         pretrained: download weights by the loader of timm or torchvision.
         weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
-            another size, starts at zero.
+            another size, starts at zero. What wrappers put around the names is stripped, as ``module.`` and Lightning's
+            ``model.``; the model's source tells what was.
         num_classes: outputs of the classifier; None keeps the architecture's own, 0 is timm's network without one.
         model_kwargs: further arguments of the builder.
     Raises:
@@ -73,7 +74,8 @@ def create_model(
     build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
     model, source = build(name, pretrained, num_classes, kwargs)
     if weights is not None:
-        source = replace(source, weights=str(weights), new_classifier=tuple(load_weights(model, Path(weights))))
+        fresh, told = load_weights(model, Path(weights))
+        source = replace(source, weights=told, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
     set_source(model, source)
     return model
@@ -112,11 +114,18 @@ def _from_timm(
         architecture=architecture,
         model_kwargs={**own, **kwargs},
         num_classes=outputs,
-        preprocessing=_of_cfg(timm.data.resolve_data_config(pretrained_cfg=cfg)) if pretrained else _neutral(cfg),
+        preprocessing=preprocessing_of(cfg) if pretrained else _neutral(cfg),
         weights=f"pretrained {name}" if pretrained else None,
+        licence=_licence(cfg) if pretrained else None,
         new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
     )
     return model, source
+
+
+def _licence(cfg: Mapping[str, Any]) -> str | None:
+    """Return the licence that a publisher gives weights; timm writes unknown where it knows none."""
+    told = cfg.get("license")
+    return told if isinstance(told, str) and told != "unknown" else None
 
 
 def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
@@ -225,7 +234,13 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _of_cfg(config: Mapping[str, Any]) -> Preprocessing:
+def preprocessing_of(cfg: Mapping[str, Any]) -> Preprocessing:
+    """Return what a ``pretrained_cfg`` of timm says of images.
+
+    Raises:
+        ConfigError: it is that of a model of other than three colours, or names an interpolation of no single kind.
+    """
+    config = timm.data.resolve_data_config(pretrained_cfg=dict(cfg))
     return Preprocessing(
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

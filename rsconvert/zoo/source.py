@@ -1,6 +1,6 @@
 """Source: what a network was made from, as far as it is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,9 +23,8 @@ class Source:
     outputs. ``built_with`` is the builder's argument that fits the model to a resolution, ``img_size`` or
     ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
     ``images`` are the arguments of ``forward`` whose size chooses the path, None if that was not looked into.
-    ``weights`` says where the values came from, ``new_classifier`` which tensors they lacked; ``training``
-    holds what a finetuning run recorded; ``costs`` maps a machine to rows of what paths cost on it, of which
-    docs/checkpoint_format.md tells the fields; ``cascade`` is what ``rsconvert cascade`` fitted.
+    ``weights`` says where the values came from, ``licence`` what their publisher says of them, None if unknown,
+    ``new_classifier`` which tensors they lacked; ``training`` holds what a finetuning run recorded.
     """
 
     architecture: str | None = None
@@ -35,11 +34,10 @@ class Source:
     images: tuple[ImageArgument, ...] | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     weights: str | None = None
+    licence: str | None = None
     new_classifier: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] | None = None
-    costs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
-    cascade: Mapping[str, Any] | None = None
 
 
 def source_of(model: nn.Module) -> Source:

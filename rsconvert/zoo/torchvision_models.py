@@ -1,9 +1,11 @@
 """torchvision's names to plain models."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import torch
 import torchvision
 from torch import nn
 
@@ -15,7 +17,7 @@ from rsconvert.zoo.example import resizes_inside
 from rsconvert.zoo.source import Source
 from rsconvert.zoo.weights import load_state
 
-__all__ = ["from_torchvision"]
+__all__ = ["candidates_for", "from_torchvision"]
 
 
 def from_torchvision(
@@ -44,6 +46,42 @@ def from_torchvision(
         new_classifier=tuple(fresh),
     )
     return model, source
+
+
+def candidates_for(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Module]]]:
+    """Yield what may have made a model of torchvision, without weights, and how to build it; nearest in size first.
+
+    That are the builders of the file that the model's class is from, so far as they make tensors of the same names and
+    shapes.
+    """
+    module, size = type(model).__module__, sum(p.numel() for p in model.parameters())
+    names = torchvision.models.list_models()
+    near = [name for name in names if torchvision.models.get_model_builder(name).__module__ == module]
+    outputs = count_outputs(model) if near else None
+    for short in sorted(near, key=lambda name: abs(_published_size(name) - size)):
+        for kwargs in [{}, *([known] if (known := _weights_arguments(short)) else [])]:
+            arguments = {"weights": None, **_offline(short), **classes_argument(outputs), **kwargs}
+            build = partial(torchvision.models.get_model, short, **arguments)
+            if _may_be(build, model):
+                yield Source(architecture=TORCHVISION + short, model_kwargs=kwargs, num_classes=outputs), build
+
+
+def _published_size(short: str) -> int:
+    return next((int(own.meta["num_params"]) for own in torchvision.models.get_model_weights(short)), 0)
+
+
+def _may_be(build: Callable[[], nn.Module], model: nn.Module) -> bool:
+    """Tell by a model without data whether a builder makes tensors of the same names and shapes."""
+    try:
+        with torch.device("meta"):
+            bare = build()
+    except (RuntimeError, NotImplementedError):  # some builders compute with values
+        return True
+    return _shapes(bare) == _shapes(model)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
 
 def _filled(

@@ -1,39 +1,53 @@
 """Values for a plain model: a file loads strictly, a classifier apart."""
 
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import timm
+import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError
 from rsconvert.zoo.building import first_line
 from rsconvert.zoo.classifier import classifier_keys
+from rsconvert.zoo.wrapping import unwrapped
 
 __all__ = ["load_state", "load_weights"]
 
 
-def load_weights(model: nn.Module, path: Path) -> list[str]:
-    """Load a safetensors or torch file strictly, without pickle; return the classifier's keys if they stay new.
+def load_weights(model: nn.Module, path: Path) -> tuple[list[str], str]:
+    """Load a safetensors or torch file strictly, without pickle, out of what wrappers put around it.
 
+    Returns:
+        The classifier's keys if they stay new; the path, with what was taken and what was stripped, see `unwrapped`.
     Raises:
         CheckpointError: the file can't be read, or holds other tensors than the model.
     """
     if not path.is_file():
         raise CheckpointError(f"weights {path} is not a file; a safetensors or torch file is needed. Check the path.")
     try:
-        state = timm.models.load_state_dict(str(path), weights_only=True)
+        held = _read(path)
     except Exception as error:  # pickle, zip and safetensors errors share no base
         raise CheckpointError(
             f"weights {path} can't be read: {first_line(error)}; a safetensors file, or a torch file of "
             "tensors alone, is needed. Save the state_dict again."
         ) from error
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    found = unwrapped(held, model.state_dict().keys())
+    if found is None:
         raise CheckpointError(
             f"weights {path} holds no state_dict; tensors by name are needed. Save model.state_dict()."
         )
-    return load_state(model, state, str(path))
+    return load_state(model, found.state, str(path)), f"{path} ({found})" if str(found) else str(path)
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    with torch.serialization.safe_globals([Namespace]):  # mere data, which timm's checkpoints hold
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> list[str]:

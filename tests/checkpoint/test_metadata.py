@@ -14,7 +14,7 @@ import rsconvert
 from rsconvert.checkpoint import describe, read_metadata
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import Measured, SwitchableModel
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -46,8 +46,9 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         new_classifier=("classifier.weight",),
         class_names=("a", "b", "c", "d", "ü"),
         training={"epochs": 4, "lr": 0.1},
-        cascade={"stages": [48, 64], "thresholds": [0.75], "seed": 0},
+        licence="mit",
     )
+    net.measured = Measured(cascade={"stages": [48, 64], "thresholds": [0.75], "seed": 0})
     rsconvert.save(net, tmp_path / "x.safetensors")
     header = header_of(tmp_path / "x.safetensors")
     assert header.keys() == {"format", "rsconvert"}
@@ -64,12 +65,14 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         "images": [{"position": 0, "name": "x", "ndim": 4, "axes": [-2, -1], "channels": [-3, 3]}],
         "private": True,
         "source": "here",
+        "license": "mit",
         "new_classifier": ["classifier.weight"],
         "class_names": ["a", "b", "c", "d", "ü"],
         "training": {"epochs": 4, "lr": 0.1},
         "cascade": {"stages": [48, 64], "thresholds": [0.75], "seed": 0},
     }
-    assert rsconvert.load(tmp_path / "x.safetensors").source == net.source
+    again = rsconvert.load(tmp_path / "x.safetensors")
+    assert (again.source, again.measured) == (net.source, net.measured)
 
 
 def test_crop_pct_may_differ_per_resolution(net: SwitchableModel, tmp_path: Path) -> None:
@@ -128,6 +131,8 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"crop_pct": 0}, "crop_pct is"),
         ({"architecture": 5}, "architecture is 5"),
         ({"architecture": "a\nb"}, "architecture is"),
+        ({"license": ["mit"]}, "license is"),
+        ({"license": "mit\n# more"}, "license is"),
         ({"model_kwargs": [1]}, "model_kwargs is"),
         ({"num_classes": "5"}, "num_classes is '5'"),
         ({"num_classes": -5}, "num_classes is -5"),

@@ -59,7 +59,7 @@ def test_the_stored_table_has_the_top1_of_evaluate(place: Path) -> None:
     assert "stored in net.safetensors" in result.stdout
     told = json.loads(run("evaluate", "net.safetensors", *options, "--device", "cpu", "--json").stdout)["resolutions"]
     net = rsconvert.load("net.safetensors")
-    ((machine, rows),) = net.source.costs.items()
+    ((machine, rows),) = net.measured.costs.items()
     assert machine == machine_key(torch.device("cpu"))
     assert {str(row["resolution"]): row["top1"] for row in rows} == {r: row["top1"] for r, row in told.items()}
     assert {str(row["resolution"]): row["multiply_adds"] for row in rows} == {

@@ -43,7 +43,7 @@ def test_it_writes_a_file_of_its_own(place: Path) -> None:
     assert list(facts["paths"]) == ["48", "40", "32"]
     assert (facts["fit"]["count"], facts["measured"]["count"]) == (8, 8)
     net = rsconvert.load("net.cascade.safetensors").eval()
-    assert (net.source.cascade or {})["stages"] == facts["stages"]
+    assert (net.measured.cascade or {})["stages"] == facts["stages"]
     logits, answered = rsconvert.cascade(net, torch.rand(3, 3, 48, 48))
     assert logits.shape == (3, 2)
     assert set(answered.tolist()) <= set(facts["stages"])

@@ -76,3 +76,24 @@ def test_what_does_not_fit_is_refused_in_one_line(
     (line,) = result.stderr.splitlines()
     assert words in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_stripped_from_the_names_is_told(tmp_path: Path) -> None:
+    state = rsconvert.create_model("test_resnet", num_classes=3).state_dict()
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "last.ckpt")
+    words = ("wrap", "test_resnet", "--num-classes", 3, "--resolutions", "64,32", "--weights", tmp_path / "last.ckpt")
+    told = f"{tmp_path / 'last.ckpt'} (state_dict; without the prefix model.)"
+    result = run(*words, "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    assert f"weights: {told}" in result.stdout.splitlines()
+    assert result.stderr == ""
+    assert json.loads(run(*words, "-o", tmp_path / "two.safetensors", "--json").stdout)["weights"] == told
+    assert rsconvert.load(tmp_path / "net.safetensors").source.weights == told
+
+
+def test_a_function_s_network_says_what_its_file_will_need(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.BatchNorm2d(3)\n")
+    result = run("wrap", f"{tmp_path / 'my.py'}:build", "--resolutions", "64,32", "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"note: {tmp_path / 'my.py'}:build is a function of your own, so the network's file will")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import rsconvert
-from rsconvert.cli.loading import load_network
+from rsconvert.cli.loading import load_among, load_baselines, load_network
 
 ODD = """
 from torch import nn
@@ -77,3 +77,18 @@ def test_a_function_that_takes_img_size_builds_for_each_resolution(tmp_path: Pat
     for side in (64, 48, 32):
         x = torch.rand(1, 3, side, side)
         assert torch.equal(again(x), net(x))
+
+
+def test_baselines_open_by_the_same_function_or_by_their_own_name(file: Path) -> None:
+    name, folder = f"{file}:Odd", file.parent
+    for width in (4, 8):
+        model = rsconvert.create_model(name, model_kwargs={"width": width})
+        rsconvert.save(rsconvert.make_switchable(model, (64, 32)), folder / f"w{width}.safetensors")
+    library = rsconvert.make_switchable(rsconvert.create_model("test_efficientnet", num_classes=3), (64, 32))
+    rsconvert.save(library, folder / "library.safetensors")
+    net = load_network(str(folder / "w8.safetensors"), name)
+    texts = [str(folder / "w4.safetensors"), str(folder / "library.safetensors")]
+    found = load_baselines(texts, net, str(folder / "w8.safetensors"), name)
+    assert [type(baseline.at(64)).__name__ for baseline in found.values()] == ["Odd", "EfficientNet"]
+    assert found["w4"].at(64).conv.out_channels == 4
+    assert [type(load_among(text, name).at(64)).__name__ for text in texts] == ["Odd", "EfficientNet"]

@@ -9,7 +9,6 @@ from click.testing import CliRunner, Result
 
 from rsconvert.cli import main
 from rsconvert.cli.options import best_of
-from rsconvert.errors import CheckpointError
 
 
 def run(*arguments: object) -> Result:
@@ -75,22 +74,6 @@ def test_what_the_hub_says_is_one_line(monkeypatch: pytest.MonkeyPatch, error: E
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"Error: hf-hub:somebody/rs can't be had ({type(error).__name__}: ")
-
-
-def test_the_best_of_a_run_comes_first(tmp_path: Path) -> None:
-    (tmp_path / "rsconvert.safetensors").touch()
-    assert best_of(str(tmp_path)) == str(tmp_path / "rsconvert.safetensors")
-    (tmp_path / "best.safetensors").touch()
-    assert best_of(str(tmp_path)) == str(tmp_path / "best.safetensors")
-    assert best_of(f"local-dir:{tmp_path}") == str(tmp_path / "rsconvert.safetensors")
-    assert best_of("nowhere.safetensors") == "nowhere.safetensors"
-
-
-def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"holds no best\.safetensors or rsconvert\.safetensors"):
-        best_of(str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"^local-dir:.* holds no rsconvert\.safetensors"):
-        best_of(f"local-dir:{tmp_path}")
 
 
 @pytest.mark.parametrize(

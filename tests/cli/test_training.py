@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
-from rsconvert.checkpoint import save
+from rsconvert.checkpoint import read_metadata, save
 from rsconvert.cli import main
 from rsconvert.surgery import make_switchable
 from rsconvert.zoo import create_model
@@ -63,6 +63,34 @@ def test_options_reach_the_run(
     assert result.exit_code == 0, result.output
     config = config_of(tmp_path / "run")
     assert {name: config[name] for name in wanted} == wanted
+
+
+def test_the_best_epoch_that_is_told_is_that_of_the_file(place: Path, tmp_path: Path) -> None:
+    told = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05)
+    epoch = read_metadata(tmp_path / "run" / "best.safetensors")["training"]["epoch"]
+    assert f"best: epoch {epoch}, top-1" in told.stdout
+    again = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05, "--resume", "--json")
+    assert json.loads(again.stdout)["best"] == epoch
+
+
+def test_a_checkpoint_of_the_same_function_teaches(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "from torch import nn\n\n\n"
+        "def build(width=4):\n"
+        "    layers = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers, nn.Linear(width, 2))\n"
+    )
+    name = f"{tmp_path / 'my.py'}:build"
+    for width in (4, 8):
+        model = create_model(name, model_kwargs={"width": width})
+        save(make_switchable(model, (48, 32)), tmp_path / f"w{width}.safetensors")
+    images = ("--data", place / "images", "--output", tmp_path / "run")
+    words = ("finetune", tmp_path / "w4.safetensors", *images, *SMALL, "--teacher", tmp_path / "w8.safetensors")
+    result = run(*words, "--model", name, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["best"] == 1
+    (line,) = result.stderr.splitlines()[:1]
+    assert line.startswith(f"note: {name} is a function of your own")
 
 
 def test_a_class_map_finetunes_a_network_that_knows_more(place: Path, tmp_path: Path) -> None:

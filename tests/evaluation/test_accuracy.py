@@ -209,16 +209,29 @@ def test_a_network_of_another_precision_gets_its_own_inputs(
 def test_autocast_computes_in_the_asked_precision(net: SwitchableModel, samples: Samples) -> None:
     seen: list[torch.dtype] = []
     net.at(16).register_forward_hook(lambda _, args, out: seen.append(out.dtype) if len(args[0]) == 10 else None)
-    evaluate(net, samples, workers=0, amp=torch.bfloat16, device="cpu")
-    assert seen == [torch.bfloat16]
+    for amp in (torch.bfloat16, "bf16", torch.float32, "off", None):
+        evaluate(net, samples, workers=0, amp=amp, device="cpu")
+    assert seen == [torch.bfloat16] * 2 + [torch.float32] * 3
+
+
+def test_no_device_is_the_machine_s_own(net: SwitchableModel, samples: Samples, monkeypatch) -> None:
+    asked: list[object] = []
+
+    def choose(name: object) -> torch.device:
+        asked.append(name)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("rsconvert.evaluation.predictions.choose_device", choose)
+    evaluate(net, samples, workers=0)
+    assert asked == [None]
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({"device": "banana"}, "device is 'banana'"),
-        ({"amp": "bf16"}, r"amp is 'bf16'; torch\.bfloat16"),
-        ({"amp": torch.float32}, r"amp is torch\.float32"),
+        ({"amp": "bf8"}, r"amp is 'bf8'; bf16, fp16, off"),
+        ({"amp": torch.float64}, r"amp is torch\.float64"),
         ({"batch_size": 2**40}, "batch_size is 1099511627776"),
     ],
 )

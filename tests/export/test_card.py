@@ -74,6 +74,8 @@ def test_downloaded_weights_bring_their_licence_and_data(net: SwitchableModel) -
     assert (facts["license"], facts["datasets"]) == ("bsd-3-clause", ["imagenet-1k"])
     assert "- licence of the source weights: `bsd-3-clause`" in model_card(known)
     assert front_matter(model_card(known, licence="mit"))["license"] == "mit"
+    known.source = replace(known.source, licence="apache-2.0")
+    assert front_matter(model_card(known))["license"] == "apache-2.0"
     two = front_matter(model_card(with_weights(net, "pretrained convnext_tiny.in12k_ft_in1k")))
     assert two["datasets"] == ["imagenet-12k", "imagenet-1k"]
     vision = front_matter(model_card(with_weights(net, "pretrained ResNet18_Weights.IMAGENET1K_V1")))
@@ -145,7 +147,7 @@ def test_results_of_anything_else_are_refused(net: SwitchableModel, results: Any
 def test_the_code_of_the_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = switchable(name)
     folder = rsconvert.export_hub(net, tmp_path / "out")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name: str(folder / name))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, **_: str(folder / name))
     made, local = timm.create_model, f"local-dir:{folder}"
     monkeypatch.setattr(timm, "create_model", lambda name, **k: made(name.replace("hf-hub:USER/NAME", local), **k))
     plain, other, switch = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)

@@ -9,7 +9,7 @@ from rsconvert import for_budget
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import multiply_adds
 from rsconvert.runtime import Benchmark, budget, resolution_for_budget, store_costs
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import Measured, SwitchableModel, make_switchable
 
 Table = Callable[..., Benchmark]
 
@@ -18,10 +18,34 @@ def test_the_highest_top1_within_the_latency(net: SwitchableModel, table: Table)
     store_costs(net, table((64, 8.0, 70.0), (56, 6.0, 72.0), (48, 5.0, 71.0), (32, 2.0, 60.0)))
     for latency, expected in ((100, 56), (6.0, 56), (5.9, 48), (4.99, 32), (2.0, 32)):
         assert resolution_for_budget(net, latency_ms=latency) == expected
-    path = for_budget(net, latency_ms=6)
-    x = torch.rand(1, 3, 56, 56)
-    assert torch.equal(path(x), net.at(56)(x))
-    assert for_budget(net, latency_ms=3) is net.at(32)
+
+
+@pytest.mark.parametrize(("latency", "side"), [(6, 56), (3, 32)])
+def test_the_path_is_in_eval_mode_and_knows_its_resolution(
+    net: SwitchableModel, table: Table, latency: float, side: int
+) -> None:
+    store_costs(net, table((56, 6.0, 72.0), (32, 2.0, 60.0)))
+    modes = [module.training for module in net.train().modules()]
+    path, x = for_budget(net, latency_ms=latency), torch.rand(1, 3, side, side)
+    assert type(path) is type(net.at(32))
+    assert path.resolution == side
+    assert path.state_dict().keys() == net.at(32).state_dict().keys()
+    assert not any(module.training for module in path.modules())
+    assert [module.training for module in net.modules()] == modes
+    assert "resolution" not in vars(net.at(32))
+    assert torch.equal(path(x), net.eval().at(side)(x))
+    with torch.no_grad():
+        next(net.parameters()).mul_(2)  # a shared one
+    assert torch.equal(path(x), net.at(side)(x))
+    net.train()
+    assert not path.training
+
+
+def test_a_source_that_has_a_resolution_keeps_it(tiny: type[torch.nn.Module]) -> None:
+    model = tiny()
+    model.resolution = "high"
+    net = make_switchable(model, (64, 32))
+    assert for_budget(net, multiply_adds=multiply_adds(net.at(32), 32)).resolution == "high"
 
 
 def test_of_equals_the_cheaper(net: SwitchableModel, table: Table) -> None:
@@ -54,7 +78,7 @@ def test_another_machine_s_milliseconds_are_refused(net: SwitchableModel, table:
     assert "'Card; Chip; 9 threads; torch 1'" in told
     assert f"{torch.get_num_threads()} threads here, 9 threads there" in told
     assert resolution_for_budget(net, multiply_adds=5000) == 64  # what is counted holds everywhere
-    net.source = type(net.source)()
+    net.measured = Measured()
     with pytest.raises(ConfigError, match="none at all"):
         resolution_for_budget(net, latency_ms=9)
 

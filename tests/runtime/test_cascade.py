@@ -1,7 +1,5 @@
 """A cascade equals its paths composed by hand; only undecided images go up."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.runtime import Cascade
-from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.surgery import Measured, SwitchableModel, make_switchable
 
 STAGES, THRESHOLDS = (24, 40, 48), (0.5, 0.9)
 
@@ -121,7 +119,7 @@ def test_the_stored_one_runs_by_one_call(net: SwitchableModel, images: Tensor) -
     with pytest.raises(ConfigError, match="rsconvert cascade CHECKPOINT --data DIR"):
         rsconvert.cascade(net, images)
     record = {"stages": list(STAGES), "thresholds": list(THRESHOLDS), "outputs": [0, 2, 4]}
-    net.source = replace(net.source, cascade=record)
+    net.measured = Measured(cascade=record)
     logits, answered = rsconvert.cascade(net, images)
     expected = Cascade(net, STAGES, THRESHOLDS, [0, 2, 4])(images)
     assert torch.equal(logits, expected.logits)

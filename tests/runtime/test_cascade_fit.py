@@ -21,8 +21,6 @@ from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import mcnemar, multiply_adds, predict, validation_loader
 from rsconvert.runtime import CascadeReport, fit_cascade, halves
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig
-from rsconvert.training.record import note_training
 
 TRIED = (48, 32, 24)
 TARGETS = tuple(i % 5 for i in range(40))
@@ -157,15 +155,22 @@ def test_it_is_stored_and_runs_again(net: SwitchableModel, report: CascadeReport
     stored = read_metadata(tmp_path / "net.safetensors")["cascade"]
     assert stored == json.loads(json.dumps(report.record()))
     again = rsconvert.load(tmp_path / "net.safetensors").eval()
-    assert again.source.cascade == net.source.cascade
+    assert again.measured.cascade == net.measured.cascade
     images = torch.randn(4, 3, 48, 48)
     expected = rsconvert.cascade(net.eval(), images)
     assert torch.equal(rsconvert.cascade(again, images).logits, expected.logits)
 
 
+def step(net: SwitchableModel) -> None:
+    """One step of a loop that knows nothing of rsconvert."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    net.at(32)(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+
+
 CHANGES: dict[str, Callable[[SwitchableModel, Samples], SwitchableModel | None]] = {
-    "calibrate": lambda net, samples: rsconvert.calibrate(net, samples, workers=0) and None,
-    "finetune": lambda net, _: note_training(net, FinetuneConfig(), 0.1, 1, None),
+    "calibrate": lambda net, samples: rsconvert.calibrate(net, samples, images=9, workers=0) and None,
+    "a step": lambda net, _: step(net),
     "reset_classifier": lambda net, _: net.reset_classifier(5),
     "subset": lambda net, _: subset(net, [48, 32]),
     "make_switchable": lambda net, _: make_switchable(net.extract(48), TRIED),
@@ -174,20 +179,20 @@ CHANGES: dict[str, Callable[[SwitchableModel, Samples], SwitchableModel | None]]
 
 @pytest.mark.parametrize("change", list(CHANGES))
 def test_a_changed_network_has_none(net: SwitchableModel, samples: Samples, report: CascadeReport, change: str) -> None:
-    assert net.source.cascade is not None
+    assert net.measured.cascade is not None
     changed = CHANGES[change](net, samples) or net
-    assert changed.source.cascade is None
+    assert changed.measured.cascade is None
 
 
 def test_a_map_tells_which_outputs_count(net: SwitchableModel, samples: Samples, tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps(dict(zip("abcde", (4, 3, 2, 1, 0), strict=True))))
     report = fit_cascade(net, samples, resolutions=TRIED, workers=0, class_map=tmp_path / "map.json")
-    assert (net.source.cascade or {})["outputs"] == [4, 3, 2, 1, 0]
+    assert (net.measured.cascade or {})["outputs"] == [4, 3, 2, 1, 0]
     found = predict({"network": net}, samples, TRIED, workers=0, class_map=tmp_path / "map.json")
     second = halves(found.targets, 0)[1]
     assert report.paths[24].top1 == pytest.approx(100 * found.right("network", 24)[second].double().mean())
     rsconvert.save(net, tmp_path / "net.safetensors")
-    assert (rsconvert.load(tmp_path / "net.safetensors").source.cascade or {})["outputs"] == [4, 3, 2, 1, 0]
+    assert (rsconvert.load(tmp_path / "net.safetensors").measured.cascade or {})["outputs"] == [4, 3, 2, 1, 0]
 
 
 def test_trained_paths_and_those_between_are_tried(samples: Samples, tiny: type[nn.Module]) -> None:
@@ -211,7 +216,7 @@ def test_what_can_not_be_fitted_is_refused(net: SwitchableModel, samples: Sample
     net.at(48).get_classifier().bias.data.fill_(torch.nan)
     with pytest.raises(DataError, match="equally sure"):
         fit_cascade(net, samples, resolutions=TRIED, workers=0)
-    assert net.source.cascade is None
+    assert net.measured.cascade is None
 
 
 @pytest.mark.parametrize(("factor", "told"), [(0.9, False), (1.0, True), (1.2, True)])

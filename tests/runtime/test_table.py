@@ -27,8 +27,7 @@ def test_the_table_survives_the_file(net: SwitchableModel, table: Table, tmp_pat
             {"resolution": 40, "latency_ms": 3.0, "top1": None, "multiply_adds": 1600, **row},
         ]
     }
-    assert again.source == net.source
-    assert rsconvert.load(tmp_path / "net.safetensors", resolution=48).rsconvert_source.costs is None
+    assert (again.source, again.measured) == (net.source, net.measured)
 
 
 def test_a_machine_s_rows_are_replaced_and_another_s_stay(net: SwitchableModel, table: Table) -> None:
@@ -48,12 +47,12 @@ def test_a_new_classifier_and_calibration_forget_it(net: SwitchableModel, table:
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     with pytest.raises(rsconvert.ConfigError):
         rsconvert.calibrate(net, tmp_path, images=0)
-    assert net.source.costs is not None
+    assert net.measured.costs is not None
     rsconvert.calibrate(net, tmp_path, images=2, workers=0)
-    assert net.source.costs is None
+    assert net.measured.costs is None
     store_costs(net, table((64, 5.0, 70.0)))
     net.reset_classifier(3)
-    assert net.source.costs is None
+    assert net.measured.costs is None
 
 
 def test_a_subset_keeps_what_is_still_true(net: SwitchableModel, table: Table) -> None:
@@ -67,4 +66,4 @@ def test_a_subset_keeps_what_is_still_true(net: SwitchableModel, table: Table) -
     assert kept(48, 32) == [48, 40, 32, 24]
     assert kept(64, 32) == [80, 64, 32, 24]  # 48 is interpolated there, 56 and 40 from other sets
     assert kept(48) == [48]
-    assert net.source.costs is not None
+    assert net.measured.costs is not None

@@ -306,7 +306,7 @@ def test_a_name_is_kept_with_what_builds_it() -> None:
     kwargs = {"num_classes": 7, "in_chans": 1}
     net = make_switchable(timm.create_model("resnet10t", **kwargs), (64,), name="resnet10t", model_kwargs=kwargs)
     assert (net.source.num_classes, net.source.model_kwargs) == (7, {"in_chans": 1})
-    assert make_switchable(timm.create_model("resnet10t"), (64,)).source.architecture is None
+    assert make_switchable(timm.create_model("resnet10t", in_chans=1), (64,)).source.architecture is None
     with pytest.raises(ConfigError, match="num_classes is '7'"):
         make_switchable(timm.create_model("resnet10t"), (64,), name="resnet10t", model_kwargs={"num_classes": "7"})
 

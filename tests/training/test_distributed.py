@@ -50,7 +50,7 @@ def gradients(processes: Processes, *, low_memory: bool, accumulate: int) -> dic
     torch.manual_seed(0)
     net = make_switchable(create_model("test_efficientnet", num_classes=3), (48, 32))
     config = FinetuneConfig(low_memory=low_memory, grad_accum_steps=accumulate, batch_size=2)
-    stepper = Stepper(net, config, 10, None, processes)
+    stepper = Stepper(net, config, 10, torch.float32, processes)
     stepper.objective.eval()
     generator = torch.Generator().manual_seed(1)
     images = [torch.randn(8, 3, r, r, generator=generator) for r in (48, 32)]
@@ -66,7 +66,7 @@ def averaged_statistics(processes: Processes) -> None:
     """Statistics that training moves become those of all processes, also in the moving average; others stay."""
     net = make_switchable(create_model("test_resnet", num_classes=3), (48, 32))
     config = FinetuneConfig(train="bn", ema_decay=0.9)
-    stepper = Stepper(net, config, 10, None, processes)
+    stepper = Stepper(net, config, 10, torch.float32, processes)
     stepper.objective.train()
     for model, base in ((net, 0.0), (stepper.judged, 10.0)):
         for _, buffer in model.named_buffers():
@@ -201,4 +201,4 @@ def test_alone_a_sum_is_the_value_itself(net: SwitchableModel) -> None:
 def test_synchronized_statistics_need_several_gpus(net: SwitchableModel, world_size: int, device: str) -> None:
     processes = Processes(0, world_size, torch.device(device))
     with pytest.raises(ConfigError, match="sync_bn is on with"):
-        Stepper(net, FinetuneConfig(sync_bn=True), 10, None, processes)
+        Stepper(net, FinetuneConfig(sync_bn=True), 10, torch.float32, processes)

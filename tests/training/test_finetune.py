@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import load, read_metadata
 from rsconvert.data import Samples, normalize, open_train_val, training_loader
-from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
+from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessModelWarning, TrainingError
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
@@ -225,7 +225,7 @@ def test_the_callers_generators_are_left_alone(make_net: MakeNet, photos: str) -
 def test_the_summary_has_a_row_per_epoch(net: SwitchableModel, photos: str, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     rows = finetune(net, photos, tmp_path, settings(epochs=2), on_epoch=seen.append)
-    assert seen == rows
+    assert seen == list(rows)
     with open(tmp_path / "summary.csv", newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert list(table[0]) == [
@@ -233,7 +233,7 @@ def test_the_summary_has_a_row_per_epoch(net: SwitchableModel, photos: str, tmp_
         *("top1_32", "top5_32", "top1_24", "top5_24", "top1_16", "top5_16", "top1_ensemble", "images_per_second"),
         "percent_waiting",
     ]
-    assert [{name: float(text) for name, text in row.items()} for row in table] == rows
+    assert [{name: float(text) for name, text in row.items()} for row in table] == list(rows)
     for row in rows:
         assert row["loss"] == pytest.approx(row["classification"] + row["ensemble"] + row["distillation"], abs=1e-5)
         assert sum(row[f"score_{r}"] for r in net.resolutions) == pytest.approx(1, abs=1e-3)
@@ -474,3 +474,13 @@ def test_a_setting_that_does_not_fit_writes_nothing(
 def test_half_precision_weights_do_not_learn(net: SwitchableModel, photos: str) -> None:
     with pytest.raises(ConfigError, match="weights are float16; float32 or float64 learns"):
         finetune(net.half(), photos, config=settings())
+
+
+def test_a_network_without_a_name_is_told_of_once_before_the_work(
+    make_net: MakeNet, photos: str, tmp_path: Path
+) -> None:
+    with pytest.warns(NamelessModelWarning, match=r"its file will need the plain model: rsconvert\.load") as caught:
+        finetune(make_net(), photos, tmp_path / "run", settings(epochs=2))
+    assert [warning.filename for warning in caught if warning.category is NamelessModelWarning] == [__file__]
+    with pytest.warns(NamelessModelWarning), pytest.raises(DataError):
+        finetune(make_net(), tmp_path / "nowhere", config=settings())

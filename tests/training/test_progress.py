@@ -15,5 +15,13 @@ def test_the_first_of_equals_is_the_best() -> None:
     assert [done.next_epoch({"epoch": i}, score) for i, score in enumerate((-1.0, 80.0, 80.0, 70.0))] == [
         *(True, True, False, False)
     ]
+    assert done.best_epoch == 2
     assert (done.epoch, done.batches, done.sums, done.best, done.started) == (4, 0, [0.0] * 4, 80.0, True)
     assert Progress(**json.loads(json.dumps(asdict(done)))) == done
+
+
+def test_scores_that_round_to_one_figure_are_told_apart() -> None:
+    done = Progress()
+    for epoch, score in enumerate((33.33331, 33.33334, 33.33332)):
+        done.next_epoch({"epoch": epoch + 1, "top1_32": round(score, 3)}, score)
+    assert done.best_epoch == 2

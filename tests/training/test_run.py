@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rsconvert.checkpoint import read_metadata
 from rsconvert.errors import CheckpointError, ConfigError, TrainingError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
@@ -136,6 +137,18 @@ def test_a_finished_run_is_resumed_to_its_end(make_net: MakeNet, photos: str, tm
     assert finetune(again, photos, tmp_path, settings(), resume=True, on_epoch=seen.append) == rows
     assert seen == []
     assert bits(again) == bits(whole)
+
+
+def test_the_best_epoch_is_that_of_the_file(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
+    result = finetune(make_net(), photos, tmp_path, settings(epochs=4, lr=0.3))
+    told = read_metadata(tmp_path / "best.safetensors")["training"]["epoch"]
+    assert result.best == told == result.best_row["epoch"]
+    # A state of a version that did not keep it.
+    states = StateFiles(tmp_path / "state", 2)
+    tensors, facts = states.newest()  # type: ignore[misc]
+    del facts["progress"]["best_epoch"]
+    states.write(facts["progress"]["saves"], tensors, facts)
+    assert finetune(make_net(), photos, tmp_path, settings(epochs=4, lr=0.3), resume=True) == result
 
 
 @pytest.mark.parametrize(

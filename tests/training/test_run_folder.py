@@ -103,7 +103,7 @@ def test_a_full_disk_in_the_first_epoch_keeps_the_earlier_run(
     def full(*_: object) -> None:
         raise CheckpointError("no room")
 
-    monkeypatch.setattr(module, "save", full)
+    monkeypatch.setattr(module, "write_network", full)
     with pytest.raises(CheckpointError, match="no room"):
         started(tmp_path, force=True).add_epoch(net, [{"epoch": 1}], is_best=True)
     assert contents(tmp_path) == before
@@ -121,7 +121,7 @@ def test_the_best_of_an_earlier_run_never_stands_beside_a_new_one(
             raise CheckpointError("no room")
         save(net, path)
 
-    monkeypatch.setattr(module, "save", full)
+    monkeypatch.setattr(module, "write_network", full)
     with pytest.raises(CheckpointError, match="no room"):
         started(tmp_path, force=True).add_epoch(alpha(net, 2.0), [{"epoch": 1}], is_best=True)
     assert [files["best.safetensors"] == old["best.safetensors"] for files in seen] == [True, False]

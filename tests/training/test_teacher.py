@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint import save
+from rsconvert.checkpoint import load_with, save
 from rsconvert.data import Preprocessing, normalize
-from rsconvert.errors import ConfigError
+from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.mred import mred_loss
@@ -62,6 +62,41 @@ def test_a_checkpoint_teaches_by_its_native_path(tmp_path: Path) -> None:
     assert teacher is not None
     view = torch.randn(2, 3, 64, 64)
     assert torch.equal(teacher(view), other.at(48)(view))
+
+
+def test_a_checkpoint_of_the_same_function_teaches(tmp_path: Path) -> None:
+    (tmp_path / "my.py").write_text(
+        "from torch import nn\n\n\n"
+        "def build(num_classes=4, width=8):\n"
+        "    layers = nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers, nn.Linear(width, num_classes))\n"
+    )
+    name, view = f"{tmp_path / 'my.py'}:build", torch.randn(2, 3, 64, 64)
+    wide = make_switchable(create_model(name, model_kwargs={"width": 16}), (64, 32)).eval()
+    save(wide, tmp_path / "wide.safetensors")
+    save(make_switchable(create_model(name), (64, 32)), tmp_path / "net.safetensors")
+    net = load_with(tmp_path / "net.safetensors", name)
+    teacher = create_teacher(net, FinetuneConfig(teacher=str(tmp_path / "wide.safetensors")), CPU)
+    assert teacher is not None
+    assert torch.equal(teacher(view), wide.at(64)(view))
+
+
+def test_a_checkpoint_without_a_name_teaches_a_network_of_its_class(make_net: MakeNet, tmp_path: Path) -> None:
+    other, view = make_net((48, 32)).eval(), torch.randn(2, 3, 64, 64)
+    other.at(48).fc.bias.data.fill_(2)
+    save(other, tmp_path / "other.safetensors")
+    teacher = create_teacher(make_net(), FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
+    assert teacher is not None
+    assert torch.equal(teacher(view), other.at(48)(view))
+
+
+def test_a_function_that_nobody_named_is_not_run(make_net: MakeNet, tmp_path: Path) -> None:
+    save_as = make_net()
+    save_as.source = replace(save_as.source, architecture=f"{tmp_path / 'other.py'}:build")
+    save(save_as, tmp_path / "other.safetensors")
+    (tmp_path / "other.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(CheckpointError, match=r"made by .*other\.py:build; only timm and torchvision"):
+        create_teacher(make_net(), FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
 
 
 def test_most_runs_have_none(net: SwitchableModel) -> None:

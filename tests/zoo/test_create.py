@@ -271,6 +271,17 @@ def test_a_local_folder_with_other_classes_starts_a_new_classifier(folder) -> No
     assert torch.equal(same.fc.weight, saved.fc.weight)
 
 
+@pytest.mark.parametrize(("told", "kept"), [("cc-by-nc-4.0", "cc-by-nc-4.0"), ("unknown", None), (None, None)])
+def test_the_licence_of_downloaded_weights_is_kept(folder, tmp_path: Path, told: str | None, kept: str | None) -> None:
+    _, name = folder
+    file = tmp_path / "hub" / "config.json"
+    config = json.loads(file.read_text())
+    config["pretrained_cfg"]["license"] = told
+    file.write_text(json.dumps(config))
+    assert source_of(create_model(name, pretrained=True)).licence == kept
+    assert source_of(create_model(name)).licence is None
+
+
 def test_a_local_folder_without_its_weights_is_the_architecture_alone(folder) -> None:
     saved, name = folder
     model = create_model(name)
@@ -290,4 +301,4 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_zoo_is_left_behind() -> None:
-    assert create.__all__ == ["create_model", "is_file_name"]
+    assert create.__all__ == ["create_model", "is_file_name", "preprocessing_of"]

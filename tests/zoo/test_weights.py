@@ -1,10 +1,13 @@
 """Weights from a file: strict, but for the classifier."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rsconvert.errors import CheckpointError
 from rsconvert.zoo.weights import load_state, load_weights
@@ -25,7 +28,7 @@ def equal_states(one, other, without: tuple[str, ...] = ()) -> bool:
 def test_safetensors_load_whole(saved, tiny) -> None:
     model, path = saved
     other = tiny()
-    assert load_weights(other, path) == []
+    assert load_weights(other, path) == ([], str(path))
     assert equal_states(model.state_dict(), other.state_dict())
 
 
@@ -39,21 +42,63 @@ def test_a_model_that_asks_for_its_version_learns_it(saved, tiny, monkeypatch: p
     assert asked == [7]
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda s: s, lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}, "epoch": 3}]
-)
-def test_torch_files_load_whole(wrap, tiny, tmp_path: Path) -> None:
-    model, other = tiny(), tiny()
-    torch.save(wrap(model.state_dict()), tmp_path / "tiny.pth")
-    assert load_weights(other, tmp_path / "tiny.pth") == []
+def prefixed(prefix: str, **beside):
+    return lambda state: {**{f"{prefix}{key}": value for key, value in state.items()}, **beside}
+
+
+def shifted(state):
+    return {key: value + 1 for key, value in state.items()}
+
+
+WRAPS = {
+    "plain": (lambda s: s, ""),
+    "DistributedDataParallel": (
+        lambda s: {"state_dict": prefixed("module.")(s), "epoch": 3},
+        " (state_dict; without the prefix module.)",
+    ),
+    "torch.compile": (prefixed("_orig_mod."), " (without the prefix _orig_mod.)"),
+    "both": (prefixed("module._orig_mod."), " (without the prefix module._orig_mod.)"),
+    "both, turned": (prefixed("_orig_mod.module."), " (without the prefix _orig_mod.module.)"),
+    "Lightning": (
+        lambda s: {"epoch": 1, "state_dict": prefixed("model.")(s), "callbacks": {}},
+        " (state_dict; without the prefix model.)",
+    ),
+    "Lightning, compiled, with a loss": (
+        lambda s: {"state_dict": prefixed("net._orig_mod.", **{"loss.weight": torch.ones(5)})(s)},
+        " (state_dict; without the prefix net._orig_mod.; left out: loss.weight)",
+    ),
+    "AveragedModel": (prefixed("module.", n_averaged=torch.tensor(3)), " (without the prefix module.)"),
+    "timm, with an average": (
+        lambda s: {"state_dict": shifted(s), "state_dict_ema": s, "args": Namespace(lr=0.1), "arch": "tiny"},
+        " (state_dict_ema)",
+    ),
+    "an average that is none": (lambda s: {"state_dict": s, "state_dict_ema": None}, " (state_dict)"),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPS)
+def test_torch_files_load_whole_out_of_their_wrappers(kind: str, tiny, tmp_path: Path) -> None:
+    wrap, told = WRAPS[kind]
+    model, other, path = tiny(), tiny(), tmp_path / "tiny.pth"
+    torch.save(wrap(model.state_dict()), path)
+    assert load_weights(other, path) == ([], f"{path}{told}")
     assert equal_states(model.state_dict(), other.state_dict())
+
+
+def test_wrappers_made_by_torch(tiny, tmp_path: Path) -> None:
+    model, path = tiny(), tmp_path / "tiny.pth"
+    for wrapped in (AveragedModel(model), torch.compile(model), nn.DataParallel(model)):
+        other = tiny()
+        torch.save(wrapped.state_dict(), path)
+        load_weights(other, path)
+        assert equal_states(model.state_dict(), other.state_dict())
 
 
 def test_a_classifier_of_another_size_stays_new(saved, tiny) -> None:
     model, path = saved
     other = tiny(classes=7)
     before = other.fc.weight.clone()
-    assert load_weights(other, path) == ["fc.weight", "fc.bias"]
+    assert load_weights(other, path)[0] == ["fc.weight", "fc.bias"]
     assert torch.equal(other.fc.weight, before)
     assert equal_states(model.state_dict(), other.state_dict(), ("fc.weight", "fc.bias"))
 
