@@ -3,6 +3,7 @@
 network → its tensors (`tensors`) with what is known of it (`metadata`) → file → the same network (`network`)
 """
 
+from rsconvert.checkpoint.digest import digest
 from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, read_metadata
 from rsconvert.checkpoint.network import load, save, subset
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
@@ -11,6 +12,7 @@ from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replac
 __all__ = [
     "FORMAT_VERSION",
     "describe",
+    "digest",
     "fill",
     "fill_from_rsnets",
     "load",

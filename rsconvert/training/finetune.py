@@ -8,10 +8,9 @@ import torch
 
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import plain_memory_errors
+from rsconvert.evaluation import Processes, joined_processes, plain_memory_errors
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes, joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.progress import Row
 from rsconvert.training.run import Run

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from rsconvert.data import Interrupts
+from rsconvert.evaluation import joined_processes
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.plan import memory_estimate
 from rsconvert.training.run import Run
