@@ -31,7 +31,8 @@ def in_threads(net: SwitchableModel, images: dict[int, Tensor]) -> list[tuple[in
     def run(number: int) -> list[tuple[int, list[Tensor]]]:
         barrier.wait(60)
         order = [*images, *images][number % len(images) :][: len(images)]
-        return [(side, reads(net, held, images[side])) for side in order]
+        copied = net.extract(order[0])(images[order[0]])
+        return [(order[0], [copied]), *((side, reads(net, held, images[side])) for side in order)]
 
     with ThreadPoolExecutor(THREADS) as pool:
         return list(itertools.chain.from_iterable(pool.map(run, range(THREADS))))
@@ -59,6 +60,6 @@ def test_eight_threads_get_what_one_gets(
     assert all(torch.equal(one, wanted[side][0]) for side in images for one in wanted[side])
     assert len({float(outputs[0].sum()) for outputs in wanted.values()}) == len(images), "the sizes must differ"
     found = in_threads(net, images)
-    assert len(found) == THREADS * len(images)
+    assert len(found) == THREADS * (1 + len(images))
     assert all(torch.equal(one, wanted[side][0]) for side, outputs in found for one in outputs)
     assert all(torch.equal(value, values[key]) for key, value in net.state_dict().items()), "reads write nothing"
