@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.errors import ConfigError, RSConvertError, TrainingError
 from rsconvert.evaluation.device import choose_device
 
 __all__ = [
@@ -182,5 +182,7 @@ def _plain_peer_errors() -> Iterator[None]:
 
 
 def _is_peer_error(error: BaseException) -> bool:
+    if isinstance(error, RSConvertError):
+        return False
     signs = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
     return isinstance(error, (dist.DistError, ConnectionError)) or any(sign in str(error).lower() for sign in signs)

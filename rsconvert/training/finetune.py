@@ -45,7 +45,7 @@ def finetune(
         force: let ``output`` replace an earlier run, which it does once the first epoch is done; with ``resume``, go on
             although settings differ.
         progress: show a bar on stderr.
-        on_epoch: is called with each new row.
+        on_epoch: is called with each new row, in the first process alone, so not with ``evaluate``, which needs all.
     Returns:
         A row per epoch, as in ``summary.csv``; rates and shares in percent.
     Raises:

@@ -146,25 +146,6 @@ def test_a_broken_image_ends_all_processes_with_its_name(torchrun: Launch, place
     assert all("c/0.png" in line or "process 1 of 2 failed" in line for line in told)
 
 
-def test_a_command_that_runs_once_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    once = [name for name in main.commands if name not in ("finetune", "evaluate", "analyze")]
-    for call in (*([name] for name in once), ["analyze", "accuracy"]):
-        assert CliRunner().invoke(main, [*call, "--help"]).exit_code == 0
-    for name, call in {
-        "models": ["models"],
-        "inspect": ["inspect", "x"],
-        "wrap": ["wrap", "x"],
-        "importance": ["analyze", "importance", "x"],
-    }.items():
-        result = CliRunner().invoke(main, call)
-        assert result.exit_code == 1
-        assert result.stderr.startswith(
-            f"Error: WORLD_SIZE is 2, so a launcher started 2 processes; {name} runs in one"
-        )
-        assert len(result.stderr.splitlines()) == 1
-
-
 def test_a_lost_peer_is_one_line() -> None:
     with pytest.raises(TrainingError, match="another process of the run ended") as caught, _plain_peer_errors():
         raise_from_gloo()
