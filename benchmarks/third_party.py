@@ -35,7 +35,7 @@ import rsconvert
 from rsconvert import SwitchableModel
 
 COLUMNS = ("package", "version", "network", "BatchNorms", "exact", "save, load", "deepcopy", "step", "remark")
-GLOBAL_POOLING = "AdaptiveAvgPool2d(1) in place of a window that fits 224 alone"
+GLOBAL_POOLING = "AdaptiveAvgPool2d(1) in place of a fixed window"
 Build = Callable[[int], nn.Module]
 
 
