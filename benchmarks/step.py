@@ -27,8 +27,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
+from rsconvert.evaluation import Processes
 from rsconvert.training.allocator import keep_freed_memory
-from rsconvert.training.distributed import Processes
 from rsconvert.training.stepper import Stepper
 
 RESOLUTIONS = (224, 192, 160, 128, 96)

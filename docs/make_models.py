@@ -1,4 +1,4 @@
-"""Write docs/models.md from the table of models that the package ships.
+"""Write docs/models.md from the table of models that the package ships, and from what third_party.py printed.
 
 python docs/make_models.py
 """
@@ -11,6 +11,7 @@ from rsconvert.models import Table, read_table, totals
 
 __all__ = ["models_page"]
 
+THIRD_PARTY = Path(__file__).parents[1] / "benchmarks" / "third_party.md"
 CLASSES = {
     "A": "runs at 224, 192, 160, 128 and 96 as it is; a detector, which resizes inside, with its transform set so",
     "B": "is built again for each resolution, around the same tensors",
@@ -27,7 +28,7 @@ def models_page(table: Table) -> str:
         "Written by `python docs/make_models.py` from the table that `rsconvert models` shows.",
         "",
     ]
-    for part in (_totals(table), _families(table), _listed(table), _refusals(table), _training(table)):
+    for part in (_totals(table), _families(table), _listed(table), _refusals(table), _training(table), _third_party()):
         lines += [*part, ""]
     return "\n".join(lines[:-1]) + "\n"
 
@@ -123,6 +124,19 @@ def _training(table: Table) -> Iterator[str]:
     single = [row.name for row in table.rows if any("1×1" in warning for warning in row.warnings)]
     yield ""
     yield f"BatchNorm on 1×1 maps, so that a batch of one can't train, in {len(single)} models: {', '.join(single)}"
+
+
+def _third_party() -> Iterator[str]:
+    yield "## Third-party networks"
+    yield ""
+    yield "Networks of other packages, with random weights, each at two sizes. *Exact*: the outputs of every path, and"
+    yield "of `net(x)`, equal the source's, bit for bit in eval mode, beside the proof of the conversion itself."
+    yield "*Save, load*: `load(path, model=…)` around a new plain model gives the same keys, values and outputs."
+    yield "*Deepcopy*: the same outputs, and no tensor is shared. *Step*: `net(views=…)` at both sizes in train mode,"
+    yield "a loss on every output, backward, a step of SGD: gradients and values are finite, and the BN sets of both"
+    yield "sizes have moved. `effdet` and LeViT are built again for each size (`build=`), the others take both."
+    yield ""
+    yield from THIRD_PARTY.read_text(encoding="utf-8").splitlines()
 
 
 def _by_reason(refused: Mapping[str, str]) -> dict[str, list[str]]:

@@ -1,9 +1,13 @@
 """What all tests share. Small models run fastest on one thread; more only get into each other's way."""
 
+import os
 import resource
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,3 +66,19 @@ def image() -> Callable[..., Tensor]:
         return torch.randn(batch, 3, resolution, width or resolution, generator=generator)
 
     return make
+
+
+@pytest.fixture
+def torchrun() -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts Python words in two processes."""
+    root = Path(__file__).parents[1]
+
+    def launch(*words: str, processes: int = 2) -> "subprocess.Popen[str]":
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+            [*start, *words], text=True, env=environment, cwd=root, start_new_session=True, **pipes
+        )
+
+    return launch

@@ -4,6 +4,7 @@ network → its tensors (`tensors`) with what is known of it (`metadata`) → fi
 a place → its file (`places`); what a file will need to be loaded (`naming`)
 """
 
+from rsconvert.checkpoint.digest import digest
 from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, names_library, read_metadata
 from rsconvert.checkpoint.naming import loading_note, warn_of_loading
 from rsconvert.checkpoint.network import load, load_beside, load_with, save, subset, write_network
@@ -14,6 +15,7 @@ from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replac
 __all__ = [
     "FORMAT_VERSION",
     "describe",
+    "digest",
     "file_of",
     "fill",
     "fill_from_rsnets",

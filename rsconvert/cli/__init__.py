@@ -20,6 +20,7 @@ from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, wrap
 from rsconvert.cli.models import models
+from rsconvert.cli.once import run_once
 from rsconvert.cli.report import report
 from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
@@ -68,6 +69,9 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
+_SHARED = (finetune, evaluate)
+"""The commands that several processes do together."""
+
 _COMMANDS = (
     wrap,
     calibrate,
@@ -85,4 +89,4 @@ _COMMANDS = (
     demo,
 )
 for _command in _COMMANDS:
-    main.add_command(_command)
+    main.add_command(_command if _command in _SHARED else run_once(_command))

@@ -20,7 +20,7 @@ from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rsconvert.evaluation import Evaluation
+    from rsconvert.evaluation import Evaluation, Predictions
 
 __all__ = ["evaluate"]
 
@@ -70,27 +70,37 @@ def evaluate(
     """Measure CHECKPOINT at each resolution on the val/ images of DIR, and the ensemble of the trained ones.
 
     A resolution between trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval
-    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05.
+    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05. Under torchrun,
+    -m rsconvert evaluate shares the images between the processes, and the first one prints the one result.
     """
     for path in (output, logits):
         if path is not None:
             refuse_existing(Path(path), force)
     if output is not None and Path(output).suffix not in _FORMS:
         raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or take --json.")
-    from rsconvert.evaluation import predict, save_logits, summarize, with_baselines
+    from rsconvert.evaluation import joined_processes, predict, with_baselines
 
     net = load_network(checkpoint, model)
-    found = predict(
-        with_baselines(net, load_baselines(baselines, net, checkpoint, model)),
-        data,
-        net.resolutions if resolutions is None else size_list(resolutions),
-        workers=2 if workers is None else workers,
-        device=device,
-        amp=amp,
-        **reading,
-        keep_logits=logits is not None,
-        progress=not as_json,
-    )
+    with joined_processes(device) as processes:
+        found = predict(
+            with_baselines(net, load_baselines(baselines, net, checkpoint, model)),
+            data,
+            net.resolutions if resolutions is None else size_list(resolutions),
+            workers=2 if workers is None else workers,
+            device=processes.device,
+            amp=amp,
+            **reading,
+            keep_logits=logits is not None,
+            progress=not as_json and processes.leads,
+            processes=processes,
+        )
+    if processes.leads:
+        _tell(found, output, logits, per_class, as_json)
+
+
+def _tell(found: "Predictions", output: str | None, logits: str | None, per_class: bool, as_json: bool) -> None:
+    from rsconvert.evaluation import save_logits, summarize
+
     if logits is not None:
         save_logits(found, logits)
     result = summarize(found, per_class=per_class)

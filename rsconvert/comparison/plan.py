@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint import replacing
+from rsconvert.checkpoint import digest, replacing
 from rsconvert.comparison.methods import Method
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.evaluation import launched_processes
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.training import FinetuneConfig
-from rsconvert.training.distributed import launched_processes
 from rsconvert.training.identity import FREE_SETTINGS, data_identity
 from rsconvert.training.opening import open_for_training
-from rsconvert.training.state_files import digest
 
 __all__ = ["Plan", "PlannedRun", "make_plan"]
 

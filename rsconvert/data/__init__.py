@@ -12,7 +12,7 @@ from rsconvert.data.loading import (
     training_loader,
 )
 from rsconvert.data.samples import Samples
-from rsconvert.data.sampling import EpochSampler
+from rsconvert.data.sampling import EpochSampler, share_of_batches
 from rsconvert.data.sets import Split, open_images, open_split, open_train_val
 from rsconvert.data.streams import Stream
 from rsconvert.data.views import (
@@ -53,6 +53,7 @@ __all__ = [
     "open_train_val",
     "postponed_interrupts",
     "read_class_map",
+    "share_of_batches",
     "training_loader",
     "training_views",
 ]

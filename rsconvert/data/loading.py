@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rsconvert.data.interrupts import blocked_interrupts
 from rsconvert.data.samples import Samples
-from rsconvert.data.sampling import EpochSampler, Key
+from rsconvert.data.sampling import EpochSampler, Key, share_of_batches
 from rsconvert.data.streams import Stream, StreamViews
 from rsconvert.data.views import Crop, Flip, Size, evaluation_views, training_views
 from rsconvert.errors import ConfigError, DataError
@@ -203,7 +203,7 @@ def evaluation_loader(
 ) -> ViewLoader:
     """Return batches of central views in the order of ``samples``, the last one as small as it comes.
 
-    Of ``world_size`` processes each takes every ``world_size``-th sample: together they see each sample once.
+    Of ``world_size`` processes each takes its `share_of_batches`: together they see each sample once.
 
     Raises:
         ResolutionError, ConfigError: a setting is unusable.
@@ -212,7 +212,8 @@ def evaluation_loader(
     if isinstance(samples, Stream):
         stream = partial(StreamViews, samples, dataset.cut, rank=rank, world_size=world_size)
         return _stream_loader(stream, batch_size, workers, drop_last=False, pin_memory=pin_memory)
-    mine = range(rank, len(samples), world_size)
+    _check_sizes(batch_size, workers)
+    mine = share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size)
     return ViewLoader(_batches(dataset, mine, batch_size, workers, drop_last=False, pin_memory=pin_memory))
 
 

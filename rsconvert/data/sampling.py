@@ -6,9 +6,18 @@ from random import Random
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["EpochSampler", "Key"]
+__all__ = ["EpochSampler", "Key", "share_of_batches"]
 
 Key = tuple[int, int]  # epoch, index
+
+
+def share_of_batches(count: int, batch_size: int, *, rank: int, world_size: int) -> list[int]:
+    """Return the indices that a process reads: every ``world_size``-th batch of those of one process, from its rank on.
+
+    So each batch is as one process would run it, and each image is read once; a share may be empty.
+    """
+    starts = range(rank * batch_size, count, world_size * batch_size)
+    return [index for start in starts for index in range(start, min(start + batch_size, count))]
 
 
 class EpochSampler(Sampler[Key]):

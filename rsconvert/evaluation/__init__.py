@@ -1,8 +1,17 @@
 """Evaluation: what a network gets right, and what it costs, at each resolution."""
 
 from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader, with_baselines
+from rsconvert.evaluation.answers import Answers
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision
+from rsconvert.evaluation.distributed import (
+    Processes,
+    joined_processes,
+    launched_processes,
+    launched_rank,
+    running_processes,
+    shared_failure,
+)
 from rsconvert.evaluation.fitting import (
     check_classes,
     check_colours,
@@ -13,7 +22,7 @@ from rsconvert.evaluation.fitting import (
 )
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.predictions import Answers, Predictions, predict, save_logits
+from rsconvert.evaluation.predictions import Predictions, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, default_resolutions, resolution_of, size_name
 from rsconvert.evaluation.tables import as_csv, as_markdown, as_text
@@ -27,6 +36,7 @@ __all__ = [
     "Evaluation",
     "Paired",
     "Predictions",
+    "Processes",
     "amp_name",
     "as_csv",
     "as_markdown",
@@ -44,7 +54,10 @@ __all__ = [
     "eval_mode",
     "evaluate",
     "is_memory_error",
+    "joined_processes",
     "known_source",
+    "launched_processes",
+    "launched_rank",
     "mapped_outputs",
     "mcnemar",
     "measure",
@@ -52,7 +65,9 @@ __all__ = [
     "plain_memory_errors",
     "predict",
     "resolution_of",
+    "running_processes",
     "save_logits",
+    "shared_failure",
     "size_name",
     "summarize",
     "validation_loader",

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation.answers import Answers
 from rsconvert.evaluation.device import Amp, choose_precision
-from rsconvert.evaluation.predictions import Answers, Predictions, collect, predict
+from rsconvert.evaluation.distributed import running_processes
+from rsconvert.evaluation.predictions import Predictions, collect, predict
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.subject import Subject, crop_shares
 from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
@@ -41,7 +43,9 @@ def evaluate(
     """Measure a network on labelled images at trained and interpolated resolutions, and others beside it.
 
     Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
-    resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are.
+    resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are. In a process group of
+    torch.distributed all processes must call it with the same network; they share the images, count each once, and
+    each gets the whole result, the same as of one process.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples.
@@ -49,7 +53,8 @@ def evaluate(
         baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
             every resolution as it is. The name ``network`` is taken.
         per_class: tell the accuracy of each class too.
-        device: where to compute, and where the networks stay; None takes a GPU if there is one.
+        device: where to compute, and where the networks stay; None takes a GPU if there is one. In a process group
+            ``cuda`` is the GPU of LOCAL_RANK.
         amp: the precision of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16
             on a GPU that computes in it, else ``off``.
         data_root: where a timm data-set string finds its files.
@@ -61,12 +66,14 @@ def evaluate(
         ResolutionError: a resolution is malformed, or does not work in a network.
         UnsupportedModelError: a network's output is not logits (N, C).
         ConfigError: a setting is unusable, or there is no such device here.
-        TrainingError: memory ran out.
+        TrainingError: memory ran out; another process failed or ended.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device, "amp": amp}
-    options |= {"data_root": data_root, "class_map": class_map, "progress": progress}
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "amp": amp}
+    options |= {"data_root": data_root, "class_map": class_map}
     sizes = net.resolutions if resolutions is None else resolutions
-    found = predict(with_baselines(net, baselines), data, sizes, **options)
+    with running_processes(None if device is None else str(device)) as processes:
+        options |= {"device": processes.device, "progress": progress and processes.leads}
+        found = predict(with_baselines(net, baselines), data, sizes, **options, processes=processes)
     return summarize(found, per_class=per_class)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,53 +18,17 @@ from tqdm import tqdm
 from rsconvert.checkpoint import write_tensors
 from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader, open_split, postponed_interrupts
 from rsconvert.errors import DataError, RSConvertError
+from rsconvert.evaluation.answers import Answers
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
+from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
 from rsconvert.evaluation.fitting import check_classes, mapped_outputs
 from rsconvert.evaluation.memory import plain_memory_errors
 from rsconvert.evaluation.modes import eval_mode
+from rsconvert.evaluation.sharing import check_alike, joined_answers, rounds, whole_order
 from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Subject
 
-__all__ = ["Answers", "Predictions", "check_order", "collect", "predict", "save_logits"]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one path says of N images, in the order of the data.
-
-    Attributes:
-        best: its answer, (N,), int64: a class of the data.
-        confidence: the probability that it gives its answer, (N,), float32.
-        among_five: whether the target is among the five best classes, (N,), bool.
-        logits: (N, classes), at least float32, if they were asked for.
-    """
-
-    best: Tensor
-    confidence: Tensor
-    among_five: Tensor
-    logits: Tensor | None = None
-
-    @classmethod
-    def of(cls, logits: Tensor, targets: Tensor, *, keep_logits: bool = False) -> "Answers":
-        """Read off logits (N, C) what they say of images of these targets, (N,)."""
-        five = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        best = five[:, 0]
-        among_five = (five == targets[:, None]).any(1)
-        confidence = logits.softmax(1).gather(1, best[:, None])[:, 0].float()
-        return cls(best, confidence, among_five, logits if keep_logits else None)
-
-    @classmethod
-    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
-        """Put those of several batches one behind the other, on the CPU; of none, no answers."""
-        empty = torch.zeros(0)
-        every = parts or [cls(empty.long(), empty, empty.bool())]
-        logits = [part.logits for part in every if part.logits is not None]
-        return cls(
-            torch.cat([part.best for part in every]).cpu(),
-            torch.cat([part.confidence for part in every]).cpu(),
-            torch.cat([part.among_five for part in every]).cpu(),
-            torch.cat(logits).cpu() if logits else None,
-        )
+__all__ = ["Predictions", "check_order", "collect", "predict", "save_logits"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +65,7 @@ def predict(
     class_map: str | Path | None = None,
     keep_logits: bool = False,
     progress: bool = False,
+    processes: Processes | None = None,
 ) -> Predictions:
     """Ask networks for the classes of labelled images, each at every size.
 
@@ -109,27 +75,27 @@ def predict(
 
     Args:
         sizes: resolutions in pixels, or pairs (height, width).
-        keep_logits: keep all logits too, N · classes numbers for each path.
+        keep_logits: keep all logits too, N · classes numbers for each path; of several processes the first alone.
+        processes: those that share the images, and all get the predictions; None takes this one alone.
     """
     where = choose_device(device)
     precision = choose_precision(amp, where)
-    sizes = check_sizes(sizes)
-    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-    if len(samples) == 0:
-        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
-    outputs = mapped_outputs(samples, class_map)
-    with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
-        subjects = {}
-        for name, network in networks.items():
-            with _named(name, among=len(networks)):
-                check_classes(network, samples, outputs)
-                subjects[name] = Subject(network.to(where), sizes, outputs)
+    processes = processes or Processes(0, 1, where)
+    with (
+        plain_memory_errors(batch_size, workers),
+        postponed_interrupts() as interrupts,
+        shared_failure(processes) as meet,
+    ):
+        sizes = check_sizes(sizes)
+        samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
+        outputs = mapped_outputs(samples, class_map)
+        subjects = _subjects(networks, samples, sizes, outputs, where)
+        check_alike(networks, samples, processes, meet)
+        share = _Share(samples, batch_size, workers, processes, interrupts, meet)
         answers: dict[str, dict[Size | None, Answers]] = {}
         targets: list[Tensor] = []
         for alike in _groups(subjects):
-            with closing(_loader(alike, samples, batch_size, workers)) as loader:
-                shown = {"keep_logits": keep_logits, "progress": progress}
-                found, seen = collect(alike, loader, amp=precision, check=check, **shown)
+            found, seen = share.collect(alike, amp=precision, keep_logits=keep_logits, progress=progress)
             answers |= found
             targets.append(seen)
     check_order(targets)
@@ -182,17 +148,67 @@ def save_logits(found: Predictions, path: str | Path) -> None:
     write_tensors(tensors, path, {"format": "pt"})
 
 
-def _loader(alike: Mapping[str, Subject], samples: Samples, batch_size: int, workers: int) -> ViewLoader:
-    subject = next(iter(alike.values()))
-    return evaluation_loader(
-        samples,
-        list(subject.paths),
-        batch_size=batch_size,
-        workers=workers,
-        crop_pct=subject.crop_pct,
-        interpolation=subject.preprocessing.interpolation,
-        pin_memory=subject.on_gpu,
-    )
+def _subjects(
+    networks: Mapping[str, nn.Module],
+    samples: Samples,
+    sizes: Sequence[Size],
+    outputs: Sequence[int] | None,
+    device: torch.device,
+) -> dict[str, Subject]:
+    if len(samples) == 0:
+        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
+    subjects = {}
+    for name, network in networks.items():
+        with _named(name, among=len(networks)):
+            check_classes(network, samples, outputs)
+            subjects[name] = Subject(network.to(device), sizes, outputs)
+    return subjects
+
+
+@dataclass(frozen=True)
+class _Share:
+    """This process's part of the work: which images it reads, and when it meets the others."""
+
+    samples: Samples
+    batch_size: int
+    workers: int
+    processes: Processes
+    interrupts: Callable[[], None]
+    meet: Meeting
+
+    def collect(
+        self, alike: Mapping[str, Subject], **options: Any
+    ) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
+        """Return what networks that want their images alike say of all of them, and the targets."""
+        with closing(self._loader(alike)) as loader:
+            found, targets = collect(alike, loader, check=self._check, **options)
+            if self.processes.world_size == 1:
+                return found, targets
+            count = len(self.samples)
+            for _ in range(rounds(count, self.batch_size, self.processes) - len(loader)):
+                self._check()
+        order = whole_order(count, self.batch_size, self.processes)
+        whole = {name: joined_answers(by_size, order, self.processes, self.meet) for name, by_size in found.items()}
+        return whole, torch.cat(self.meet(targets))[order]
+
+    def _check(self) -> None:
+        """After a batch, stop if somebody asked for it, or if another process failed."""
+        self.interrupts()
+        self.meet()
+
+    def _loader(self, alike: Mapping[str, Subject]) -> ViewLoader:
+        subject = next(iter(alike.values()))
+        return evaluation_loader(
+            self.samples,
+            list(subject.paths),
+            batch_size=self.batch_size,
+            workers=self.workers,
+            crop_pct=subject.crop_pct,
+            interpolation=subject.preprocessing.interpolation,
+            pin_memory=subject.on_gpu,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
+        )
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
-from rsconvert.evaluation import choose_device, choose_precision
+from rsconvert.evaluation import choose_device, choose_precision, launched_rank
 from rsconvert.training.allocator import keep_freed_memory
 from rsconvert.training.calibrate import CalibrationReport, calibrate
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import launched_rank
 from rsconvert.training.finetune import finetune
 from rsconvert.training.mred import MODES, MREDLoss, mred_loss
 from rsconvert.training.objective import Objective

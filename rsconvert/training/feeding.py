@@ -9,10 +9,9 @@ from torch import Tensor
 
 from rsconvert.data import Samples, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
-from rsconvert.evaluation import check_labels
+from rsconvert.evaluation import Processes, check_labels
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.mixing import mix
 from rsconvert.zoo import count_outputs
 

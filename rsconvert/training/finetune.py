@@ -9,10 +9,9 @@ import torch
 from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import plain_memory_errors
+from rsconvert.evaluation import Processes, joined_processes, plain_memory_errors
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes, joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.progress import Row
 from rsconvert.training.result import FinetuneResult
@@ -48,7 +47,7 @@ def finetune(
         force: let ``output`` replace an earlier run, which it does once the first epoch is done; with ``resume``, go on
             although settings differ.
         progress: show a bar on stderr.
-        on_epoch: is called with each new row.
+        on_epoch: is called with each new row, in the first process alone, so not with ``evaluate``, which needs all.
     Returns:
         A row per epoch, as in ``summary.csv``, rates and shares in percent; and which epoch is the best.
     Raises:

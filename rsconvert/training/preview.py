@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.data import Interrupts
-from rsconvert.evaluation import amp_name
+from rsconvert.evaluation import amp_name, joined_processes
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import joined_processes
 from rsconvert.training.opening import open_for_training
 from rsconvert.training.plan import memory_estimate
 from rsconvert.training.run import Run

@@ -11,20 +11,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from rsconvert.checkpoint import digest
 from rsconvert.data import Interrupts, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
-from rsconvert.evaluation import Evaluation, choose_precision, measure, validation_loader
+from rsconvert.evaluation import Evaluation, Processes, choose_precision, measure, validation_loader
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.board import Board
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.feeding import Feed
 from rsconvert.training.identity import check_same_run, data_identity
 from rsconvert.training.progress import Progress, Row
 from rsconvert.training.record import epoch_row, note_training
 from rsconvert.training.run_folder import RunFolder
 from rsconvert.training.state import collect_state, restore_state
-from rsconvert.training.state_files import digest
 from rsconvert.training.stepper import Stepper
 
 __all__ = ["Run"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import fill
 from rsconvert.errors import CheckpointError
-from rsconvert.training.distributed import Processes
+from rsconvert.evaluation import Processes
 from rsconvert.training.generators import generator_states, set_generators
 
 __all__ = ["collect_state", "restore_state"]

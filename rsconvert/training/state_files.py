@@ -1,19 +1,17 @@
 """The states of a run on disk: written whole or not at all, checked when read, the newest few kept."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from rsconvert.checkpoint import read_header, read_tensors, write_tensors
+from rsconvert.checkpoint import digest, read_header, read_tensors, write_tensors
 from rsconvert.errors import CheckpointError
 
-__all__ = ["StateFiles", "digest"]
+__all__ = ["StateFiles"]
 
 _VERSION = 1
 
@@ -68,16 +66,6 @@ class StateFiles:
     def _files(self) -> list[Path]:
         """Return the states, the newest first."""
         return sorted(self.folder.glob("?????????.safetensors"), reverse=True)
-
-
-def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """Return a hash over a text, and the names, types, shapes and bytes of tensors."""
-    whole = hashlib.blake2b(text.encode(), digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

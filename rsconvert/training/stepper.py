@@ -11,15 +11,15 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from rsconvert.checkpoint import digest
 from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.evaluation import Processes
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.gradients import backward, backward_by_view, kept_buffers, set_checkpointing
 from rsconvert.training.mred import MREDLoss
 from rsconvert.training.objective import Objective
 from rsconvert.training.optimizer import create_optimizer, create_schedule
-from rsconvert.training.state_files import digest
 from rsconvert.training.teacher import create_teacher
 
 __all__ = ["Stepper"]

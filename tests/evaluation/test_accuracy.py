@@ -361,7 +361,7 @@ def test_a_map_beyond_the_outputs_is_refused(
 
 @pytest.mark.parametrize("world_size", [3, 12])
 def test_processes_that_each_see_a_share_get_the_whole(net: SwitchableModel, samples: Samples, world_size: int) -> None:
-    """Ten images: of twelve shares two are empty."""
+    """Three batches: of twelve shares nine are empty."""
     parts: list[list[Tensor]] = []
 
     def collect(number: Tensor) -> Tensor:

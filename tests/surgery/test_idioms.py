@@ -1,13 +1,12 @@
 """What users do to a network by walking it: on every path the same as on a plain model, or refused in one line."""
 
 import copy
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.utils.prune as prune
-from timm.layers import DropPath, convert_sync_batchnorm
+from timm.layers import DropPath
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +16,13 @@ from safetensors.torch import load_file
 
 from rsconvert.checkpoint import save
 from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.evaluation import Processes
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes, _plain_peer_errors, joined_processes, launched_rank
 from rsconvert.training.stepper import Stepper, _plain_reduction_errors
 from rsconvert.zoo import create_model
 
-ROOT = Path(__file__).parents[2]
+Launch = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo and signals")
 
 GRADIENTS = """
@@ -31,7 +30,7 @@ import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
 from test_distributed import averaged_statistics, gradients
-from rsconvert.training.distributed import joined_processes
+from rsconvert.evaluation import joined_processes
 torch.set_num_threads(1)
 with joined_processes("cpu") as processes:
     for low_memory in (False, True):
@@ -78,14 +77,7 @@ def averaged_statistics(processes: Processes) -> None:
             assert (buffer == base + (0.5 if mean else processes.rank)).all(), name
 
 
-def torchrun(*words: str, processes: int = 2) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env=environment, cwd=ROOT, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
-
-
-def finetuned(start: Path, photos: str, output: Path, *more: str) -> subprocess.Popen[str]:
+def finetuned(torchrun: Launch, start: Path, photos: str, output: Path, *more: str) -> subprocess.Popen[str]:
     words = ["finetune", str(start), "--data", photos, "--output", str(output), "--batch-size", "4", "--workers", "0"]
     return torchrun("-m", "rsconvert", *words, "--device", "cpu", *more)
 
@@ -106,7 +98,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "start0" / "net.safetensors"
 
 
-def test_two_processes_give_the_gradients_of_one_with_the_double_batch(tmp_path: Path) -> None:
+def test_two_processes_give_the_gradients_of_one_with_the_double_batch(torchrun: Launch, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     process = torchrun(str(script))
@@ -122,9 +114,11 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(tmp_path:
             torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{way} {name}")
 
 
-def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(start: Path, photos: str, tmp_path: Path) -> None:
+def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(
+    torchrun: Launch, start: Path, photos: str, tmp_path: Path
+) -> None:
     average = ("--epochs", "2", "--set", "ema_decay=0.9")
-    whole = finetuned(start, photos, tmp_path / "whole", *average, "--json")
+    whole = finetuned(torchrun, start, photos, tmp_path / "whole", *average, "--json")
     out, err = whole.communicate(timeout=120)
     assert whole.returncode == 0, err
     assert "Warning" not in err
@@ -137,19 +131,19 @@ def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(start: Path, photo
 
     run = tmp_path / "run"
     options = (*average, "--set", "save_minutes=1e-9", "--set", "keep_states=9")
-    stopped = finetuned(start, photos, run, *options)
+    stopped = finetuned(torchrun, start, photos, run, *options)
     waited_for(stopped, lambda: len(list((run / "state").glob("*.safetensors"))) >= 2)
     os.killpg(stopped.pid, signal.SIGKILL)
     stopped.communicate()
-    again = finetuned(start, photos, run, *options, "--resume")
+    again = finetuned(torchrun, start, photos, run, *options, "--resume")
     shown = again.communicate(timeout=120)
     assert again.returncode == 0, shown
     ended, wanted = (load_file(folder / "last.safetensors") for folder in (run, tmp_path / "whole"))
     assert all(torch.equal(ended[name], value) for name, value in wanted.items())
 
 
-def test_the_death_of_one_process_ends_the_others(start: Path, photos: str, tmp_path: Path) -> None:
-    process = finetuned(start, photos, tmp_path / "run", "--epochs", "500")
+def test_the_death_of_one_process_ends_the_others(torchrun: Launch, start: Path, photos: str, tmp_path: Path) -> None:
+    process = finetuned(torchrun, start, photos, tmp_path / "run", "--epochs", "500")
     waited_for(process, lambda: (tmp_path / "run" / "last.safetensors").exists())
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
@@ -157,16 +151,6 @@ def test_the_death_of_one_process_ends_the_others(start: Path, photos: str, tmp_
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-
-
-def test_a_lost_peer_is_one_line() -> None:
-    with pytest.raises(TrainingError, match="another process of the run ended") as caught, _plain_peer_errors():
-        raise_from_gloo()
-    assert "\n" not in str(caught.value)
-
-
-def raise_from_gloo() -> None:
-    raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer\nmore")
 
 
 def test_idle_parameters_are_one_line() -> None:
@@ -180,21 +164,6 @@ def test_idle_parameters_are_one_line() -> None:
 
 def raise_from_reducer() -> None:
     raise RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.\nMore")
-
-
-def test_an_incomplete_launch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert launched_rank() == 1
-    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not set"), joined_processes("cpu"):
-        pass
-
-
-def test_alone_a_sum_is_the_value_itself(net: SwitchableModel) -> None:
-    with joined_processes("cpu") as alone:
-        assert (alone.rank, alone.world_size, alone.leads) == (0, 1, True)
-        assert alone.total(net.alpha) is net.alpha
-        assert alone.gather("mine") == ["mine"]
 
 
 @pytest.mark.parametrize(("world_size", "device"), [(1, "cuda"), (2, "cpu")])

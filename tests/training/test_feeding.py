@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rsconvert.data import normalize, open_train_val, training_loader
 from rsconvert.errors import ConfigError, DataError
+from rsconvert.evaluation import Processes
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.feeding import Feed
 from rsconvert.training.mixing import mix
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rsconvert.errors import CheckpointError
+from rsconvert.evaluation import Processes
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.optimizer import create_optimizer
 from rsconvert.training.state import collect_state, restore_state
 

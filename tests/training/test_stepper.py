@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation import Processes
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.distributed import Processes
 from rsconvert.training.stepper import Stepper
 from rsconvert.zoo import create_model
 

@@ -1,8 +1,8 @@
 """The processes of one run: what torchrun or Slurm started, joined for sums and meetings."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,21 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsconvert.errors import ConfigError, TrainingError
-from rsconvert.evaluation import choose_device
+from rsconvert.errors import ConfigError, RSConvertError, TrainingError
+from rsconvert.evaluation.device import choose_device
 
-__all__ = ["Processes", "joined_processes", "launched_processes", "launched_rank"]
+__all__ = [
+    "Meeting",
+    "Processes",
+    "joined_processes",
+    "launched_processes",
+    "launched_rank",
+    "running_processes",
+    "shared_failure",
+]
+
+Meeting = Callable[..., list[Any]]
+"""Takes a value, or none, and returns those of all processes in the order of ranks."""
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -68,12 +79,9 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
         ConfigError: there is no such device here, or the launcher's variables are incomplete.
         TrainingError: another process of the run ended or can't be reached.
     """
-    if dist.is_available() and dist.is_initialized():
-        with _plain_peer_errors():
-            yield Processes(dist.get_rank(), dist.get_world_size(), _own_device(device))
-        return
-    if launched_processes() == 1:
-        yield Processes(0, 1, choose_device(device))
+    if _initialized() or launched_processes() == 1:
+        with running_processes(device) as processes:
+            yield processes
         return
     if missing := [name for name in _VARIABLES if name not in os.environ]:
         raise ConfigError(
@@ -87,6 +95,58 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
             yield Processes(dist.get_rank(), dist.get_world_size(), own)
         finally:
             dist.destroy_process_group()
+
+
+@contextmanager
+def running_processes(device: str | None) -> Iterator[Processes]:
+    """Yield the processes of the group that the caller has joined, or this one alone.
+
+    Raises:
+        ConfigError, TrainingError: as `joined_processes`.
+    """
+    if not _initialized():
+        yield Processes(0, 1, choose_device(device))
+        return
+    with _plain_peer_errors():
+        yield Processes(dist.get_rank(), dist.get_world_size(), _own_device(device))
+
+
+class _PeerError(TrainingError):
+    """Another process has said that it failed."""
+
+
+@contextmanager
+def shared_failure(processes: Processes) -> Iterator[Meeting]:
+    """Yield a meeting that all processes hold equally often; one that fails says so at their next one.
+
+    Without it they would wait there until the time of the group is over.
+
+    Raises:
+        TrainingError: in a meeting: another process failed.
+    """
+
+    def meet(value: Any = None) -> list[Any]:
+        told = processes.gather((False, value))
+        if failed := [rank for rank, (failure, _) in enumerate(told) if failure]:
+            raise _PeerError(
+                f"process {failed[0]} of {processes.world_size} failed; all of them must come to the end. "
+                "See what it printed."
+            )
+        return [value for _, value in told]
+
+    try:
+        yield meet
+    except _PeerError:
+        raise
+    except BaseException as error:
+        if not _is_peer_error(error):  # with a lost process nobody can meet
+            with suppress(RuntimeError, ConnectionError):
+                processes.gather((True, None))
+        raise
+
+
+def _initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 def _number(variable: str, default: int) -> int:
@@ -117,10 +177,12 @@ def _plain_peer_errors() -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise TrainingError(
             f"another process of the run ended or can't be reached ({reason}); all of them must live. "
-            "See what it printed, and go on with --resume."
+            "See what it printed; a run goes on with --resume."
         ) from error
 
 
 def _is_peer_error(error: BaseException) -> bool:
+    if isinstance(error, RSConvertError):
+        return False
     signs = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
     return isinstance(error, (dist.DistError, ConnectionError)) or any(sign in str(error).lower() for sign in signs)
