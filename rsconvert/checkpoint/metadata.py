@@ -56,7 +56,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     source, measured = net.source, net.measured
     facts = {
         "format_version": FORMAT_VERSION,
-        "architecture": source.architecture,
+        "architecture": None if net.restructured else source.architecture,
         "model_kwargs": dict(source.model_kwargs),
         "num_classes": source.num_classes,
         "built_with": source.built_with,

@@ -12,6 +12,11 @@ __all__ = ["loading_note", "warn_of_loading"]
 
 def loading_note(net: SwitchableModel) -> str | None:
     """Return one line on what ``load`` will need for a file of the network; None if the file alone will do."""
+    if net.restructured:
+        return (
+            "modules of the network were replaced, so its file will need a plain model with the same ones: "
+            "rsconvert.load(path, model=…)."
+        )
     name, again = net.source.architecture, ", build=…" if net.source.built_with == BUILD else ""
     if name is None:
         return (

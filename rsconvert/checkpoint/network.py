@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.costs import valid_costs
@@ -55,6 +56,7 @@ def load(
 ) -> nn.Module: ...
 
 
+@torch.inference_mode(False)
 def load(
     place: str | Path,
     model: nn.Module | None = None,
@@ -125,6 +127,7 @@ def load_with(place: str | Path, function: str) -> SwitchableModel:
     return load(path, build(), build=again)
 
 
+@torch.inference_mode(False)
 def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
     """Return the network of a place that stands beside another one, such as its teacher.
 
@@ -155,6 +158,7 @@ def _trusted(source: Source, model: nn.Module | None) -> Source:
     return replace(own, built_with=source.built_with)
 
 
+@torch.inference_mode(False)
 def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
     """Return an independent network that keeps some of the sets; the largest kept becomes native.
 

@@ -10,10 +10,20 @@ from typing import Any, cast
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["HOOKS", "copy_modules", "fresh", "has_bound_hooks", "hook_registries", "kept_outputs", "references"]
+__all__ = [
+    "CONTAINERS",
+    "HOOKS",
+    "copy_modules",
+    "fresh",
+    "has_bound_hooks",
+    "hook_registries",
+    "kept_outputs",
+    "references",
+]
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
-_CONTAINERS = frozenset({dict, OrderedDict, set})
+CONTAINERS = frozenset({dict, list, OrderedDict, set})
+_MAPPINGS = CONTAINERS - {list}
 _REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
 # What runs with a forward or a backward pass of a module.
 HOOKS = (
@@ -88,7 +98,7 @@ def fresh(model: nn.Module) -> dict[int, Any]:
     memo: dict[int, Any] = {}
     for module in nn.Module.modules(model):
         for name, value in vars(module).items():
-            if type(value) in _CONTAINERS and (not value or name.endswith("_cache")):
+            if type(value) in _MAPPINGS and (not value or name.endswith("_cache")):
                 memo[id(value)] = type(value)()
     return memo
 
@@ -129,7 +139,7 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         key = id(value)
         if key in memo:
             new[name] = memo[key]
-        elif kind in _CONTAINERS and (not value or name.endswith("_cache")):
+        elif kind in _MAPPINGS and (not value or name.endswith("_cache")):
             new[name] = memo[key] = kind()
         elif kind is dict and name in _REGISTRIES:
             new[name] = memo[key] = {own: _registered(entry, memo) for own, entry in value.items()}

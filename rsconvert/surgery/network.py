@@ -30,6 +30,7 @@ from rsconvert.surgery.report import ConversionReport
 from rsconvert.surgery.resolutions import check_resolutions
 from rsconvert.surgery.services import service
 from rsconvert.surgery.sizes import Build, build_like, build_with_classifier
+from rsconvert.surgery.structure import structure
 from rsconvert.surgery.tree import divided, private_tensors, shown_children
 from rsconvert.zoo.building import check_num_classes, first_line
 from rsconvert.zoo.classifier import replace_classifier
@@ -117,6 +118,7 @@ class SwitchableModel(Part):
             part.note()
         # Outside the registry, as the paths are: their modules are registered already.
         self.__dict__["_parts"] = tuple(parts[1:])
+        self.__dict__.setdefault("_made", structure(self))
 
     @property
     def _twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
@@ -185,6 +187,11 @@ class SwitchableModel(Part):
         return cast(nn.Parameter, cast(nn.ParameterDict, self._modules["rsconvert"])["alpha"])
 
     @property
+    def restructured(self) -> bool:
+        """Whether modules were replaced since it was made, so that its source's builder makes another network."""
+        return bool(structure(self) != self.__dict__["_made"])
+
+    @property
     def native(self) -> int:
         """The largest trained resolution in pixels."""
         return self.resolutions[0]
@@ -244,6 +251,7 @@ class SwitchableModel(Part):
         modules = self.named_modules(remove_duplicate=not every_name)
         yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
 
+    @torch.inference_mode(False)
     def reset_classifier(self, num_classes: int) -> None:
         """Give all paths one new classifier by the source's own method; it starts at zero.
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
 from rsconvert.surgery.children import REMOVED, Children, Hooks, PrivateTensorError, hooked_on
-from rsconvert.surgery.copying import HOOKS
+from rsconvert.surgery.copying import CONTAINERS, HOOKS
 
 __all__ = ["Part", "clear_caches", "make_part"]
 
@@ -70,8 +70,9 @@ class Part(nn.Module):
                 twin.__dict__.pop(name, None)
             super().__setattr__(name, value)
         else:
-            for twin in self._twins:
-                setattr(twin, name, value)
+            for place, twin in enumerate(self._twins):
+                # A container may become a cache, which each path needs for itself.
+                setattr(twin, name, copy.copy(value) if place and type(value) in CONTAINERS else value)
 
     def __delattr__(self, name: str) -> None:
         if any(name in self.__dict__[registry] for registry in (*_REGISTRIES, "_modules")):

@@ -6,34 +6,26 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.utils.prune as prune
-from timm.layers import DropPath
+from timm.layers import DropPath, convert_sync_batchnorm
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
-from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery import SwitchableModel, batchnorms, make_switchable
+import rsconvert
+from rsconvert.errors import NamelessModelWarning, ResolutionError, UnsupportedModelError
+from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable
+from rsconvert.surgery.parts import Part
 from rsconvert.zoo import create_model
 
-# A ResNet, a family of fused BatchNorms with activation, one whose position tables follow the resolution.
+# A ResNet, a family of BatchNorms fused with their activation, one whose position tables follow the resolution.
 NETWORKS = {
     "resnet10t": ("resnet10t", {"drop_path_rate": 0.1, "drop_rate": 0.1}, (64, 48, 32)),
     "test_efficientnet": ("test_efficientnet", {"drop_path_rate": 0.1, "drop_rate": 0.1}, (64, 48, 32)),
     "levit": ("levit_128s", {"drop_path_rate": 0.1}, (96, 64)),
 }
 Idiom = Callable[[nn.Module], object]
-
-
-class LoRA(nn.Module):
-    """A low-rank update beside a layer."""
-
-    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
-        super().__init__()
-        self.layer, self.scale = layer, nn.Parameter(torch.full((1,), 0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x) * (1 + self.scale)
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -48,31 +40,43 @@ def net(made, write_all) -> SwitchableModel:
     return write_all(copy.deepcopy(made)).eval()
 
 
-def applied(idiom: Idiom, model: nn.Module) -> None:
-    torch.manual_seed(1)
-    idiom(model)
+@pytest.fixture
+def resnet(write_all) -> SwitchableModel:
+    return write_all(make_switchable(create_model("resnet10t", num_classes=4), (64, 48))).eval()
 
 
-def outputs(model: nn.Module, resolution: int, batch: int = 4) -> Tensor:
-    image = torch.randn(batch, 3, resolution, resolution, generator=torch.Generator().manual_seed(resolution))
-    torch.manual_seed(2)
-    return model(image)
+class LoRA(nn.Module):
+    """A learnt change beside a layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.scale = layer, nn.Parameter(torch.full((1,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) * (1 + self.scale)
 
 
-def inner(model: nn.Module, kind: type[nn.Module]) -> tuple[nn.Module, str, nn.Module]:
-    """Return the parent, the name and the module of a class that lies deep inside."""
-    found = [name for name, m in model.named_modules() if type(m) is kind and name.count(".") > 1]
-    owner, _, name = found[len(found) // 2].rpartition(".")
-    return model.get_submodule(owner), name, model.get_submodule(found[len(found) // 2])
+def inner(model: nn.Module) -> tuple[nn.Module, str, nn.Module]:
+    """Return the parent, the name and the module of a convolution that lies deep inside."""
+    found = [name for name, m in model.named_modules() if type(m) is nn.Conv2d and name.count(".") > 1]
+    name = found[len(found) // 2]
+    return model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], model.get_submodule(name)
 
 
-def every(kind: type[nn.Module], change: Callable[[nn.Module], object]) -> Idiom:
+def part(model: nn.Module) -> nn.Module:
+    """Return a block that holds BatchNorms, with drop path where there is any."""
+    blocks = {"ResNet": "layer3.0", "EfficientNet": "blocks.3.0", "LevitDistilled": "stages.0.blocks.1"}
+    path = model.at(model.native) if isinstance(model, SwitchableModel) else model
+    return model.get_submodule(blocks[type(path).__name__])
+
+
+def every(kind: type[nn.Module], change: Callable[..., object]) -> Idiom:
     return lambda model: [change(m) for m in list(model.modules()) if isinstance(m, kind)]
 
 
 def replace_by_lora(model: nn.Module) -> None:
-    parent, name, layer = inner(model, nn.Conv2d)
-    setattr(parent, name, LoRA(layer))
+    owner, name, layer = inner(model)
+    setattr(owner, name, LoRA(layer))
 
 
 def replace_every_linear(model: nn.Module) -> None:
@@ -83,79 +87,70 @@ def replace_every_linear(model: nn.Module) -> None:
 
 
 def another_convolution(model: nn.Module) -> None:
-    parent, name, old = inner(model, nn.Conv2d)
-    parent.add_module(name, nn.Conv2d(old.in_channels, old.out_channels, 1, old.stride, groups=old.groups))
-    parent.get_submodule(name).padding = (0, 0)
+    owner, name, old = inner(model)
+    new = nn.Conv2d(old.in_channels, old.out_channels, old.kernel_size, old.stride, old.padding, groups=old.groups)
+    owner.add_module(name, new)
 
 
-def scale_output(module: nn.Module, args: object, output: Tensor) -> Tensor:
+def scaled(module: nn.Module, args: object, output: Tensor) -> Tensor:
     return output * 1.5
 
 
-def middle(model: nn.Module) -> nn.Module:
-    """Return a block that holds BatchNorms."""
-    blocks = [
-        m
-        for n, m in model.named_modules()
-        if n.count(".") == 1 and any(isinstance(c, nn.Conv2d) or hasattr(c, "bn") for c in m.children())
-    ]
-    return blocks[-1] if blocks else next(m for n, m in model.named_modules() if n.endswith("blocks.0"))
+def halved(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (args[0] * 0.5, *args[1:])
 
 
-def init(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.normal_(module.weight, std=0.02)
     elif isinstance(module, _BatchNorm):
         nn.init.constant_(module.weight, 0.7)
 
 
-def set_drop(model: nn.Module) -> None:
+def add_and_clear_hooks(model: nn.Module) -> None:
+    part(model).register_forward_hook(scaled)
+    inner(model)[2].register_forward_hook(scaled)
+    for module in model.modules():
+        module._forward_hooks.clear()
+    part(model).register_forward_hook(halved_output)
+
+
+def halved_output(module: nn.Module, args: object, output: Tensor) -> Tensor:
+    return output * 0.5
+
+
+def drop_more(model: nn.Module) -> None:
+    model.drop_rate = 0.9
     for module in model.modules():
         if isinstance(module, DropPath):
-            module.drop_prob = 0.4
-        if isinstance(module, nn.Dropout):
-            module.p = 0.3
+            module.drop_prob = 0.9
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.9
 
 
 IDIOMS: dict[str, Idiom] = {
     "eval of every BatchNorm": every(_BatchNorm, lambda m: m.eval()),
     "momentum": every(_BatchNorm, lambda m: setattr(m, "momentum", 0.5)),
     "averaging statistics": every(_BatchNorm, lambda m: setattr(m, "momentum", None)),
+    "eps": every(_BatchNorm, lambda m: setattr(m, "eps", 0.1)),
     "frozen affine": every(_BatchNorm, lambda m: m.requires_grad_(False)),
     "reset statistics": every(_BatchNorm, lambda m: m.reset_running_stats()),
     "timm's freeze": freeze_batch_norm_2d,
-    "drop rates": set_drop,
-    "apply": lambda model: model.apply(init),
-    "eval of a part": lambda model: middle(model).eval(),
-    "freezing a part": lambda model: middle(model).requires_grad_(False),
-    "half of a part": lambda model: middle(model).double().float(),
-    "hook on a part": lambda model: middle(model).register_forward_hook(scale_output),
-    "pre-hook on a part": lambda model: middle(model).register_forward_pre_hook(lambda m, a: (a[0] * 0.5, *a[1:])),
-    "hook on a leaf": lambda model: inner(model, nn.Conv2d)[2].register_forward_hook(scale_output),
+    "drop rates": drop_more,
+    "apply": lambda model: model.apply(initialise),
+    "eval of a part": lambda model: part(model).eval(),
+    "freezing a part": lambda model: part(model).requires_grad_(False),
+    "hook on a part": lambda model: part(model).register_forward_hook(scaled),
+    "pre-hook on a part": lambda model: part(model).register_forward_pre_hook(halved),
+    "hook on a leaf": lambda model: inner(model)[2].register_forward_hook(scaled),
+    "hook on every BatchNorm": every(_BatchNorm, lambda m: m.register_forward_hook(scaled)),
+    "hooks cleared": add_and_clear_hooks,
     "LoRA": replace_by_lora,
     "LoRA on every linear layer": replace_every_linear,
     "another convolution": another_convolution,
-    "prune": lambda model: prune.l1_unstructured(inner(model, nn.Conv2d)[2], "weight", 0.5),
-    "weight norm": lambda model: parametrizations.weight_norm(inner(model, nn.Conv2d)[2]),
-    "root setting": lambda model: setattr(model, "drop_rate", 0.7),
+    "prune": lambda model: prune.l1_unstructured(inner(model)[2], "weight", 0.5),
+    "weight norm": lambda model: parametrizations.weight_norm(inner(model)[2], dim=None),
 }
-
-
-@pytest.mark.parametrize("idiom", IDIOMS.values(), ids=IDIOMS)
-def test_an_idiom_does_on_every_path_what_it_does_on_a_plain_model(idiom: Idiom, net) -> None:
-    plain = {resolution: net.extract(resolution).train() for resolution in net.resolutions}
-    applied(idiom, net.train())
-    for resolution, model in plain.items():
-        applied(idiom, model)
-        path = net.at(resolution)
-        assert modes(path) == modes(model)
-        assert learning(path) == learning(model)
-        assert torch.equal(outputs(path, resolution), outputs(model, resolution))
-        assert path.state_dict().keys() == model.state_dict().keys()
-        assert all(torch.equal(value, path.state_dict()[key]) for key, value in model.state_dict().items())
-    net.eval()
-    for resolution, model in plain.items():
-        assert torch.equal(outputs(net, resolution), outputs(model.eval(), resolution))
 
 
 def modes(model: nn.Module) -> dict[str, bool]:
@@ -164,3 +159,219 @@ def modes(model: nn.Module) -> dict[str, bool]:
 
 def learning(model: nn.Module) -> dict[str, bool]:
     return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+
+def run(model: nn.Module, resolution: int) -> Tensor:
+    image = torch.randn(4, 3, resolution, resolution, generator=torch.Generator().manual_seed(resolution))
+    torch.manual_seed(2)
+    return model(image)
+
+
+def behaviour(model: nn.Module, resolution: int) -> tuple[object, object, Tensor, dict[str, Tensor]]:
+    """Return modes, what learns, the output of a step in train mode, and all tensors after it."""
+    told = modes(model), learning(model), run(model, resolution).detach()
+    return *told, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def alike(one: tuple, other: tuple) -> bool:
+    same = one[:2] == other[:2] and torch.equal(one[2], other[2]) and one[3].keys() == other[3].keys()
+    return same and all(torch.equal(tensor, other[3][name]) for name, tensor in one[3].items())
+
+
+def applied(idiom: Idiom, model: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    idiom(model)
+    return model
+
+
+@pytest.mark.parametrize("idiom", IDIOMS.values(), ids=IDIOMS)
+def test_an_idiom_does_on_every_path_what_it_does_on_a_plain_model(idiom: Idiom, net) -> None:
+    plain = {resolution: net.extract(resolution).train() for resolution in net.resolutions}
+    untouched = {resolution: behaviour(copy.deepcopy(model), resolution) for resolution, model in plain.items()}
+    applied(idiom, net.train())
+    for resolution, model in plain.items():
+        wanted = behaviour(applied(idiom, model), resolution)
+        assert alike(behaviour(net.at(resolution), resolution), wanted)
+        assert not alike(untouched[resolution], wanted), "the idiom shows on a plain model"
+    net.eval()
+    for resolution, model in plain.items():
+        assert torch.equal(run(net, resolution), run(model.eval(), resolution))
+
+
+def test_synchronised_batchnorms_take_the_places_of_all_sets(net, tmp_path) -> None:
+    wanted = {resolution: run(net, resolution) for resolution in net.resolutions}
+    keys = net.state_dict().keys()
+    convert_sync_batchnorm(net)
+    for resolution, output in wanted.items():
+        kinds = {type(m).__name__ for m in net.at(resolution).modules() if isinstance(m, _BatchNorm)}
+        assert kinds <= {"SyncBatchNorm", "SyncBatchNormAct"}
+        assert torch.equal(run(net, resolution), output)
+    assert net.state_dict().keys() == keys
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    again = rsconvert.load(tmp_path / "net.safetensors")
+    assert all(torch.equal(run(again, resolution), output) for resolution, output in wanted.items())
+
+
+def test_a_walk_meets_every_module_that_runs(net) -> None:
+    seen = set(net.modules())
+    children: set[nn.Module] = set()
+    net.apply(children.add)
+    assert children == seen
+    for place, resolution in enumerate(net.resolutions):
+        inside = tuple(f"{name}." for name, _ in net.switchable_bns())
+        for name, module in net.at(resolution).named_modules():
+            if name.startswith(inside):
+                assert module in seen
+                continue
+            shown = net.get_submodule(name)
+            if isinstance(shown, SwitchableBN):
+                assert shown.sets[place] is module
+                assert module in seen
+            elif isinstance(shown, Part):
+                assert shown._twins[place] is module
+                assert isinstance(shown, type(module)) or shown is net
+            else:
+                assert shown is module
+
+
+def test_counters_see_the_path_that_runs(resnet) -> None:
+    """As profilers count: hooks on every leaf of a known class, sums by name."""
+    calls: dict[int, list[str]] = {64: [], 48: []}
+    for resolution, names in calls.items():
+        handles = [
+            m.register_forward_hook(lambda *_, name=name, names=names: names.append(name))
+            for name, m in resnet.named_modules()
+            if type(m) in (nn.Conv2d, nn.BatchNorm2d, nn.Linear)
+        ]
+        run(resnet, resolution)
+        for handle in handles:
+            handle.remove()
+    convolutions = [name for name, m in resnet.named_modules() if type(m) in (nn.Conv2d, nn.Linear)]
+    for resolution, place in ((64, "native"), (48, "at.48")):
+        batchnorms = [f"{name}.{place}" for name, _ in resnet.switchable_bns()]
+        assert sorted(calls[resolution]) == sorted([*convolutions, *batchnorms])
+
+
+def test_a_setting_by_name_reaches_every_path(resnet) -> None:
+    resnet.layer2[0].drop_path = nn.Identity()
+    resnet.layer1[0].bn1.momentum = 0.3
+    resnet.drop_rate = 0.25
+    resnet.layer3.eval()
+    for resolution in (64, 48):
+        path = resnet.at(resolution)
+        assert type(path.layer2[0].drop_path) is nn.Identity
+        assert path.layer1[0].bn1.momentum == 0.3
+        assert path.drop_rate == resnet.drop_rate == 0.25
+    assert resnet.layer1[0].bn1.momentum == 0.3
+
+
+def test_a_classifier_is_replaced_on_every_path_and_the_file_needs_it_too(resnet, tmp_path) -> None:
+    resnet.fc = nn.Linear(512, 2)
+    assert all(run(resnet.at(r), r).shape == (4, 2) for r in (64, 48))
+    assert run(resnet, 56).shape == (4, 2)
+    with pytest.warns(NamelessModelWarning, match="modules of the network were replaced"):
+        rsconvert.save(resnet, tmp_path / "net.safetensors")
+    plain = create_model("resnet10t")
+    plain.fc = nn.Linear(512, 2)
+    again = rsconvert.load(tmp_path / "net.safetensors", model=plain)
+    assert torch.equal(run(again, 48), run(resnet, 48))
+
+
+def test_an_adapter_learns_by_what_every_path_sees(resnet) -> None:
+    replace_by_lora(resnet)
+    adapter = next(m for m in resnet.modules() if isinstance(m, LoRA))
+    outputs = resnet.train()(views=[torch.randn(2, 3, r, r) for r in (64, 48)])
+    gradients = [torch.autograd.grad(out.square().sum(), adapter.scale, retain_graph=True)[0] for out in outputs]
+    assert all(gradient.abs() > 0 for gradient in gradients)
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+REFUSED: dict[str, tuple[Callable[[SwitchableModel], object], str]] = {
+    "a BatchNorm replaced": (lambda net: setattr(net.layer1[0], "bn1", nn.Identity()), "holds tensors of each"),
+    "a block replaced": (lambda net: setattr(net, "layer1", nn.Identity()), "holds tensors of each resolution"),
+    "a block wrapped": (lambda net: setattr(net, "layer1", nn.Sequential(net.layer1)), "holds tensors of each"),
+    "a block deleted": (lambda net: net.layer1.__delitem__(0), "holds tensors of each resolution"),
+    "a new BatchNorm": (lambda net: setattr(net, "fc", nn.BatchNorm1d(3)), "which holds a BatchNorm"),
+    "a child through the registry": (lambda net: net.layer1[0]._modules.update(bn1=None), "holds tensors of each"),
+    "another set": (lambda net: net.bn1.add_module("native", nn.BatchNorm2d(3)), "BatchNorm of as many channels"),
+    "a set taken away": (lambda net: net.bn1.at.__delitem__("48"), "BatchNorm of as many channels"),
+    "a tensor of one set": (lambda net: nn.init.zeros_(net.layer1[0].bn2.weight), "which has one per resolution"),
+    "a parameter of one set": (
+        lambda net: setattr(net.bn1, "weight", nn.Parameter(torch.ones(64))),
+        "which has one per resolution",
+    ),
+    "forward of a block": (lambda net: setattr(net.layer1[0], "forward", lambda x: x), "whose paths run their own"),
+    "compiling a block": (lambda net: net.layer1[0].compile(), "whose paths run their own"),
+    "weight norm of a BatchNorm": (lambda net: parametrizations.weight_norm(net.bn1), "has one per resolution"),
+    "scripting": (torch.jit.script, r"Script net\.extract"),
+    "DataParallel's copies": (lambda net: net._replicate_for_data_parallel(), "Use DistributedDataParallel"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+@pytest.mark.parametrize(("change", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_can_not_reach_every_path_is_refused_in_one_line(change: Idiom, words: str, resnet) -> None:
+    before = run(resnet, 48)
+    with pytest.raises((UnsupportedModelError, ValueError), match=words) as caught:
+        change(resnet)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(run(resnet, 48), before)
+
+
+@pytest.mark.parametrize("place", ["layer1.0", ""])
+def test_sharding_is_refused_with_the_way_out(place: str, resnet, process_group) -> None:
+    with pytest.raises(UnsupportedModelError, match="DistributedDataParallel"):
+        fully_shard(resnet.get_submodule(place))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net: net.layer1(torch.zeros(1, 64, 16, 16)),
+        lambda net: nn.Sequential(*list(net.children())[:4])(torch.zeros(1, 3, 64, 64)),
+        lambda net: net.layer1[0].bn1(torch.zeros(1, 64, 16, 16)),
+    ],
+)
+def test_a_part_does_not_run_without_a_path(call: Idiom, resnet) -> None:
+    with pytest.raises(ResolutionError, match=r"a path runs one of them\. Call net\.at\(resolution\)"):
+        call(resnet)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda net: run(net, 48), lambda net: net.state_dict(), lambda net: rsconvert.save(net, "never.safetensors")],
+)
+def test_a_path_changed_alone_is_refused_by_what_comes_next(use: Idiom, resnet) -> None:
+    path = resnet.at(48)
+    path.layer1[0].conv1 = LoRA(path.layer1[0].conv1)
+    with pytest.raises(UnsupportedModelError, match=r"layer1\.0 of net\.at\(48\) has other modules than the network"):
+        use(resnet)
+
+
+def test_two_modes_at_once_are_refused(resnet) -> None:
+    resnet.train()
+    resnet.at(48).eval()
+    run(resnet.at(48), 48)
+    with pytest.raises(UnsupportedModelError, match=r"in train mode in some paths .* Call net\.train\(\) or net\.eval"):
+        run(resnet, 48)
+    assert run(resnet.train(), 48).requires_grad
+
+
+def test_a_copy_is_one_tree_too(resnet) -> None:
+    replace_by_lora(resnet)
+    twin = copy.deepcopy(resnet)
+    assert torch.equal(run(twin, 48), run(resnet, 48))
+    next(m for m in twin.modules() if isinstance(m, LoRA)).scale.data.fill_(-1.0)
+    assert not torch.equal(run(twin, 48), run(resnet, 48))
+    assert torch.equal(run(twin, 48), run(twin.at(48), 48))
+    with pytest.raises(UnsupportedModelError, match="holds tensors of each"):
+        twin.layer1 = nn.Identity()
+    part(twin).eval()
+    assert [twin.at(r).layer3[0].training for r in (64, 48)] == [False, False]
