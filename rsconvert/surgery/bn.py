@@ -309,15 +309,17 @@ def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float
     # One call for all: a call for each of some hundred small tensors takes longer than its sums.
     mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
     # A hook on a set belongs to what stands for it between two resolutions too.
-    memo: dict[int, Any] = {id(hooks): hooks for bn in first for m in bn.modules() for hooks in hook_registries(m)}
+    memo: dict[int, Any] = {
+        id(hooks): hooks for bn in first for m in nn.Module.modules(bn) for hooks in hook_registries(m)
+    }
     for start in starts:
         new = next(mixed) if start.is_floating_point() else start.clone()
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new
     copies = cast(nn.ModuleList, copy_modules(nn.ModuleList(first), memo))
     # Not where it changes nothing: to set a module's mode takes its time.
-    return [bn.eval() if any(module.training for module in bn.modules()) else bn for bn in copies]
+    return [bn.eval() if any(module.training for module in nn.Module.modules(bn)) else bn for bn in copies]
 
 
 def _tensors(sets: Sequence[nn.Module]) -> Iterator[Tensor]:
-    for module in itertools.chain.from_iterable(bn.modules() for bn in sets):
+    for module in itertools.chain.from_iterable(nn.Module.modules(bn) for bn in sets):
         yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)

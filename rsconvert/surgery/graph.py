@@ -78,12 +78,12 @@ class _Tracer(fx.Tracer):
         self.entered = entered
         self.inside: list[str] = []
         # Before the trace: what is written by hand runs to be known.
-        self.norms = frozenset(module for module in root.modules() if _is_norm(module))
+        self.norms = frozenset(module for module in nn.Module.modules(root) if _is_norm(module))
         self.holders: dict[nn.Module, bool] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if m not in self.holders:
-            inner = () if m in self.norms else m.modules()
+            inner = () if m in self.norms else nn.Module.modules(m)
             self.holders[m] = any(child in self.norms or child in self.entered for child in inner)
         return module_qualified_name in self.opaque or not self.holders[m]
 

@@ -141,7 +141,7 @@ def _run(module: nn.Module, values: _Tensors, normal: Tensor, axis: int) -> Tens
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(memo[id(parameter)])
     copied = copy_modules(module, memo)
-    for part in copied.modules():
+    for part in nn.Module.modules(copied):
         part.training = False
     shape = [1] * normal.ndim
     shape[axis] = -1

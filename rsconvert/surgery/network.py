@@ -198,9 +198,12 @@ class SwitchableModel(Part):
 
     def train(self, mode: bool = True) -> "SwitchableModel":
         """Set the mode of every path, each by the source's own ``train``."""
-        super().train(mode)
         for path in self._paths.values():
             path.train(mode)
+        running = set(self.running_modules())
+        for module in nn.Module.modules(self):  # what holds private tensors beside the paths
+            if not isinstance(module, (Part, SwitchableBN)) and module not in running:
+                module.training = mode
         return self
 
     def at(self, resolution: int) -> nn.Module:

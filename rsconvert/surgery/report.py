@@ -145,7 +145,7 @@ def unconverted(model: nn.Module, functional: Collection[str] = ()) -> Iterator[
     Args:
         functional: the tensors that are private beside the BatchNorm modules.
     """
-    known = {id(module) for bn in batchnorms(model).values() for module in bn.modules()}
+    known = {id(module) for bn in batchnorms(model).values() for module in nn.Module.modules(bn)}
     owners = {name.rpartition(".")[0] for name in functional}
     for name, module in model.named_modules():
         if id(module) not in known and name not in owners and holds_running_statistics(module):

@@ -61,7 +61,7 @@ def seen_stem(model: nn.Module, run: Callable[[Stem], object]) -> Stem:
     static = static_stem(model)
     if resizes_inside(model):
         return static
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in nn.Module.modules(model) if module.training]
     for module in training:  # a BatchNorm counts its batches before it normalizes one
         module.training = False
     try:
@@ -75,7 +75,7 @@ def seen_stem(model: nn.Module, run: Callable[[Stem], object]) -> Stem:
 def static_stem(model: nn.Module) -> Stem:
     """Return the stem by the modules alone: the first convolution for colours or grey, else the first one."""
     folded, stems = 1, []
-    for module in model.modules():
+    for module in nn.Module.modules(model):
         if isinstance(module, SpaceToDepth):
             folded *= module.bs**2
         elif isinstance(module, nn.PixelUnshuffle):
