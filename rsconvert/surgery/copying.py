@@ -31,6 +31,7 @@ HOOKS = (
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
 _SEQUENCES = frozenset({list, tuple})
+_HOLDERS = CONTAINERS | _SEQUENCES
 _OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
 
 
@@ -108,8 +109,10 @@ def kept_outputs(model: nn.Module) -> dict[int, Any]:
     memo: dict[int, Any] = {}
     for module in nn.Module.modules(model):
         for name, value in vars(module).items():
-            if type(value) not in _ATOMS and name not in _REGISTRIES:
-                memo |= _computed(value)
+            kind = type(value)
+            if kind is Tensor or (kind in _HOLDERS and value and name not in _REGISTRIES):
+                leaves = tree_leaves(value)
+                memo |= {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
     return memo
 
 
@@ -148,12 +151,6 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
         elif kind is list:
             new[name] = memo[key] = value.copy()
     return new
-
-
-def _computed(value: Any) -> dict[int, Any]:
-    """Return a deepcopy memo for the tensors with a graph in a value, which copy.deepcopy refuses."""
-    leaves = tree_leaves(value) if isinstance(value, list | tuple | dict) else (value,)
-    return {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
 
 
 def _compile_graph(module: fx.GraphModule, shell: Any) -> None:

@@ -39,6 +39,8 @@ from rsconvert.zoo.source import Source, source_of
 __all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
+# What is found again in a copy.
+_WATCHED = ("_held", "_modes", "_parts", "_root")
 # What belongs to a network itself, whatever the source has under these names.
 _FACTS = ("build", "private", "report", "resolutions", "source")
 
@@ -111,14 +113,22 @@ class SwitchableModel(Part):
         self.__dict__["_modules"] = Children(children, self._change_child)
 
     def _watch(self) -> None:
-        """Note what every path holds once all are made, for `_check`."""
+        """Look after the paths once all are made."""
         self.adopt()
         parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
         for part in parts:
-            part.note()
+            part.__dict__["_root"] = self
         # Outside the registry, as the paths are: their modules are registered already.
         self.__dict__["_parts"] = tuple(parts[1:])
         self.__dict__.setdefault("_made", structure(self))
+        self.note()
+
+    def note(self) -> None:
+        """Remember which children the modules of every path have; `_check` compares with them, as fast as it can."""
+        twins = [[part._twins[place] for part in (self, *self._parts)] for place in range(len(self.resolutions))]
+        held = [[twin._modules for twin in of_path] for of_path in twins]
+        self.__dict__["_held"] = [(registries, _children(registries)) for registries in held]
+        self.__dict__["_modes"] = [[vars(twin) for twin in of_path] for of_path in twins]
 
     @property
     def _twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
@@ -137,7 +147,7 @@ class SwitchableModel(Part):
         return object.__reduce_ex__(self, protocol)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: value for name, value in self.__dict__.items() if name not in ("_parts", "_wanted")}
+        state = {name: value for name, value in self.__dict__.items() if name not in _WATCHED}
         return {**state, "_modules": dict(self._modules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -295,11 +305,11 @@ class SwitchableModel(Part):
         Raises:
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
-        self._check_modes()
         if views is None:
             return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
-        for resolution in self.resolutions:
-            self._check(resolution)
+        for place in range(len(self.resolutions)):
+            self._check(place)
+            self._check_modes(place)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
@@ -320,33 +330,34 @@ class SwitchableModel(Part):
         Raises:
             UnsupportedModelError: a path holds another module than the network.
         """
-        for resolution in self.resolutions:
-            self._check(resolution)
+        for place in range(len(self.resolutions)):
+            self._check(place)
         return super().state_dict(*args, **kwargs)
 
-    def _check(self, resolution: int) -> None:
+    def _check(self, place: int) -> None:
         """Refuse what was changed in a path alone, where the network could not see it."""
-        place = self.resolutions.index(resolution)
-        if not self.same(place):
-            raise UnsupportedModelError(self._difference(self, resolution))
-        for part in self._parts:
-            if not part.same(place):
-                raise UnsupportedModelError(self._difference(part, resolution))
-
-    def _check_modes(self) -> None:
-        """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
+        registries, noted = self._held[place]
+        if _children(registries) == noted:
+            return
         for part in (self, *self._parts):
-            modes = [twin.training for twin in part._twins]
-            if any(modes) and not all(modes):
-                raise UnsupportedModelError(
-                    f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for "
-                    "the network to run. Call net.train() or net.eval(), or run net.at(resolution)."
-                )
+            shown = [child for child in part._modules.values() if not isinstance(child, (Part, SwitchableBN))]
+            held = list(part._twins[place]._modules.values())
+            if any(child not in held for child in shown if child is not None) or len(held) > len(part._modules):
+                break
+        raise UnsupportedModelError(
+            f"{part.told()} of net.at({self.resolutions[place]}) has other modules than the network shows; the same "
+            "are needed. Change the network itself, or net.extract(resolution)."
+        )
 
-    def _difference(self, part: Part, resolution: int) -> str:
-        return (
-            f"{part.told()} of net.at({resolution}) has other modules than the network shows; the same are needed. "
-            "Change the network itself, or net.extract(resolution)."
+    def _check_modes(self, place: int) -> None:
+        """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
+        own, other = ([values["training"] for values in self._modes[i]] for i in (place, place - 1))
+        if own == other:
+            return
+        part = next(part for part, one, two in zip((self, *self._parts), own, other, strict=True) if one != two)
+        raise UnsupportedModelError(
+            f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
+            "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
         )
 
     def _built(self, resolution: int) -> nn.Module:
@@ -357,7 +368,9 @@ class SwitchableModel(Part):
 
     def _run(self, resolution: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         path = self._path_for(resolution)
-        self._check(resolution if resolution in self._paths else self.native)
+        place = self.resolutions.index(resolution) if resolution in self._paths else 0
+        self._check(place)
+        self._check_modes(place)
         if self.build is None or resolution in self._paths:
             return path(*args, **kwargs)
         try:
@@ -422,6 +435,10 @@ def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableM
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
     return new
+
+
+def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.Module | None]:
+    return [child for registry in registries for child in registry.values()]
 
 
 def _device(model: nn.Module) -> torch.device:

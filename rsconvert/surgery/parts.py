@@ -121,25 +121,19 @@ class Part(nn.Module):
         """Register a hook that runs with every twin."""
         return hooked_on(self._twins, "register_full_backward_pre_hook", hook, {"prepend": prepend})
 
+    def extra_repr(self) -> str:
+        return self._twins[0].extra_repr()
+
     def adopt(self) -> None:
-        """Tell the BatchNorm layers among the children where they stand, and note the children of the twins."""
+        """Tell the BatchNorm layers among the children where they stand."""
         for name, child in self._modules.items():
             if isinstance(child, SwitchableBN):
                 child._parents.append((self, name))
-        self.note()
-
-    def note(self) -> None:
-        """Remember which children the twins have: `same` compares with them."""
-        self.__dict__["_wanted"] = [list(twin._modules.values()) for twin in self._twins]
 
     def put(self, place: int, name: str, child: nn.Module) -> None:
         """Give one twin another child."""
         self._twins[place]._modules[name] = child
-        self.note()
-
-    def same(self, place: int) -> bool:
-        """Tell whether a twin holds the children that it is shown with."""
-        return bool(list(self._twins[place]._modules.values()) == self.__dict__["_wanted"][place])
+        self._changed()
 
     def common_hooks(self, registry: str) -> dict[int, Any]:
         """Return the hooks of a kind that all twins have, as those have that were set here."""
@@ -179,11 +173,17 @@ class Part(nn.Module):
                 self._modules[name] = child
             return
         for twin in self._twins:
-            given = dict(twin._modules)
-            twin._modules = {name: given[old[id(child)]] for name, child in children.items()}
+            given = {name: twin._modules[old[id(child)]] for name, child in children.items()}
+            twin._modules.clear()
+            twin._modules.update(given)
         dict.clear(self._modules)
         dict.update(self._modules, children)
-        self.note()
+        self._changed()
+
+    def _changed(self) -> None:
+        """Tell the network that the twins have other children."""
+        if (root := self.__dict__.get("_root")) is not None:
+            root.note()
 
     def _change_child(self, name: str, child: nn.Module | None) -> None:
         """Carry a change of a child to the twins; refuse one of private tensors."""
@@ -197,7 +197,7 @@ class Part(nn.Module):
             else:
                 twin.__dict__.pop(name, None)
                 twin._modules[name] = child
-        self.note()
+        self._changed()
 
     def _check_change(self, name: str, old: nn.Module | None, child: nn.Module | None) -> None:
         where = f"{vars(self)['_place']}.{name}".lstrip(".")

@@ -35,7 +35,7 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
 def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a copy whose modules are new and whose tensors are the model's; ``memo`` as for `copy_model`."""
     pairs = [(module, module) for module in nn.Module.modules(model)]
-    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_hooks(pairs), **(memo or {})})
+    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_hooks(pairs, empty=True), **(memo or {})})
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -104,15 +104,21 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
     return memo
 
 
-def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of its fellow, but for those that belong to an object."""
+def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], *, empty: bool = False) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the hooks of its fellow, but for those that belong to an object.
+
+    Args:
+        empty: share also the registries without hooks, so that later ones are seen too.
+    """
     memo: dict[int, Any] = {}
     for module, own in pairs:
+        registries = vars(module)
+        if not (empty or any(registries[name] for name in HOOKS)):
+            continue
         if isinstance(own, SwitchableBN) or has_bound_hooks(module):
             continue
         for name in HOOKS:
-            theirs = own.common_hooks(name) if isinstance(own, Part) else getattr(own, name)
-            memo[id(getattr(module, name))] = theirs
+            memo[id(registries[name])] = own.common_hooks(name) if isinstance(own, Part) else getattr(own, name)
     return memo
 
 

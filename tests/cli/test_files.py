@@ -92,7 +92,9 @@ def test_what_was_stripped_from_the_names_is_told(tmp_path: Path) -> None:
 
 
 def test_a_function_s_network_says_what_its_file_will_need(tmp_path: Path) -> None:
-    (tmp_path / "my.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.BatchNorm2d(3)\n")
+    (tmp_path / "my.py").write_text(
+        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.BatchNorm2d(3))\n"
+    )
     result = run("wrap", f"{tmp_path / 'my.py'}:build", "--resolutions", "64,32", "-o", tmp_path / "net.safetensors")
     assert result.exit_code == 0, result.output
     (line,) = result.stderr.splitlines()

@@ -221,7 +221,7 @@ def test_no_device_is_the_machine_s_own(net: SwitchableModel, samples: Samples, 
         asked.append(name)
         return torch.device("cpu")
 
-    monkeypatch.setattr("rsconvert.evaluation.predictions.choose_device", choose)
+    monkeypatch.setattr("rsconvert.evaluation.distributed.choose_device", choose)
     evaluate(net, samples, workers=0)
     assert asked == [None]
 
