@@ -339,11 +339,7 @@ class SwitchableModel(Part):
         registries, noted = self._held[place]
         if _children(registries) == noted:
             return
-        for part in (self, *self._parts):
-            shown = [child for child in part._modules.values() if not isinstance(child, (Part, SwitchableBN))]
-            held = list(part._twins[place]._modules.values())
-            if any(child not in held for child in shown if child is not None) or len(held) > len(part._modules):
-                break
+        part = next((part for part in (self, *self._parts) if _differs(part, place)), self)
         raise UnsupportedModelError(
             f"{part.told()} of net.at({self.resolutions[place]}) has other modules than the network shows; the same "
             "are needed. Change the network itself, or net.extract(resolution)."
@@ -439,6 +435,17 @@ def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableM
 
 def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.Module | None]:
     return [child for registry in registries for child in registry.values()]
+
+
+def _differs(part: Part, place: int) -> bool:
+    """Tell whether a twin has other children than those that are shown."""
+    wanted = dict(part._modules)
+    for name, child in part._modules.items():
+        if isinstance(child, (PrivateSets, nn.ParameterDict)):
+            del wanted[name]
+        elif isinstance(child, (Part, SwitchableBN)):
+            wanted[name] = (child._twins if isinstance(child, Part) else child.sets)[place]
+    return bool(wanted != part._twins[place]._modules)
 
 
 def _device(model: nn.Module) -> torch.device:
