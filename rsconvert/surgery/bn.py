@@ -154,6 +154,10 @@ class SwitchableBN(nn.Module):
         """Register a hook on every set."""
         return hooked_on(self.sets, "register_forward_pre_hook", hook, options)
 
+    def register_backward_hook(self, hook: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_backward_hook", hook, {})
+
     def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
         """Register a hook on every set."""
         return hooked_on(self.sets, "register_full_backward_hook", hook, {"prepend": prepend})

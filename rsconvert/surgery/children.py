@@ -54,17 +54,33 @@ class Children(dict[str, nn.Module | None]):
 
 
 class Hooks(OrderedDict[int, Any]):
-    """The hooks that several modules have in common, to look at and to clear; they are set by ``register_…``."""
+    """The hooks that several modules have in common; what is set, taken away or cleared is so in all of them."""
 
     def __init__(self, common: Mapping[int, Any], registries: Sequence[dict[int, Any]]) -> None:
+        self._registries: Sequence[dict[int, Any]] = ()
         super().__init__(common)
         self._registries = registries
+
+    def __setitem__(self, key: int, hook: Any) -> None:
+        super().__setitem__(key, hook)
+        for registry in self._registries:
+            registry[key] = hook
+
+    def __delitem__(self, key: int) -> None:
+        hook = self[key]
+        super().__delitem__(key)
+        for registry in self._registries:
+            for own in [own for own, other in registry.items() if other is hook]:
+                del registry[own]
 
     def clear(self) -> None:
         """Take all hooks away from all modules."""
         super().clear()
         for registry in self._registries:
             registry.clear()
+
+    pop = MutableMapping.pop  # type: ignore[assignment]
+    popitem = MutableMapping.popitem  # type: ignore[assignment]
 
 
 class _Handles:

@@ -12,8 +12,8 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
-from rsconvert.surgery.children import Children
-from rsconvert.surgery.copying import copy_modules, fresh, kept_outputs
+from rsconvert.surgery.children import Children, Hooks
+from rsconvert.surgery.copying import HOOKS, copy_modules, fresh, kept_outputs
 from rsconvert.surgery.images import run_views, side_of_call
 from rsconvert.surgery.measured import MeasuredAttribute
 from rsconvert.surgery.parts import Part
@@ -40,7 +40,7 @@ __all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
 # What is found again in a copy.
-_WATCHED = ("_held", "_modes", "_parts", "_root")
+_WATCHED = frozenset({"_held", "_modes", "_parts", "_root", *HOOKS})
 # What belongs to a network itself, whatever the source has under these names.
 _FACTS = ("build", "private", "report", "resolutions", "source")
 
@@ -118,6 +118,8 @@ class SwitchableModel(Part):
         parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
         for part in parts:
             part.__dict__["_root"] = self
+        for name in HOOKS:  # hooks of the root are those of the paths' roots: it has none, and clears theirs
+            self.__dict__[name] = Hooks({}, [getattr(twin, name) for twin in self._twins])
         # Outside the registry, as the paths are: their modules are registered already.
         self.__dict__["_parts"] = tuple(parts[1:])
         self.__dict__.setdefault("_made", structure(self))

@@ -113,6 +113,10 @@ class Part(nn.Module):
         """Register a hook that runs with every twin."""
         return hooked_on(self._twins, "register_forward_pre_hook", hook, options)
 
+    def register_backward_hook(self, hook: Any) -> Any:
+        """Register a hook on every twin."""
+        return hooked_on(self._twins, "register_backward_hook", hook, {})
+
     def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
         """Register a hook that runs with every twin."""
         return hooked_on(self._twins, "register_full_backward_hook", hook, {"prepend": prepend})
@@ -142,9 +146,7 @@ class Part(nn.Module):
 
     def _registers(self, name: str, value: Any) -> bool:
         kinds = (nn.Parameter, nn.Module, nn.Buffer)
-        return isinstance(value, kinds) or any(
-            name in self.__dict__[r] for r in ("_parameters", "_buffers", "_modules")
-        )
+        return isinstance(value, kinds) or any(name in self.__dict__[registry] for registry in _NAMED)
 
     def _check_shared(self, name: str) -> None:
         if name in self.__dict__["_private"] and not self.__dict__["_loading"]:

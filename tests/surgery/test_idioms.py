@@ -252,6 +252,34 @@ def test_counters_see_the_path_that_runs(resnet) -> None:
         assert sorted(calls[resolution]) == sorted([*convolutions, *batchnorms])
 
 
+@pytest.mark.parametrize("place", ["", "layer2.0", "layer2.0.conv1", "conv1.1"])
+def test_hooks_of_every_kind_run_once_on_every_path_and_are_taken_away(place: str, resnet) -> None:
+    every(nn.ReLU, lambda m: setattr(m, "inplace", False))(resnet)  # full backward hooks take no other
+    module, seen = resnet.get_submodule(place), []
+    kinds = ("forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook")
+    handles = [getattr(module, f"register_{kind}")(lambda *_, kind=kind: seen.append(kind)) for kind in kinds]
+    for resolution in (64, 48):
+        resnet(torch.randn(2, 3, resolution, resolution, requires_grad=True)).sum().backward()
+        assert seen == list(kinds)
+        seen.clear()
+    for handle in handles:
+        handle.remove()
+    with module.register_forward_hook(lambda *_, **__: seen.append("keyword"), with_kwargs=True):
+        run(resnet.at(48), 48)
+    run(resnet, 48)
+    assert seen == ["keyword"]
+
+
+def test_registries_of_hooks_are_those_of_every_path(resnet) -> None:
+    for module in (resnet, resnet.layer2[0]):
+        module.register_forward_hook(scaled)
+        module._forward_hooks.clear()
+        key = module.register_forward_hook(scaled).handles[0].id
+        if module is not resnet:
+            del module._forward_hooks[key]
+    assert not any(m._forward_hooks for r in (64, 48) for m in resnet.at(r).modules() if m is not resnet.at(r))
+
+
 def test_a_setting_by_name_reaches_every_path(resnet) -> None:
     resnet.layer2[0].drop_path = nn.Identity()
     resnet.layer1[0].bn1.momentum = 0.3
