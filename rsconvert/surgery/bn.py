@@ -69,7 +69,7 @@ class SwitchableBN(nn.Module):
 
     def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
         super().__init__()
-        self._hold(tuple(resolutions), [copy.deepcopy(bn) for _ in resolutions])
+        self._hold(tuple(resolutions), [copy_modules(bn, {}) for _ in resolutions])
 
     def _hold(self, resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> None:
         native, *others = sets
