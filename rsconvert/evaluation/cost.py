@@ -1,13 +1,12 @@
 """What a path costs: multiply-adds."""
 
-import copy
-
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
+from rsconvert.surgery.paths import copy_structure
 from rsconvert.zoo import example_arguments
 from rsconvert.zoo.example import as_call
 
@@ -27,7 +26,7 @@ def multiply_adds(model: nn.Module, resolution: Size) -> int:
     Raises:
         ResolutionError: the model does not run at the resolution.
     """
-    plain = copy.deepcopy(model).eval()
+    plain = copy_structure(model).eval()
     args, kwargs = as_call(example_arguments(plain, resolution))
     try:
         with FlopCounterMode(display=False) as counter:

@@ -7,7 +7,7 @@ beyond the ends the nearest set serves.
 import copy
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from timm.layers import FrozenBatchNormAct2d
@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.surgery.children import Children, PrivateTensorError, hooked_on
-from rsconvert.surgery.copying import copy_modules, hook_registries
+from rsconvert.surgery.children import Children, Hooks, PrivateTensorError, hooked_on
+from rsconvert.surgery.copying import HOOKS, copy_modules, hook_registries, kept_outputs
 from rsconvert.surgery.handwritten import is_handwritten
 
 __all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
@@ -54,8 +54,8 @@ class SwitchableBN(nn.Module):
 
     The native set's tensors bear the source's names (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
-    and momentum survive. A walk over the modules meets all sets, the native one as ``bn.native``. What is set on the
-    layer itself (a mode, a hook, ``momentum``) is set on every set; a tensor of one set is reached through that set.
+    and momentum survive. All sets are modules inside the layer, which has no tensors and no state of its own. What is
+    set on it (a mode, a hook, ``momentum``) is set on every set; a tensor of one set is reached through that set.
     A path holds one set, found by ``bn_sets``; the layer itself runs only in the
     graph of ``to_graph``, where the weights of the sets are data.
 
@@ -66,6 +66,8 @@ class SwitchableBN(nn.Module):
 
     native: nn.Module
     resolutions: tuple[int, ...]
+    _parents: list[tuple[Any, str]]
+    _prefix: str
 
     def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
         super().__init__()
@@ -75,24 +77,30 @@ class SwitchableBN(nn.Module):
         native, *others = sets
         at = nn.ModuleDict()
         at.__dict__["_modules"] = Children(dict(zip(map(str, resolutions[1:]), others, strict=True)), self._swap)
-        del self.__dict__["training"]  # its sets have it
-        self.__dict__.update(resolutions=resolutions, _parents=[], _loading=False)
+        for name in ("training", *HOOKS):  # its sets have them
+            del self.__dict__[name]
+        self.__dict__.update(resolutions=resolutions, _parents=[], _prefix="")
+        self.__dict__["_modules"] = Children({"native": native, "at": at}, self._change_child)
+        self.__dict__["_load_state_dict_post_hooks"][0] = _name_missing
         self._take(native)
-        self.__dict__["_modules"] = Children({**native._modules, "at": at}, self._refuse_child)
 
     def _take(self, native: nn.Module) -> None:
-        """Register the tensors of a native set, under the source's names: its dictionaries are the layer's own."""
-        self.__dict__["native"] = native
+        """Let the native set's tensors be found under the layer's name, as in the file."""
         for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[name] = getattr(native, name)
 
     def __getattr__(self, name: str) -> Any:
         if name in self.__dict__.get("_modules", ()):
             return self.__dict__["_modules"][name]
-        native = self.__dict__.get("native")
-        if native is None or name.startswith("__"):
+        if "_modules" not in self.__dict__ or name.startswith("__"):
             raise AttributeError(f"'SwitchableBN' object has no attribute '{name}'")
-        value = getattr(native, name)
+        if name in HOOKS:
+            native, *others = (getattr(bn, name) for bn in self.sets)
+            common = {key: hook for key, hook in native.items() if all(hook in own.values() for own in others)}
+            return Hooks(common, [native, *others])
+        value = getattr(self.native, name)
+        if name in self.native._modules:
+            return value  # which bears this name in ``named_modules``
         if callable(value) or isinstance(value, Tensor):
             raise PrivateTensorError(
                 f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
@@ -101,17 +109,34 @@ class SwitchableBN(nn.Module):
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, (Tensor, nn.Module)) or name in self._parameters or name in self._buffers:
-            if self._loading:
-                return super().__setattr__(name, value)
-            sharded = type(getattr(value, "data", None)).__name__ == "DTensor"
-            raise UnsupportedModelError(
-                f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
-                + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of bn.sets.")
-            )
+        if name in self._modules:
+            self._modules[name] = value
+        elif isinstance(value, (Tensor, nn.Module)) or name in self.native._parameters or name in self.native._buffers:
+            self._refuse(name, value)
+        else:
+            for bn in self.sets:
+                setattr(bn, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._modules or isinstance(getattr(self.native, name, None), (Tensor, nn.Module)):
+            self._refuse(name)
         for bn in self.sets:
-            setattr(bn, name, value)
-        return None
+            delattr(bn, name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuse: each set takes its own."""
+        self._refuse(name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Refuse: each set takes its own."""
+        self._refuse(name, tensor)
+
+    def _refuse(self, name: str, value: Any = None) -> NoReturn:
+        sharded = type(getattr(value, "data", None)).__name__ == "DTensor"
+        raise UnsupportedModelError(
+            f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
+            + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of bn.sets.")
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableBN":
         return _layer(self.resolutions, [copy.deepcopy(bn, memo) for bn in self.sets])
@@ -119,26 +144,50 @@ class SwitchableBN(nn.Module):
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _layer, (self.resolutions, list(self.sets))
 
-    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield the children, and every set among them."""
-        yield "native", self.native
-        yield from super().named_children()
-
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """Yield every module inside by name; the native set once, for its tensors bear the layer's name already."""
+        """Yield every module inside; the native set once, for its tensors and modules bear the layer's name already."""
         memo = set() if memo is None else memo
-        yield from super().named_modules(memo, prefix, remove_duplicate)
+        if self in memo:
+            return
         if remove_duplicate:
-            yield from self.native.named_modules(memo, f"{prefix}.native" if prefix else "native")
+            memo.add(self)
+        yield prefix, self
+        for name, child in self.native._modules.items():
+            if child is not None:
+                yield from child.named_modules(memo, f"{prefix}.{name}".lstrip("."), remove_duplicate)
+        if remove_duplicate:
+            yield from self.native.named_modules(memo, f"{prefix}.native".lstrip("."))
+        at = cast(nn.Module, self._modules["at"])
+        yield from at.named_modules(memo, f"{prefix}.at".lstrip("."), remove_duplicate)
 
-    def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Put a module in the place of the native set; see ``at`` for the others."""
-        if name == "native":
-            self._swap(str(self.resolutions[0]), module)
-        else:
-            super().add_module(name, module)
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """Return the tensors of all sets under the names of the file; the native ones bear the layer's."""
+        places = {prefix: self.native, f"{prefix}at.": cast(nn.Module, self._modules["at"])}
+        for place, module in places.items():
+            destination = module.state_dict(destination=destination, prefix=place, keep_vars=keep_vars)
+        return destination
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        self.__dict__["_prefix"] = prefix
+        for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(f"{prefix}at.")]:
+            state_dict[f"{prefix}native.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
+        """Yield the parameters of all sets; none as the layer's alone, for those of one set are that set's."""
+        own = recurse or not remove_duplicate  # a walk that keeps duplicates leaves the native set out
+        return super().named_parameters(prefix, recurse, remove_duplicate) if own else iter(())
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
+        """Yield the buffers of all sets; none as the layer's alone."""
+        own = recurse or not remove_duplicate
+        return super().named_buffers(prefix, recurse, remove_duplicate) if own else iter(())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SwitchableBN":
+        for module in (self.native, self._modules["at"]):
+            cast(Any, module)._apply(fn)
+        return self
 
     def train(self, mode: bool = True) -> "SwitchableBN":
         """Set the mode of every set."""
@@ -207,20 +256,8 @@ class SwitchableBN(nn.Module):
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "SwitchableBN":
-        for bn in self.sets if recurse else (self.native,):
-            bn._apply(fn)  # type: ignore[no-untyped-call]  # torch leaves it so
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.__dict__["_loading"] = True
-        try:
-            super()._load_from_state_dict(*args, **kwargs)
-        finally:
-            self.__dict__["_loading"] = False
-
     def _swap(self, resolution: str, new: nn.Module | None) -> None:
-        """Put another BatchNorm in the place of a set, here and in its path."""
+        """Put another BatchNorm in the place of a set's, in its path."""
         place = self.resolutions.index(int(resolution)) if resolution.isdigit() else len(self.resolutions)
         old = self.sets[place] if place < len(self.sets) else None
         if new is old and new is not None:
@@ -232,16 +269,20 @@ class SwitchableBN(nn.Module):
             )
         if place == 0:
             self._take(new)
-            dict.update(self._modules, new._modules)
         for parent, name in self._parents:
-            parent.put(place, name, new)
+            parent._rs_put(place, name, new)
 
-    def _refuse_child(self, name: str, new: nn.Module | None) -> None:
-        if new is not self._modules.get(name):
-            raise UnsupportedModelError(
-                f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
-                "Set it on each of bn.sets."
-            )
+    def _change_child(self, name: str, new: nn.Module | None) -> None:
+        if name == "native":
+            self._swap(str(self.resolutions[0]), new)
+        elif new is not self._modules.get(name):
+            self._refuse(name)
+
+
+def _name_missing(layer: SwitchableBN, keys: Any) -> None:
+    """Give missing tensors of the native set the names that they have in the file."""
+    inner, prefix = f"{layer._prefix}native.", layer._prefix
+    keys.missing_keys[:] = [prefix + k.removeprefix(inner) if k.startswith(inner) else k for k in keys.missing_keys]
 
 
 def _layer(resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> SwitchableBN:
@@ -313,9 +354,9 @@ def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float
     # One call for all: a call for each of some hundred small tensors takes longer than its sums.
     mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
     # A hook on a set belongs to what stands for it between two resolutions too.
-    memo: dict[int, Any] = {
-        id(hooks): hooks for bn in first for m in nn.Module.modules(bn) for hooks in hook_registries(m)
-    }
+    inner = [module for bn in first for module in nn.Module.modules(bn)]
+    memo: dict[int, Any] = {id(hooks): hooks for module in inner for hooks in hook_registries(module)}
+    memo |= kept_outputs(nn.ModuleList(first))
     for start in starts:
         new = next(mixed) if start.is_floating_point() else start.clone()
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new

@@ -182,7 +182,7 @@ def _named(root: int | str, names: Sequence[str]) -> tuple[int | None, str | Non
 def _following(lengths: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
     """Return the axes, from the end, whose length changes with the resolution; for a single one those that equal it."""
     shapes = list(lengths.values())
-    places = range(-len(shapes[0]), 0)
+    places = range(1 - len(shapes[0]), 0)  # the first axis is the batch
     if len(shapes) == 1:
         return tuple(i for i in places if shapes[0][i] == next(iter(lengths)))
     return tuple(i for i in places if len({shape[i] for shape in shapes}) > 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 __all__ = ["Measured", "MeasuredAttribute"]
 
 _PLACE = "_measured"
+_MULTIPLIER = 0x9E3779B97F4A7C15 - 2**64  # of Fibonacci hashing, as a signed number
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -46,7 +47,7 @@ class MeasuredAttribute:
         record, fingerprint = vars(net).get(_PLACE, (Measured(), None))
         if record != Measured() and fingerprint != _fingerprint(net):
             record = Measured()
-            vars(net).pop(_PLACE)
+            vars(net).pop(_PLACE, None)
         return cast(Measured, record)
 
     def __set__(self, net: nn.Module, record: Measured) -> None:
@@ -61,8 +62,11 @@ def _fingerprint(net: nn.Module) -> Hashable:
 
 
 def _bits(tensor: Tensor) -> int | None:
-    """Return the sum of a tensor's bit patterns, whatever their order in memory; None without values."""
+    """Return a sum of a tensor's bit patterns, each times a number of its place; None without values."""
     if tensor.is_meta:
         return None
     real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return int(real.detach().view(_BITS[real.element_size()]).sum(dtype=torch.int64))
+    bits = real.detach().contiguous().view(_BITS[real.element_size()]).flatten().long()
+    # Odd multipliers, which no place shares with its neighbours; the products wrap around.
+    places = torch.arange(1, bits.numel() + 1, device=bits.device) * _MULTIPLIER | 1
+    return int((bits * places).sum())

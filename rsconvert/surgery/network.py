@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
@@ -40,7 +41,7 @@ __all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
 # What is found again in a copy.
-_WATCHED = frozenset({"_held", "_modes", "_parts", "_root", *HOOKS})
+_WATCHED = frozenset({"_held", "_modes", "_parts", "_rs_roots", *HOOKS})
 # What belongs to a network itself, whatever the source has under these names.
 _FACTS = ("build", "private", "report", "resolutions", "source")
 
@@ -107,33 +108,33 @@ class SwitchableModel(Part):
         for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[name] = getattr(native, name)
         del self.__dict__["training"]  # the paths have it
-        self.__dict__.update(_paths={self.resolutions[0]: native}, _place="", _private=private, _loading=False)
+        self.__dict__.update(_paths={self.resolutions[0]: native}, _rs_place="", _rs_private=private, _rs_loading=False)
 
     def _show(self, children: Mapping[str, nn.Module | None]) -> None:
         self.__dict__["_modules"] = Children(children, self._change_child)
 
     def _watch(self) -> None:
         """Look after the paths once all are made."""
-        self.adopt()
+        self._rs_adopt()
         parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
         for part in parts:
-            part.__dict__["_root"] = self
+            part.__dict__.setdefault("_rs_roots", []).append(self)
         for name in HOOKS:  # hooks of the root are those of the paths' roots: it has none, and clears theirs
-            self.__dict__[name] = Hooks({}, [getattr(twin, name) for twin in self._twins])
+            self.__dict__[name] = Hooks({}, [getattr(twin, name) for twin in self._rs_twins])
         # Outside the registry, as the paths are: their modules are registered already.
         self.__dict__["_parts"] = tuple(parts[1:])
         self.__dict__.setdefault("_made", structure(self))
-        self.note()
+        self._rs_note()
 
-    def note(self) -> None:
+    def _rs_note(self) -> None:
         """Remember which children the modules of every path have; `_check` compares with them, as fast as it can."""
-        twins = [[part._twins[place] for part in (self, *self._parts)] for place in range(len(self.resolutions))]
+        twins = [[part._rs_twins[place] for part in (self, *self._parts)] for place in range(len(self.resolutions))]
         held = [[twin._modules for twin in of_path] for of_path in twins]
         self.__dict__["_held"] = [(registries, _children(registries)) for registries in held]
         self.__dict__["_modes"] = [[vars(twin) for twin in of_path] for of_path in twins]
 
     @property
-    def _twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
+    def _rs_twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
         return tuple(self.__dict__["_paths"].values())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableModel":
@@ -167,19 +168,27 @@ class SwitchableModel(Part):
         return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FACTS:
+        child = name in self._modules and (value is None or isinstance(value, nn.Module))
+        if name in _FACTS and not isinstance(value, nn.Module):
             self.__dict__[name] = value
-        elif name == "__class__":
+        elif name == "forward":
             raise UnsupportedModelError(
-                "the class of a switchable network is changed, as FSDP does; its paths keep theirs. Use "
-                "DistributedDataParallel, or net.extract(resolution)."
+                "forward is set on a switchable network, whose paths run their own; a plain model takes it. Change the "
+                "model before make_switchable, or net.extract(resolution)."
             )
-        elif name != "_modules" and (name in self.__dict__ or hasattr(type(self), name)):
+        elif name == "__class__":
+            super().__setattr__(name, value)
+        elif name != "_modules" and not child and (name in self.__dict__ or hasattr(type(self), name)):
             object.__setattr__(self, name, value)
-        elif name == "_modules" or self._registers(name, value) or hasattr(self._twins[0], name):
+        elif name == "_modules" or self._registers(name, value) or self._is_setting(name, value):
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)
+
+    def _is_setting(self, name: str, value: Any) -> bool:
+        """Tell whether the source reads what is set: it has it, or may ask for it."""
+        plain = isinstance(value, bool | int | float | str) and not name.startswith("_")
+        return plain or hasattr(self._rs_twins[0], name)
 
     def _replicate_for_data_parallel(self) -> "SwitchableModel":
         raise UnsupportedModelError(
@@ -201,17 +210,18 @@ class SwitchableModel(Part):
     @property
     def restructured(self) -> bool:
         """Whether modules were replaced since it was made, so that its source's builder makes another network."""
-        return bool(structure(self) != self.__dict__["_made"])
+        return bool(structure(self) != self.__dict__["_made"])  # which is None where a restructured one was regrouped
 
     @property
     def native(self) -> int:
         """The largest trained resolution in pixels."""
         return self.resolutions[0]
 
-    def train(self, mode: bool = True) -> "SwitchableModel":
+    def train(self, mode: bool = True, *args: Any, **kwargs: Any) -> "SwitchableModel":
         """Set the mode of every path, each by the source's own ``train``."""
+        self._check_batchnorms()
         for path in self._paths.values():
-            path.train(mode)
+            path.train(mode, *args, **kwargs)
         running = set(self.running_modules())
         for module in nn.Module.modules(self):  # what holds private tensors beside the paths
             if not isinstance(module, (Part, SwitchableBN)) and module not in running:
@@ -247,7 +257,9 @@ class SwitchableModel(Part):
                 live = make_path(self, self._built(resolution), resolution, self.resolutions)
             plain = copy_modules(live, kept_outputs(live))
         # A snapshot is frozen; what is taken out can be trained as the source could.
-        for parameter, native in zip(plain.parameters(), self._paths[self.native].parameters(), strict=True):
+        natives = dict(self._paths[self.native].named_parameters())
+        for name, parameter in plain.named_parameters():
+            native = natives.get(name, parameter)
             parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
         return plain
 
@@ -307,6 +319,11 @@ class SwitchableModel(Part):
         Raises:
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
         """
+        if torch._C._get_tracing_state() is not None:
+            raise UnsupportedModelError(
+                "torch.jit.trace keeps one path for images of every size; a plain model is needed. "
+                "Trace net.at(resolution), or see export_onnx and export_program."
+            )
         if views is None:
             return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
         for place in range(len(self.resolutions)):
@@ -323,7 +340,7 @@ class SwitchableModel(Part):
         """Load as any module does; with ``assign``, every path sees the new tensors."""
         result = super().load_state_dict(state_dict, strict, assign)
         for part in (self, *self._parts):
-            part.relink()
+            part._rs_relink()
         return result
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -332,6 +349,7 @@ class SwitchableModel(Part):
         Raises:
             UnsupportedModelError: a path holds another module than the network.
         """
+        self._check_batchnorms()
         for place in range(len(self.resolutions)):
             self._check(place)
         return super().state_dict(*args, **kwargs)
@@ -343,9 +361,19 @@ class SwitchableModel(Part):
             return
         part = next((part for part in (self, *self._parts) if _differs(part, place)), self)
         raise UnsupportedModelError(
-            f"{part.told()} of net.at({self.resolutions[place]}) has other modules than the network shows; the same "
-            "are needed. Change the network itself, or net.extract(resolution)."
+            f"{part._rs_label()} of net.at({self.resolutions[place]}) has other modules than the network shows; the "
+            "same are needed. Change the network itself, or net.extract(resolution)."
         )
+
+    def _check_batchnorms(self) -> None:
+        """Refuse a BatchNorm that came into a shared module later: all resolutions would train it."""
+        sets = {id(m) for _, bn in self.switchable_bns() for one in bn.sets for m in nn.Module.modules(one)}
+        for name, module in self.named_modules() if self.private else ():
+            if isinstance(module, _BatchNorm) and id(module) not in sets:
+                raise UnsupportedModelError(
+                    f"{name} is a BatchNorm that all resolutions share, put in after the conversion; each resolution "
+                    "needs its own. Put it into the model before make_switchable."
+                )
 
     def _check_modes(self, place: int) -> None:
         """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
@@ -354,7 +382,7 @@ class SwitchableModel(Part):
             return
         part = next(part for part, one, two in zip((self, *self._parts), own, other, strict=True) if one != two)
         raise UnsupportedModelError(
-            f"{part.told()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
+            f"{part._rs_label()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
             "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
         )
 
@@ -432,7 +460,22 @@ def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableM
     new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
+        own = batchnorms(plain)
+        for name, layer in new.switchable_bns():
+            _take_settings(layer.bn_set(resolution), own[name])
+    if net.restructured:
+        new.__dict__["_made"] = None
     return new
+
+
+def _take_settings(bn: nn.Module, other: nn.Module) -> None:
+    """Give a set the mode, the momentum and what learns of another one."""
+    bn.train(other.training)
+    if hasattr(bn, "momentum"):
+        bn.momentum = getattr(other, "momentum", bn.momentum)
+    learning = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
+    for name, parameter in bn.named_parameters():
+        parameter.requires_grad_(learning.get(name, parameter.requires_grad))
 
 
 def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.Module | None]:
@@ -446,8 +489,8 @@ def _differs(part: Part, place: int) -> bool:
         if isinstance(child, (PrivateSets, nn.ParameterDict)):
             del wanted[name]
         elif isinstance(child, (Part, SwitchableBN)):
-            wanted[name] = (child._twins if isinstance(child, Part) else child.sets)[place]
-    return bool(wanted != part._twins[place]._modules)
+            wanted[name] = (child._rs_twins if isinstance(child, Part) else child.sets)[place]
+    return bool(wanted != part._rs_twins[place]._modules)
 
 
 def _device(model: nn.Module) -> torch.device:

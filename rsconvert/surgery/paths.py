@@ -59,7 +59,7 @@ def live_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
     path = copy_modules(built, memo)
     for module, own in pairs:
         if isinstance(own, Part) and own is not net:
-            own.__dict__["_twins"].append(memo[id(module)])
+            own.__dict__["_rs_twins"].append(memo[id(module)])
     return path
 
 
@@ -118,7 +118,7 @@ def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], *, empty: bool = False)
         if isinstance(own, SwitchableBN) or has_bound_hooks(module):
             continue
         for name in HOOKS:
-            memo[id(registries[name])] = own.common_hooks(name) if isinstance(own, Part) else getattr(own, name)
+            memo[id(registries[name])] = own._rs_common_hooks(name) if isinstance(own, Part) else getattr(own, name)
     return memo
 
 
@@ -143,6 +143,9 @@ def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
     """
     memo: dict[int, Any] = {}
     for module, own in pairs:
+        if isinstance(own, SwitchableBN):
+            continue
+        memo[id(module._non_persistent_buffers_set)] = own._non_persistent_buffers_set
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
             if mine is theirs:
                 memo[id(mine)] = mine

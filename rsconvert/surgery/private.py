@@ -46,8 +46,9 @@ class PrivateSets(nn.ModuleDict):
         """
         if place:
             own = list(self.values())[place - 1]
-            twin._parameters.update({**owner._parameters, **own._parameters})
             twin.__dict__["_buffers"] = own._buffers
+            if twin._parameters is not own._parameters:
+                twin._parameters.update({**owner._parameters, **own._parameters})
 
 
 def sets_of(owner: nn.Module) -> PrivateSets | None:
@@ -137,6 +138,8 @@ def tensors_at(
     sets = cast(PrivateSets, owner._modules["at"])
     if resolution in resolutions:
         own = sets[str(resolution)]
+        if own._parameters.keys() == owner._parameters.keys():
+            return own._parameters, own._buffers  # type: ignore[return-value]  # one dictionary: nothing comes apart
         return {**owner._parameters, **own._parameters}, own._buffers
     every = [owner, *sets.values()]
     weights = interpolation_weights(resolution, resolutions)

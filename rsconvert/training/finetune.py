@@ -9,7 +9,7 @@ import torch
 from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import Processes, joined_processes, plain_memory_errors
+from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.opening import open_for_training
@@ -59,7 +59,8 @@ def finetune(
         CheckpointError: the run folder holds a run, or can't be written; no state in it is intact.
     """
     config = config or FinetuneConfig()
-    warn_of_loading(net)
+    if output is not None and launched_rank() == 0:
+        warn_of_loading(net)
     samples, outputs = open_for_training(net, data, config)
     with (
         plain_memory_errors(config.batch_size, config.workers),

@@ -228,7 +228,7 @@ def test_a_walk_meets_every_module_that_runs(net) -> None:
                 assert shown.sets[place] is module
                 assert module in seen
             elif isinstance(shown, Part):
-                assert shown._twins[place] is module
+                assert shown._rs_twins[place] is module
                 assert isinstance(shown, type(module)) or shown is net
             else:
                 assert shown is module
