@@ -246,7 +246,10 @@ def check_step(case: Case, net: SwitchableModel) -> None:
     assert all(value.isfinite().all() for value in after.values()), "a value is not finite after the step"
     moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
     small = f".at.{case.sizes[1]}."
-    assert any(small in key for key in moved), f"no BN set of {case.sizes[1]} moved"
+    moves = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+    assert any(small in key for key in moved) is moves, (
+        f"of the BN sets of {case.sizes[1]} {'none' if moves else 'a frozen one'} moved"
+    )
     assert any(f"{key.replace(small, '.')}" in moved for key in moved if small in key), "no native BN set moved"
 
 

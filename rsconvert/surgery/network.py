@@ -14,7 +14,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, batchnorms
 from rsconvert.surgery.children import Children, Hooks
-from rsconvert.surgery.copying import HOOKS, copy_modules, fresh, kept_outputs
+from rsconvert.surgery.copying import HOOKS, copy_modules, fresh, has_bound_hooks, kept_outputs
 from rsconvert.surgery.images import run_views, side_of_call
 from rsconvert.surgery.measured import MeasuredAttribute
 from rsconvert.surgery.parts import Part
@@ -41,7 +41,7 @@ __all__ = ["SwitchableModel", "assemble", "regroup"]
 
 
 # What is found again in a copy.
-_WATCHED = frozenset({"_held", "_modes", "_parts", "_rs_roots", *HOOKS})
+_WATCHED = frozenset({"_bound", "_held", "_modes", "_parts", "_rs_roots", *HOOKS})
 # What belongs to a network itself, whatever the source has under these names.
 _FACTS = ("build", "private", "report", "resolutions", "source")
 
@@ -119,6 +119,8 @@ class SwitchableModel(Part):
         parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
         for part in parts:
             part.__dict__.setdefault("_rs_roots", []).append(self)
+        native = nn.Module.modules(self._paths[self.native])
+        self.__dict__["_bound"] = frozenset(id(module) for module in native if has_bound_hooks(module))
         for name in HOOKS:  # hooks of the root are those of the paths' roots: it has none, and clears theirs
             self.__dict__[name] = Hooks({}, [getattr(twin, name) for twin in self._rs_twins])
         # Outside the registry, as the paths are: their modules are registered already.

@@ -1,7 +1,7 @@
 """Paths: copies of a network's modules around its tensors, one for each resolution."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Mo
 def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
     """Return a copy whose modules are new and whose tensors are the model's; ``memo`` as for `copy_model`."""
     pairs = [(module, module) for module in nn.Module.modules(model)]
-    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_hooks(pairs, empty=True), **(memo or {})})
+    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_all_hooks(model), **(memo or {})})
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -72,7 +72,7 @@ def make_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
         net, built, resolutions: as for `live_path`.
     """
     pairs = list(_pairs(built, net))
-    memo = {**kept_outputs(built), **_memo(pairs, resolution, resolutions), **_hooks(pairs)}
+    memo = {**kept_outputs(built), **_memo(pairs, resolution, resolutions), **_hooks(pairs, net.__dict__["_bound"])}
     path = copy_modules(built, memo)
     if any(module.training for module, _ in pairs):
         path.eval()
@@ -104,22 +104,27 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
     return memo
 
 
-def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], *, empty: bool = False) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of its fellow, but for those that belong to an object.
+def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int]) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the hooks of its fellow.
 
     Args:
-        empty: share also the registries without hooks, so that later ones are seen too.
+        bound: the ids of modules whose hooks belong to some object of the source, which is copied with them.
     """
     memo: dict[int, Any] = {}
     for module, own in pairs:
-        registries = vars(module)
-        if not (empty or any(registries[name] for name in HOOKS)):
-            continue
-        if isinstance(own, SwitchableBN) or has_bound_hooks(module):
+        shown = own._rs_twins[0] if isinstance(own, Part) else own
+        if isinstance(own, SwitchableBN) or id(shown) in bound or not any(vars(shown)[name] for name in HOOKS):
             continue
         for name in HOOKS:
-            memo[id(registries[name])] = own._rs_common_hooks(name) if isinstance(own, Part) else getattr(own, name)
+            theirs = own._rs_common_hooks(name) if isinstance(own, Part) else vars(own)[name]
+            memo[id(vars(module)[name])] = theirs
     return memo
+
+
+def _all_hooks(model: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the hooks of a model, also those that come later."""
+    plain = (module for module in nn.Module.modules(model) if not has_bound_hooks(module))
+    return {id(vars(module)[name]): vars(module)[name] for module in plain for name in HOOKS}
 
 
 def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.utils.prune as prune
-from timm.layers import DropPath, convert_sync_batchnorm
+from timm.layers import BatchNormAct2d, DropPath, convert_sync_batchnorm
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
@@ -270,6 +270,25 @@ def test_hooks_of_every_kind_run_once_on_every_path_and_are_taken_away(place: st
     assert seen == ["keyword"]
 
 
+class Recorder:
+    """Counts by a method, as tools that draw activations do."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def hook(self, *_: object) -> None:
+        self.calls += 1
+
+
+def test_a_method_of_an_object_is_called_at_untrained_sizes_too(net) -> None:
+    recorder = Recorder()
+    for module in (part(net), inner(net)[2]):
+        module.register_forward_hook(recorder.hook)
+    for count, resolution in enumerate((net.resolutions[0], net.resolutions[-1], 80), start=1):
+        run(net, resolution)
+        assert recorder.calls == 2 * count
+
+
 def test_registries_of_hooks_are_those_of_every_path(resnet) -> None:
     for module in (resnet, resnet.layer2[0]):
         module.register_forward_hook(scaled)
@@ -338,6 +357,9 @@ REFUSED: dict[str, tuple[Callable[[SwitchableModel], object], str]] = {
     "forward of a block": (lambda net: setattr(net.layer1[0], "forward", lambda x: x), "whose paths run their own"),
     "compiling a block": (lambda net: net.layer1[0].compile(), "whose paths run their own"),
     "weight norm of a BatchNorm": (lambda net: parametrizations.weight_norm(net.bn1), "has one per resolution"),
+    "a buffer of one set": (lambda net: net.bn1.register_buffer("extra", torch.ones(1)), "has one per resolution"),
+    "a deleted tensor": (lambda net: delattr(net.bn1, "bias"), "has one per resolution"),
+    "forward of the network": (lambda net: setattr(net, "forward", lambda x: x), "whose paths run their own"),
     "scripting": (torch.jit.script, r"Script net\.extract"),
     "DataParallel's copies": (lambda net: net._replicate_for_data_parallel(), "Use DistributedDataParallel"),
 }
@@ -381,6 +403,62 @@ def test_a_path_changed_alone_is_refused_by_what_comes_next(use: Idiom, resnet) 
     path.layer1[0].conv1 = LoRA(path.layer1[0].conv1)
     with pytest.raises(UnsupportedModelError, match=r"layer1\.0 of net\.at\(48\) has other modules than the network"):
         use(resnet)
+
+
+def test_groups_by_module_meet_every_tensor_once(net) -> None:
+    """As optimizers split what decays: no parameter twice, every BatchNorm's among those of BatchNorms."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in net.modules():
+        for parameter in module.parameters(recurse=False):
+            groups[isinstance(module, _BatchNorm)].append(parameter)
+    every_one = [*groups[True], *groups[False]]
+    assert len(every_one) == len({id(p) for p in every_one}) == len(list(net.parameters()))
+    sets = [one for _, bn in net.switchable_bns() for one in bn.sets]
+    assert {id(p) for one in sets for p in one.parameters()} == {id(p) for p in groups[True]}
+
+
+def test_a_walk_over_registries_meets_the_native_set_too(resnet) -> None:
+    def freeze(module: nn.Module) -> None:
+        for child in module._modules.values():
+            if isinstance(child, _BatchNorm):
+                child.eval()
+            elif child is not None:
+                freeze(child)
+
+    freeze(resnet.train())
+    for resolution in (64, 48):
+        assert not any(m.training for m in resnet.at(resolution).modules() if isinstance(m, _BatchNorm))
+
+
+def test_settings_inside_containers_and_slices_are_those_of_every_path(resnet) -> None:
+    resnet.layer2[:1].eval()
+    assert [resnet.at(r).layer2[0].training for r in (64, 48)] == [False, False]
+    assert type(resnet.layer2[:1]) is nn.Sequential
+    names = dict(resnet.named_parameters())
+    image = torch.randn(2, 3, 48, 48)
+    zeroed = {name: torch.zeros_like(p) if "layer1.0.bn1.at.48" in name else p for name, p in names.items()}
+    resnet.eval()
+    assert not torch.equal(torch.func.functional_call(resnet, zeroed, image), resnet(image))
+    assert names.keys() <= resnet.state_dict().keys()
+
+
+def test_another_activation_of_fused_batchnorms_is_in_the_state(write_all) -> None:
+    net = make_switchable(create_model("test_efficientnet", num_classes=4), (64, 48)).eval()
+    every(BatchNormAct2d, lambda m: setattr(m, "act", nn.PReLU()))(net)
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        every(nn.PReLU, lambda m: m.weight.fill_(0.7))(twin)
+    net.load_state_dict(twin.state_dict())
+    for resolution in (64, 48):
+        assert torch.equal(run(net, resolution), run(twin, resolution))
+
+
+def test_a_batchnorm_in_a_shared_module_is_refused_by_what_comes_next(resnet) -> None:
+    resnet.fc = nn.Sequential(nn.Linear(512, 4))
+    resnet.fc.append(nn.BatchNorm1d(4))
+    for use in (resnet.train, resnet.state_dict):
+        with pytest.raises(UnsupportedModelError, match=r"fc\.1 is a BatchNorm that all resolutions share"):
+            use()
 
 
 def test_two_modes_at_once_are_refused(resnet) -> None:
