@@ -68,3 +68,18 @@ def test_a_resolution_that_does_not_work_is_named() -> None:
     with pytest.raises(ResolutionError, match="resolution 4 does not work in Sequential") as caught:
         multiply_adds(model, 4)
     assert "\n" not in str(caught.value)
+
+
+class Keeps(Small):
+    """Keeps its features, as models do for a later loss."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.features = self.bn(self.conv(x)).relu()
+        return self.fc(self.depthwise(self.features).mean((2, 3)))
+
+
+def test_a_model_that_keeps_activations_with_their_graph_is_counted() -> None:
+    net = make_switchable(Keeps(), (32, 24))
+    net.train()(views=[torch.randn(2, 3, r, r) for r in (32, 24)])
+    assert net.at(24).features.grad_fn is not None
+    assert [multiply_adds(net.at(r), r) for r in (32, 24, 28)] == [by_hand(r) for r in (32, 24, 28)]

@@ -37,7 +37,17 @@ def state(net: SwitchableModel, **options: bool) -> None:
     net.load_state_dict({k: v + 1 if v.is_floating_point() else v for k, v in net.state_dict().items()}, **options)
 
 
+def permuted(net: SwitchableModel) -> None:
+    state = net.state_dict()
+    state["fc.weight"], state["bn1.at.32.weight"] = state["fc.weight"].flip(0), torch.arange(8.0)
+    net.load_state_dict(state)
+    net.measured = RECORD
+    net.load_state_dict(state | {"bn1.at.32.weight": torch.arange(8.0).flip(0)})
+
+
 CHANGES: dict[str, Callable[[SwitchableModel], object]] = {
+    "another order": permuted,
+    "another order of the classes": lambda net: net.fc.weight.data.copy_(net.fc.weight.data.flip(0)),
     "a step": train,
     "statistics": running,
     "a value past autograd": lambda net: net.at(32).fc.bias.data.add_(1),
