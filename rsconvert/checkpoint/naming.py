@@ -34,8 +34,8 @@ def loading_note(net: SwitchableModel) -> str | None:
     return None
 
 
-def warn_of_loading(net: SwitchableModel) -> None:
-    """Warn the caller of the caller of what `loading_note` says."""
+def warn_of_loading(net: SwitchableModel, stacklevel: int = 3) -> None:
+    """Warn of what `loading_note` says; ``stacklevel`` is that of the caller's caller, as ``warnings.warn`` counts."""
     note = loading_note(net)
     if note is not None:
-        warnings.warn(note, NamelessModelWarning, stacklevel=3)
+        warnings.warn(note, NamelessModelWarning, stacklevel=stacklevel)

@@ -59,8 +59,7 @@ def finetune(
         CheckpointError: the run folder holds a run, or can't be written; no state in it is intact.
     """
     config = config or FinetuneConfig()
-    if output is not None and launched_rank() == 0:
-        warn_of_loading(net)
+    _warn_once(net, output)
     samples, outputs = open_for_training(net, data, config)
     with (
         plain_memory_errors(config.batch_size, config.workers),
@@ -136,3 +135,9 @@ def _compilable(mode: str, paths: int) -> AbstractContextManager[None]:
         return nullcontext()
     limits: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=max(8, 2 * paths))
     return limits
+
+
+def _warn_once(net: SwitchableModel, output: str | Path | None) -> None:
+    """Say before the work what a file of the run will need, in the process that writes it."""
+    if output is not None and launched_rank() == 0:
+        warn_of_loading(net, stacklevel=4)

@@ -483,4 +483,5 @@ def test_a_network_without_a_name_is_told_of_once_before_the_work(
         finetune(make_net(), photos, tmp_path / "run", settings(epochs=2))
     assert [warning.filename for warning in caught if warning.category is NamelessModelWarning] == [__file__]
     with pytest.warns(NamelessModelWarning), pytest.raises(DataError):
-        finetune(make_net(), tmp_path / "nowhere", config=settings())
+        finetune(make_net(), tmp_path / "nowhere", tmp_path / "other", settings())
+    finetune(make_net(), photos, config=settings())  # no file, no warning
