@@ -250,7 +250,8 @@ def check_step(case: Case, net: SwitchableModel) -> None:
     assert any(small in key for key in moved) is moves, (
         f"of the BN sets of {case.sizes[1]} {'none' if moves else 'a frozen one'} moved"
     )
-    assert any(f"{key.replace(small, '.')}" in moved for key in moved if small in key), "no native BN set moved"
+    native = any(key.replace(small, ".") in moved for key in moved if small in key)
+    assert native is moves, "no native BN set moved"
 
 
 def loss(output: Any) -> Tensor:
