@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.bn import SwitchableBN, bn_sets
-from rsconvert.surgery.copying import HOOKS, copy_modules, has_bound_hooks, kept_outputs
+from rsconvert.surgery.copying import HOOKS, copy_modules, has_bound_hooks, hook_registries, kept_outputs
 from rsconvert.surgery.parts import Part
 from rsconvert.surgery.private import sets_of, tensors_at
 from rsconvert.zoo.building import first_line
@@ -124,7 +124,7 @@ def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int])
 def _all_hooks(model: nn.Module) -> dict[int, Any]:
     """Return a deepcopy memo under which a copy has the hooks of a model, also those that come later."""
     plain = (module for module in nn.Module.modules(model) if not has_bound_hooks(module))
-    return {id(vars(module)[name]): vars(module)[name] for module in plain for name in HOOKS}
+    return {id(hooks): hooks for module in plain for hooks in hook_registries(module)}
 
 
 def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
