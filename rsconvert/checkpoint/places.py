@@ -44,6 +44,6 @@ def _downloaded(place: str) -> str:
     except Exception as error:  # the hub's errors and those of its network share no base
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"hf-hub:{place} can't be had ({reason}); USER/NAME of a repository with {_PUBLISHED}, and a network "
+            f"hf-hub:{place} is unavailable ({reason}); USER/NAME of a repository with {_PUBLISHED}, and a network "
             "connection, are needed. Check the name, or give a file."
         ) from error

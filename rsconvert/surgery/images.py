@@ -34,7 +34,7 @@ def check_image(model: nn.Module, image: object) -> None:
     if not (image is None or named or placed):
         raise ConfigError(
             f"image is {image!r}; the name of an argument of forward, such as pixel_values or batch.image, or its "
-            "position from 0 is needed. Correct it."
+            "position from 0 is needed."
         )
 
 

@@ -73,7 +73,7 @@ def test_what_the_hub_says_is_one_line(monkeypatch: pytest.MonkeyPatch, error: E
     result = run("inspect", "hf-hub:somebody/rs")
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: hf-hub:somebody/rs can't be had ({type(error).__name__}: ")
+    assert line.startswith(f"Error: hf-hub:somebody/rs is unavailable ({type(error).__name__}: ")
 
 
 @pytest.mark.parametrize(
