@@ -320,6 +320,7 @@ class SwitchableModel(Part):
             What the source returns; for ``views`` a list of S of it.
         Raises:
             ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
+            UnsupportedModelError: a path was changed alone, paths are in different modes, or torch.jit traces.
         """
         if torch._C._get_tracing_state() is not None:
             raise UnsupportedModelError(
@@ -389,7 +390,7 @@ class SwitchableModel(Part):
         )
 
     def _built(self, resolution: int) -> nn.Module:
-        """Return the source as built for a resolution: the skeleton itself if one model takes all sizes."""
+        """Return the source as built for a resolution: the native path if one model takes all sizes."""
         if self.build is None:
             return self._paths[self.native]
         return build_like(self.build, self._paths[self.native], resolution)

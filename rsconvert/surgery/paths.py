@@ -127,9 +127,9 @@ def _all_hooks(model: nn.Module) -> dict[int, Any]:
     return {id(hooks): hooks for module in plain for hooks in hook_registries(module)}
 
 
-def _pairs(built: nn.Module, skeleton: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Walk two models of one structure side by side, each module once, and not below a BatchNorm's place."""
-    ahead, seen = [(built, skeleton)], set[int]()
+    ahead, seen = [(built, shown)], set[int]()
     while ahead:
         module, own = ahead.pop()
         if id(module) in seen:
