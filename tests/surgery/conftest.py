@@ -37,3 +37,11 @@ def write_all(write: Callable[[nn.Module, int], nn.Module]) -> Callable[[Switcha
         return net
 
     return writer
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()

@@ -332,14 +332,6 @@ def test_an_adapter_learns_by_what_every_path_sees(resnet) -> None:
     assert all(gradient.abs() > 0 for gradient in gradients)
 
 
-@pytest.fixture
-def process_group(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 REFUSED: dict[str, tuple[Callable[[SwitchableModel], object], str]] = {
     "a BatchNorm replaced": (lambda net: setattr(net.layer1[0], "bn1", nn.Identity()), "holds tensors of each"),
     "a block replaced": (lambda net: setattr(net, "layer1", nn.Identity()), "holds tensors of each resolution"),

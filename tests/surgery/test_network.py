@@ -310,14 +310,6 @@ def test_checkpointed_gradients_are_those_without(image) -> None:
     assert any("at.32" in name and grad.any() for name, grad in gradients[1].items())
 
 
-@pytest.fixture
-def process_group(tmp_path):
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_distributed_data_parallel_takes_views(process_group, net, image) -> None:
     twin = copy.deepcopy(net).train()
