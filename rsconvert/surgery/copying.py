@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 __all__ = [
+    "ATOMS",
     "CONTAINERS",
     "HOOKS",
     "copy_modules",
@@ -21,7 +22,7 @@ __all__ = [
     "references",
 ]
 
-_ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type})
 CONTAINERS = frozenset({dict, list, OrderedDict, set})
 _MAPPINGS = CONTAINERS - {list}
 _REGISTRIES = frozenset({"_modules", "_parameters", "_buffers"})
@@ -137,7 +138,7 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     new = dict(state)
     for name, value in state.items():
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in ATOMS:
             continue
         key = id(value)
         if key in memo:
@@ -146,7 +147,7 @@ def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
             new[name] = memo[key] = kind()
         elif kind is dict and name in _REGISTRIES:
             new[name] = memo[key] = {own: _registered(entry, memo) for own, entry in value.items()}
-        elif kind not in _SEQUENCES or not _ATOMS.issuperset(map(type, value)):
+        elif kind not in _SEQUENCES or not ATOMS.issuperset(map(type, value)):
             new[name] = copy.deepcopy(value, memo)
         elif kind is list:
             new[name] = memo[key] = value.copy()

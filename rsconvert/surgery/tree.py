@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from torch import nn
 
 from rsconvert.surgery.bn import SwitchableBN
-from rsconvert.surgery.copying import has_bound_hooks, references
+from rsconvert.surgery.copying import ATOMS, has_bound_hooks, references
 from rsconvert.surgery.parts import make_part
 from rsconvert.surgery.private import PrivateSets
 
@@ -72,7 +72,7 @@ def _held(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules that a module holds, as children, in other attributes or by its hooks."""
     yield from (child for child in module._modules.values() if child is not None)
     for name, value in vars(module).items():
-        if name not in _REGISTRIES:
+        if type(value) not in ATOMS and name not in _REGISTRIES:
             yield from references(value)
 
 
