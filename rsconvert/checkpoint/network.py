@@ -139,7 +139,7 @@ def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
     """
     path = file_of(place)
     facts, source = read_metadata(path), net.source
-    if names_library(facts) or facts.get("architecture") != source.architecture:
+    if names_library(facts) or not _same_function(facts.get("architecture"), source.architecture):
         return load(path)
     plain = net.extract(net.native)
     function = source_of(plain).architecture
@@ -148,6 +148,14 @@ def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
     if dict(facts.get("model_kwargs", {})) != dict(source.model_kwargs):
         return load(path)
     return load(path, plain, build=net.build if facts.get("built_with") == BUILD else None)
+
+
+def _same_function(name: str | None, other: str | None) -> bool:
+    """Tell whether two names mean one function: of a user's file the folder does not count."""
+    if name is None or other is None or not (is_file_name(name) and is_file_name(other)):
+        return name == other
+    (file, _, function), (other_file, _, other_function) = name.rpartition(":"), other.rpartition(":")
+    return (Path(file).name, function) == (Path(other_file).name, other_function)
 
 
 def _trusted(source: Source, model: nn.Module | None) -> Source:

@@ -64,7 +64,9 @@ def test_a_checkpoint_teaches_by_its_native_path(tmp_path: Path) -> None:
     assert torch.equal(teacher(view), other.at(48)(view))
 
 
-def test_a_checkpoint_of_the_same_function_teaches(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["my.py", "elsewhere/../my.py"])
+def test_a_checkpoint_of_the_same_function_teaches(way: str, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
     (tmp_path / "my.py").write_text(
         "from torch import nn\n\n\n"
         "def build(num_classes=4, width=8):\n"
@@ -72,7 +74,7 @@ def test_a_checkpoint_of_the_same_function_teaches(tmp_path: Path) -> None:
         "    return nn.Sequential(*layers, nn.Linear(width, num_classes))\n"
     )
     name, view = f"{tmp_path / 'my.py'}:build", torch.randn(2, 3, 64, 64)
-    wide = make_switchable(create_model(name, model_kwargs={"width": 16}), (64, 32)).eval()
+    wide = make_switchable(create_model(f"{tmp_path}/{way}:build", model_kwargs={"width": 16}), (64, 32)).eval()
     save(wide, tmp_path / "wide.safetensors")
     save(make_switchable(create_model(name), (64, 32)), tmp_path / "net.safetensors")
     net = load_with(tmp_path / "net.safetensors", name)
