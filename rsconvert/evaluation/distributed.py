@@ -178,7 +178,7 @@ def _plain_peer_errors() -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise TrainingError(
             f"another process of the run ended or can't be reached ({reason}); all of them must live. "
-            "See what it printed; a run goes on with --resume."
+            "See what it printed; finetune goes on with --resume."
         ) from error
 
 
