@@ -19,8 +19,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 MODELS = "resnet50,efficientnet_b0,densenet201,hrnet_w18"
 ROW = "{:24s} {:>9} {:>9} {:>9} {:>9} {:>7}"

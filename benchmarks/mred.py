@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsconvert.training.mred import mred_loss
+from rsconvert.training.loss import mred_loss
 
 STUDENTS = 5
 CASES = (((64, 1000), 60), ((2, 40, 176, 176), 12))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from rsconvert import create_model, make_switchable
 from rsconvert.export import export_onnx, open_onnx
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.resolutions import with_middles
+from rsconvert.surgery.network.resolutions import with_middles
 from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 
 TRAINED = (224, 192, 160, 128, 96)

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
 from rsconvert.evaluation import Processes
-from rsconvert.training.allocator import keep_freed_memory
-from rsconvert.training.stepper import Stepper
+from rsconvert.training.step.allocator import keep_freed_memory
+from rsconvert.training.step.stepper import Stepper
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
 Step = Callable[[Sequence[Tensor], Tensor], None]

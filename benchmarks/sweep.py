@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from workers import Job, run_jobs  # noqa: E402
 
-from rsconvert.models.table import Row, Table, totals, write_table  # noqa: E402
+from rsconvert.compatibility.table import Row, Table, totals, write_table  # noqa: E402
 
 # A process that has held this much in GiB makes room for another: freed memory is not all given back.
 _FULL = 6
@@ -50,7 +50,9 @@ def main() -> None:
     rows = tuple(log.row(name) for name in names)
     command = f"python benchmarks/sweep.py --workers {options.workers}"
     table = Table(versions(), command, hardware(), log.seconds(), rows)
-    if target := options.table or (None if options.only or options.limit else ROOT / "rsconvert/models/table.json"):
+    if target := options.table or (
+        None if options.only or options.limit else ROOT / "rsconvert/compatibility/table.json"
+    ):
         write_table(table, target)
     tell(table)
 
@@ -70,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def selected_names(only: str | None, limit: int | None) -> list[str]:
-    from rsconvert.models.names import all_names
+    from rsconvert.compatibility.names import all_names
 
     patterns = (only or "*").split(",")
     return [name for name in all_names() if any(fnmatch.fnmatch(name, p) for p in patterns)][:limit]
@@ -153,7 +155,7 @@ class Log:
         return row
 
     def _failed(self, name: str, reason: str) -> Row:
-        from rsconvert.models.names import family_of
+        from rsconvert.compatibility.names import family_of
 
         known = self.counted.get(name) or Row(name=name, family=family_of(name), parameters=0)
         return replace(known, error=reason)
@@ -172,8 +174,8 @@ def work() -> None:
 
 
 def answered(request: dict[str, Any]) -> Row:
-    from rsconvert.models.check import count, measure
-    from rsconvert.models.names import family_of
+    from rsconvert.compatibility.check import count, measure
+    from rsconvert.compatibility.names import family_of
 
     name = request["name"]
     try:

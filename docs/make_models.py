@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from rsconvert.models import Table, read_table, totals
+from rsconvert.compatibility import Table, read_table, totals
 
 __all__ = ["models_page"]
 

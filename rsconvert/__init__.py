@@ -5,19 +5,18 @@ A map of the package, in the order in which it is used:
     name → create_model → make_switchable → SwitchableModel → calibrate | finetune → save
     load → SwitchableModel → at(r): a plain nn.Module → evaluate | export
 
-    data/        one crop of an image → S views
-    zoo/         names → plain models
-    surgery/     a network goes in, a switchable network comes out
-    models/      what the conversion does to each model of the libraries
-    checkpoint   the one switchable file
-    evaluation/  accuracy and cost at each resolution
-    training/    the loss and the loop; statistics without labels
-    export/      files for other software
-    runtime/     latency on a machine, the choice of a path by a budget, the cascade
-    analysis/    the paper's tables and figures
-    comparison/  ways to train, with one budget
-    report/      one HTML page about a network
-    demo, cli    the commands
+    data/           one crop of an image → S views
+    models/         names → plain models
+    surgery/        a network goes in, a switchable network comes out
+    compatibility/  what the conversion does to each model of the libraries
+    checkpoint/     the one switchable file
+    evaluation/     accuracy, cost and latency at each resolution
+    calibration/    statistics without labels
+    training/       the loss, a step, a run
+    export/         files for other software
+    runtime/        the choice of a path: by a budget, or image by image
+    study/          the paper's tables and figures, comparison, report
+    demo/, cli/     the commands
 
 Names are imported when they are first used, so that importing the package does not import torch.
 """
@@ -37,13 +36,14 @@ from rsconvert.errors import (
 )
 
 if TYPE_CHECKING:
+    from rsconvert.calibration import calibrate
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
+    from rsconvert.models import create_model
     from rsconvert.runtime import cascade, for_budget
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
-    from rsconvert.training import FinetuneConfig, calibrate, finetune, mred_loss
-    from rsconvert.zoo import create_model
+    from rsconvert.training import FinetuneConfig, finetune, mred_loss
 
 __all__ = [
     "CheckpointError",
@@ -78,13 +78,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "calibration": ("calibrate",),
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_hub", "export_onnx", "export_program", "export_timm", "export_torchvision"),
     "runtime": ("cascade", "for_budget"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
-    "training": ("FinetuneConfig", "calibrate", "finetune", "mred_loss"),
-    "zoo": ("create_model",),
+    "training": ("FinetuneConfig", "finetune", "mred_loss"),
+    "models": ("create_model",),
 }
 
 

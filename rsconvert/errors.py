@@ -22,6 +22,7 @@ __all__ = [
     "ResolutionError",
     "TrainingError",
     "UnsupportedModelError",
+    "first_line",
 ]
 
 
@@ -55,3 +56,8 @@ class TrainingError(RSConvertError, RuntimeError):
 
 class NamelessModelWarning(UserWarning):
     """Give the model a name, or keep the code that makes it beside its file."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what fits into a message of one line."""
+    return (str(error).splitlines() or [""])[0].rstrip(". ")

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+
+from rsconvert.evaluation import Benchmark, Cost, Switching, machine_key
+from rsconvert.surgery import SwitchableModel, make_switchable
 
 torch.set_num_threads(1)
 # What a shell starts in the background is deaf to Ctrl-C, which some tests press.
@@ -36,6 +40,20 @@ class Tiny(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.drop(self.forward_features(x).mean((2, 3))))
+
+
+class Tinier(nn.Module):
+    """The same without padding and methods, for training: 6 channels, three classes."""
+
+    def __init__(self, classes: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, bias=True), nn.BatchNorm2d(6)
+        self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(6, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn1(self.conv1(x)).relu()
+        return self.fc(self.dropout(self.bn2(self.conv2(x)).relu().mean((2, 3))))
 
 
 @pytest.fixture
@@ -82,3 +100,34 @@ def torchrun() -> Callable[..., "subprocess.Popen[str]"]:
         )
 
     return launch
+
+
+@pytest.fixture
+def make_net() -> Callable[..., SwitchableModel]:
+    """Makes a network small enough to be trained."""
+
+    def make(
+        resolutions: tuple[int, ...] = (32, 24, 16), *, private: bool = True, classes: int = 3, dropout: float = 0.0
+    ) -> SwitchableModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Tinier(classes, dropout)
+        return make_switchable(model, resolutions, private=private)
+
+    return make
+
+
+@pytest.fixture
+def table() -> Callable[..., Benchmark]:
+    """A benchmark out of rows (resolution, latency in ms, top-1)."""
+
+    def make(*rows: tuple[int, float, float | None], machine: str | None = None, **other: Any) -> Benchmark:
+        own = {"form": "plain", "batch_size": 1, "parameters": 7, "p95_ms": 9.0, "images_per_second": 1.0, **other}
+        costs = tuple(
+            Cost(resolution=r, latency_ms=ms, top1=top1, multiply_adds=r * r, peak_memory_bytes=None, **own)
+            for r, ms, top1 in rows
+        )
+        here = machine_key(torch.device("cpu")) if machine is None else machine
+        return Benchmark(machine=here, amp="off", rounds=3, costs=costs, switching=Switching(32, 0.001))
+
+    return make

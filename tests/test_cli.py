@@ -453,7 +453,7 @@ def test_ctrl_c_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, monk
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("rsconvert.training.run"), "measure", interrupted)
+    monkeypatch.setattr(importlib.import_module("rsconvert.training.run.epochs"), "measure", interrupted)
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the command would ignore further ones, here for good
     assert "interrupted" in finetune_refused(checkpoint, images, tmp_path, "--epochs", 1, "--set", "warmup_epochs=0")
 

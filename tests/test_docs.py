@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import rsconvert
-from rsconvert.runtime import machine_key
+from rsconvert.evaluation import machine_key
 from rsconvert.surgery import Measured
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import rsconvert
-from rsconvert.zoo import create_model
+from rsconvert.models import create_model
 
 MOBILENETV1 = Path(__file__).parents[1] / "docs" / "examples" / "mobilenetv1.py"
 

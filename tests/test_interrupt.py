@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from rsconvert.checkpoint import load, save
+from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups to signal")
 

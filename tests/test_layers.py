@@ -1,6 +1,7 @@
 """Imports point one way, seen in the source itself: every import of every file, also those inside functions."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +13,18 @@ TREE = Path(__file__).parents[1] / PACKAGE
 # A file imports from its own layer and from those to the left of it. The package's __init__ stands left of demo.
 LAYERS = (
     "errors",
+    "text",
     "data",
-    "zoo",
-    "surgery",
     "models",
+    "surgery",
+    "compatibility",
     "checkpoint",
     "evaluation",
+    "calibration",
     "training",
     "export",
     "runtime",
-    "analysis",
-    "comparison",
-    "report",
+    "study",
     "",
     "demo",
     "cli",
@@ -82,6 +83,41 @@ def wrong_imports(tree: Path) -> list[str]:
     return wrong
 
 
+# Modules that others may import past the face: file → why.
+PAST_THE_FACE = {
+    "rsconvert.compatibility.check": "it needs torch; the face serves a command that lists a table without it",
+}
+
+
+def past_faces(tree: Path) -> list[str]:
+    """``file:line: what is wrong`` for each import of what lies inside a folder that the file is not in."""
+    wrong = []
+    for file in sorted(tree.rglob("*.py")):
+        own = file.relative_to(tree).parts[:-1]
+        for line, name in imported_names(file, tree):
+            parts = _module(tree, name.split(".")[1:])
+            shared = next((i for i, part in enumerate(parts) if own[i : i + 1] != (part,)), len(parts))
+            if len(parts) > shared + 1 and not name.startswith(tuple(PAST_THE_FACE)):
+                wrong.append(f"{file.relative_to(tree.parent).as_posix()}:{line}: {name} is inside of a package")
+    return wrong
+
+
+def _module(tree: Path, parts: list[str]) -> list[str]:
+    """The folders and the module that a dotted name goes through; a function of a face hides a module of its name."""
+    for i, part in enumerate(parts):
+        folder = tree.joinpath(*parts[:i])
+        face = folder / "__init__.py"
+        if i and i + 1 == len(parts) and re.search(rf"\b{part}\b", face.read_text() if face.exists() else ""):
+            return parts[:i]
+        if not (folder / part).is_dir():
+            return parts[: i + 1] if (folder / f"{part}.py").exists() else parts[:i]
+    return parts
+
+
+def test_packages_are_imported_through_their_faces() -> None:
+    assert past_faces(TREE) == []
+
+
 def test_imports_point_one_way() -> None:
     assert wrong_imports(TREE) == []
 
@@ -105,7 +141,7 @@ def planted(tmp_path: Path) -> Path:
         file = tree / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    (tree / "surgery" / "bn.py").write_text("from ..data.views import resize\nfrom .. import errors\n")
+    (tree / "surgery" / "bn.py").write_text("from ..data import resize\nfrom .. import errors\n")
     (tree / "cli.py").write_text("import torch\nimport rsconvert\nfrom . import checkpoint\n")
     return tree
 
@@ -134,6 +170,21 @@ def test_a_planted_wrong_import_is_caught(planted: Path, file: str, source: str,
     (found,) = wrong_imports(planted)
     assert found.startswith(f"rsconvert/{file}")
     assert found.endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("from rsconvert.surgery.bn import X", "rsconvert.surgery.bn.X is inside of a package"),
+        ("from rsconvert.surgery import bn", "rsconvert.surgery.bn is inside of a package"),
+        ("from rsconvert.surgery import X", None),
+        ("from rsconvert.data.samples import X", None),
+        ("import rsconvert.surgery.bn", "rsconvert.surgery.bn is inside of a package"),
+    ],
+)
+def test_an_import_past_a_face_is_caught(planted: Path, source: str, expected: str | None) -> None:
+    (planted / "data" / "sets.py").write_text(source)
+    assert past_faces(planted) == ([f"rsconvert/data/sets.py:1: {expected}"] if expected else [])
 
 
 def test_training_may_read_evaluation_and_not_the_reverse(planted: Path) -> None:

@@ -5,15 +5,14 @@ a place → its file (`places`); what a file will need to be loaded (`naming`)
 """
 
 from rsconvert.checkpoint.digest import digest
-from rsconvert.checkpoint.metadata import FORMAT_VERSION, describe, names_library, read_metadata
+from rsconvert.checkpoint.file import load, load_beside, load_with, save, subset, write_network
+from rsconvert.checkpoint.metadata import describe, names_library, read_metadata
 from rsconvert.checkpoint.naming import loading_note, warn_of_loading
-from rsconvert.checkpoint.network import load, load_beside, load_with, save, subset, write_network
 from rsconvert.checkpoint.places import file_of
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
 from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, sync, write_tensors
 
 __all__ = [
-    "FORMAT_VERSION",
     "describe",
     "digest",
     "file_of",

@@ -10,10 +10,8 @@ from rsconvert.checkpoint.costs import check_costs
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.surgery import Measured, SwitchableModel, check_resolutions, check_stages
-from rsconvert.surgery.sizes import BUILD, WAYS
-from rsconvert.zoo import Source
-from rsconvert.zoo.image_argument import ImageArgument
+from rsconvert.models import ImageArgument, Source
+from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
 
 __all__ = [
     "FORMAT_VERSION",

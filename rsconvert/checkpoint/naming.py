@@ -3,9 +3,8 @@
 import warnings
 
 from rsconvert.errors import NamelessModelWarning
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.sizes import BUILD
-from rsconvert.zoo import is_file_name
+from rsconvert.models import is_file_name
+from rsconvert.surgery import BUILD, SwitchableModel
 
 __all__ = ["loading_note", "warn_of_loading"]
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from rsconvert.checkpoint.tensors import fill
 from rsconvert.data import Preprocessing
-from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError, first_line
 from rsconvert.surgery import SwitchableModel
-from rsconvert.zoo.building import first_line
 
 __all__ = ["fill_from_rsnets"]
 

@@ -19,10 +19,10 @@ from rsconvert.cli.demo import demo
 from rsconvert.cli.evaluate import evaluate
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, wrap
+from rsconvert.cli.finetune import finetune
 from rsconvert.cli.models import models
 from rsconvert.cli.once import run_once
 from rsconvert.cli.report import report
-from rsconvert.cli.training import finetune
 from rsconvert.cli.verify import verify
 from rsconvert.errors import NamelessModelWarning, RSConvertError
 

@@ -81,7 +81,7 @@ def complementarity(
     make a second matrix; RESOLUTION=FILE chooses the resolution of one.
     """
     stem = _stem(output, "complementarity", force)
-    from rsconvert import analysis
+    from rsconvert import study
 
     load = load_network if len(checkpoints) == 1 else load_among
     nets = {network_name(place): load(place, model) for place in checkpoints}
@@ -90,18 +90,18 @@ def complementarity(
     first = next(iter(nets.values()))
     beside = load_baselines(baselines, first, checkpoints[0], model)
     computing = _computing(reading, as_json)
-    groups: dict[str, analysis.Complementarity] = {}
+    groups: dict[str, study.Complementarity] = {}
     for networks in (beside, nets):
         if networks:
             title = next(iter(networks)) if len(networks) == 1 else "I-Nets"
-            right = analysis.right_answers(analysis.own_resolutions(networks), **computing)
-            groups[f"{title} (network)" if title in groups else title] = analysis.complementarity(right)
+            right = study.right_answers(study.own_resolutions(networks), **computing)
+            groups[f"{title} (network)" if title in groups else title] = study.complementarity(right)
     tables = {title: group.table() for title, group in groups.items()}
     facts = {title: group.to_dict() for title, group in groups.items()}
     markdown = "\n\n".join(f"**{title}**\n\n{table.as_markdown()}" for title, table in tables.items())
     text = "\n\n".join(f"{title}\n{table.as_text()}" for title, table in tables.items())
-    csv = analysis.complementarity_data(groups).as_csv()
-    _finish(stem, analysis.plot_complementarity(groups), csv, markdown, facts, text, as_json)
+    csv = study.complementarity_data(groups).as_csv()
+    _finish(stem, study.plot_complementarity(groups), csv, markdown, facts, text, as_json)
 
 
 @analyze.command()
@@ -131,16 +131,16 @@ def accuracy(
     The band and the bars are Wilson's intervals of 95 %. Baselines that were wrapped for one resolution are I-Nets.
     """
     stem = _stem(output, "accuracy", force)
-    from rsconvert import analysis, evaluate
+    from rsconvert import evaluate, study
     from rsconvert.evaluation import as_csv, as_markdown, as_text
     from rsconvert.surgery import SwitchableModel
 
     net = load_network(checkpoint, model)
     beside = load_baselines(baselines, net, checkpoint, model)
     trained = {r for one in (net, *beside.values()) if isinstance(one, SwitchableModel) for r in one.resolutions}
-    asked = analysis.dense_resolutions(sorted(trained)) if resolutions is None else resolution_list(resolutions)
+    asked = study.dense_resolutions(sorted(trained)) if resolutions is None else resolution_list(resolutions)
     result = evaluate(net, resolutions=asked, baselines=beside, **_computing(reading, as_json))
-    figure = analysis.plot_accuracy({network_name(checkpoint): result, **result.baselines})
+    figure = study.plot_accuracy({network_name(checkpoint): result, **result.baselines})
     _finish(stem, figure, as_csv(result), as_markdown(result), result.to_dict(), as_text(result), as_json)
 
 
@@ -151,7 +151,7 @@ def accuracy(
 def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_json: bool) -> None:
     """Draw γ, β, μ, σ² by layer and resolution (figure 6). Needs no images."""
     stem = _stem(output, "batchnorm", force)
-    from rsconvert.analysis import batchnorm_sets, plot_batchnorm
+    from rsconvert.study import batchnorm_sets, plot_batchnorm
 
     result = batchnorm_sets(load_network(checkpoint, model))
     table = result.table()
@@ -191,7 +191,7 @@ def pooling(
     Both are cut out of the same images of val/.
     """
     stem = _stem(output, "pooling", force)
-    from rsconvert.analysis import plot_pooling, pooled_values
+    from rsconvert.study import plot_pooling, pooled_values
 
     net = load_network(checkpoint, model)
     asked = None if resolutions is None else resolution_list(resolutions)
@@ -208,17 +208,17 @@ def pooling(
 def importance(runs: tuple[str, ...], output: str, force: bool, as_json: bool) -> None:
     """Draw the importance scores over the epochs of finetuning (Appendix A); of several runs mean ± deviation."""
     stem = _stem(output, "importance", force)
-    from rsconvert import analysis
+    from rsconvert import study
 
-    result = analysis.importance(runs)
+    result = study.importance(runs)
     table = result.table()
-    figure = analysis.plot_importance(result)
+    figure = study.plot_importance(result)
     _finish(stem, figure, table.as_csv(), table.as_markdown(), result.to_dict(), table.as_text(), as_json)
 
 
 def _stem(output: str, name: str, force: bool) -> Path:
     """Return the path of what a command writes, without its endings, none of which exists."""
-    from rsconvert.analysis import ENDINGS
+    from rsconvert.study import ENDINGS
 
     for ending in ENDINGS if Path(output).exists() else ():
         refuse_existing(Path(output, name + ending), force)
@@ -248,7 +248,7 @@ def _finish(
     stem: Path, figure: "Figure", csv: str, markdown: str, facts: dict[str, Any], text: str, as_json: bool
 ) -> None:
     """Write what an analysis found, and print it."""
-    from rsconvert.analysis import write_analysis
+    from rsconvert.study import write_analysis
 
     files = [str(file) for file in write_analysis(stem, figure, csv=csv, markdown=markdown)]
     print_result({**facts, "files": files}, as_json, f"{text}\nwrote {', '.join(files)}")

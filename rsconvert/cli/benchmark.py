@@ -71,8 +71,7 @@ def benchmark(
     source = best_of(checkpoint)
     _check_data(data)
     from rsconvert import save
-    from rsconvert.evaluation import choose_device
-    from rsconvert.runtime import measure_costs, store_costs
+    from rsconvert.evaluation import choose_device, measure_costs, store_costs
 
     net = load_network(source, model)
     if store:
@@ -119,7 +118,7 @@ def _check_writable(file: str) -> None:
 def _builder(net: "SwitchableModel", model: str | None) -> Callable[[], "nn.Module"] | None:
     """Return what makes a plain model as the network was made; None if its name is unknown."""
     from rsconvert import create_model
-    from rsconvert.zoo import is_file_name
+    from rsconvert.models import is_file_name
 
     source, kwargs = net.source, dict(net.source.model_kwargs)
     name, told = model or source.architecture, kwargs.pop("num_classes", None)

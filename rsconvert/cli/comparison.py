@@ -22,7 +22,7 @@ from rsconvert.cli.options import (
 from rsconvert.cli.printing import log_epoch, print_result
 
 if TYPE_CHECKING:
-    from rsconvert.comparison import Plan
+    from rsconvert.study import Plan
     from rsconvert.training import FinetuneConfig
 
 __all__ = ["compare"]
@@ -83,7 +83,7 @@ def compare(
     inets are networks for one resolution each, parallel trains all resolutions without distillation, rsnet with it. The
     same command goes on where an earlier one was interrupted, and reads what is done. DIR gets report.md.
     """
-    from rsconvert.comparison import plan_comparison
+    from rsconvert.study import plan_comparison
     from rsconvert.training import build_config
 
     given = {key: value for key, value in options.items() if value is not None}
@@ -107,7 +107,7 @@ def compare(
 
 
 def _run(plan: "Plan", config: "FinetuneConfig", as_json: bool) -> None:
-    from rsconvert.comparison import compare as run
+    from rsconvert.study import compare as run
     from rsconvert.training import keep_freed_memory
 
     click.echo(str(plan), err=True)

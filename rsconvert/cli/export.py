@@ -158,7 +158,8 @@ def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any]
 
 
 def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
-    from rsconvert.export import export_plain, fold_batchnorm
+    from rsconvert.export import export_plain
+    from rsconvert.surgery import fold_batchnorm
 
     text, fold = options["resolution"], options["fold_bn"]
     sides = list(net.resolutions) if text == "all" else numbers(text)

@@ -112,7 +112,7 @@ def wrap(
 
 def _downloads(model: str, pretrained: bool | None, weights: str | None, rsnets: str | None) -> bool:
     """Tell whether the library's own weights are fetched: by default where nothing else gives the values."""
-    from rsconvert.zoo import is_file_name
+    from rsconvert.models import is_file_name
 
     if rsnets is not None and (pretrained or weights is not None):
         raise ConfigError(f"rsnets is {rsnets}, beside pretrained or weights; one of them is accepted. Drop one.")
@@ -129,8 +129,8 @@ def _converted(
 ) -> "SwitchableModel":
     """Return the network; hand the report on a refused model to ``refusal``. Weights are fetched for no such model."""
     from rsconvert import create_model, make_switchable
+    from rsconvert.models import unfilled
     from rsconvert.surgery import check_switchable, examine
-    from rsconvert.zoo.unfilled import unfilled
 
     with unfilled() if values["pretrained"] else nullcontext():
         plain = create_model(model, **arguments, weights=values["weights"])

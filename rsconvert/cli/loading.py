@@ -57,7 +57,7 @@ def network_name(place: str) -> str:
 def _baseline(place: str, net: "SwitchableModel", checkpoint: str, model: str | None) -> "nn.Module":
     from rsconvert import create_model
     from rsconvert.checkpoint import read_header
-    from rsconvert.zoo import is_file_name, set_source
+    from rsconvert.models import is_file_name, set_source
 
     weights = Path(place).is_file() and not (place.endswith(".safetensors") and "rsconvert" in read_header(place))
     if Path(place).exists() and not weights:

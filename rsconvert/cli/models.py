@@ -12,7 +12,7 @@ from rsconvert.cli.printing import print_result
 from rsconvert.errors import ConfigError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from rsconvert.models import Row, Table
+    from rsconvert.compatibility import Row, Table
 
 __all__ = ["models"]
 
@@ -37,14 +37,14 @@ def models(pattern: str, check: str | None, size_class: str | None, as_json: boo
         raise ConfigError(
             f"check measures {check} alone, so a pattern and --class have no effect. Drop them, or drop --check."
         )
-    from rsconvert.models.check import measure
+    from rsconvert.compatibility.check import measure
 
     row = measure(check, in_batches=True)
     print_result({"class": row.size_class, **asdict(row)}, as_json, "\n".join(_details(row)))
 
 
 def _list(pattern: str, size_class: str | None, as_json: bool) -> None:
-    from rsconvert.models import read_table, totals
+    from rsconvert.compatibility import read_table, totals
 
     table = read_table()
     rows = [row for row in table.rows if fnmatch.fnmatchcase(row.name, pattern)]

@@ -73,7 +73,7 @@ def report(
     """
     source = best_of(checkpoint)
     refuse_existing(Path(output), force)
-    from rsconvert.report import write_report
+    from rsconvert.study import write_report
 
     net = load_network(source, model)
     facts = write_report(

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from rsconvert.analysis import plot_accuracy, save_figure
 from rsconvert.checkpoint import save
 from rsconvert.demo.drawing import PATTERNS, write_images
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation, evaluate
 from rsconvert.export import export_timm
+from rsconvert.models import create_model
+from rsconvert.study import plot_accuracy, save_figure
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import FinetuneConfig, finetune
-from rsconvert.zoo import create_model
 
 __all__ = ["DemoResult", "run_demo"]
 

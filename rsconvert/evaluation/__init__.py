@@ -2,29 +2,27 @@
 
 from rsconvert.evaluation.accuracy import NETWORK, evaluate, measure, summarize, validation_loader, with_baselines
 from rsconvert.evaluation.answers import Answers
+from rsconvert.evaluation.benchmark import measure_costs
+from rsconvert.evaluation.benchmark_results import Benchmark, Cost
 from rsconvert.evaluation.cost import multiply_adds
+from rsconvert.evaluation.cost_table import store_costs, stored_costs
 from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision
 from rsconvert.evaluation.distributed import (
     Processes,
     joined_processes,
     launched_processes,
     launched_rank,
-    running_processes,
     shared_failure,
 )
-from rsconvert.evaluation.fitting import (
-    check_classes,
-    check_colours,
-    check_labels,
-    check_targets,
-    known_source,
-    mapped_outputs,
-)
-from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
-from rsconvert.evaluation.modes import eval_mode
-from rsconvert.evaluation.predictions import Predictions, predict, save_logits
+from rsconvert.evaluation.fitting import check_classes, check_colours, check_labels, check_targets, mapped_outputs
+from rsconvert.evaluation.forms import check_forms
+from rsconvert.evaluation.machine import differences, machine_key, processor_name
+from rsconvert.evaluation.memory_errors import is_memory_error, plain_memory_errors
+from rsconvert.evaluation.predictions import Predictions, check_order, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, default_resolutions, resolution_of, size_name
+from rsconvert.evaluation.subject import crop_shares
+from rsconvert.evaluation.switching import Switching, measure_switching
 from rsconvert.evaluation.tables import as_csv, as_markdown, as_text
 from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
 
@@ -33,10 +31,13 @@ __all__ = [
     "Accuracy",
     "Amp",
     "Answers",
+    "Benchmark",
+    "Cost",
     "Evaluation",
     "Paired",
     "Predictions",
     "Processes",
+    "Switching",
     "amp_name",
     "as_csv",
     "as_markdown",
@@ -45,30 +46,37 @@ __all__ = [
     "calibration_error",
     "check_classes",
     "check_colours",
+    "check_forms",
     "check_labels",
+    "check_order",
     "check_sizes",
     "check_targets",
     "choose_device",
     "choose_precision",
+    "crop_shares",
     "default_resolutions",
-    "eval_mode",
+    "differences",
     "evaluate",
     "is_memory_error",
     "joined_processes",
-    "known_source",
     "launched_processes",
     "launched_rank",
+    "machine_key",
     "mapped_outputs",
     "mcnemar",
     "measure",
+    "measure_costs",
+    "measure_switching",
     "multiply_adds",
     "plain_memory_errors",
     "predict",
+    "processor_name",
     "resolution_of",
-    "running_processes",
     "save_logits",
     "shared_failure",
     "size_name",
+    "store_costs",
+    "stored_costs",
     "summarize",
     "validation_loader",
     "wilson_interval",

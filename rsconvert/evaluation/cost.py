@@ -6,9 +6,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
-from rsconvert.surgery.paths import copy_structure
-from rsconvert.zoo import example_arguments
-from rsconvert.zoo.example import as_call
+from rsconvert.models import as_call, example_arguments
+from rsconvert.surgery import copy_structure
 
 __all__ = ["multiply_adds"]
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
+from rsconvert.models import Source, input_channels, source_of
 from rsconvert.surgery import SwitchableModel
-from rsconvert.zoo import Source, input_channels, source_of
 
 __all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
 

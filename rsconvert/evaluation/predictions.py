@@ -22,11 +22,11 @@ from rsconvert.evaluation.answers import Answers
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
 from rsconvert.evaluation.fitting import check_classes, mapped_outputs
-from rsconvert.evaluation.memory import plain_memory_errors
-from rsconvert.evaluation.modes import eval_mode
+from rsconvert.evaluation.memory_errors import plain_memory_errors
 from rsconvert.evaluation.sharing import check_alike, joined_answers, rounds, whole_order
 from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Subject
+from rsconvert.surgery import eval_mode
 
 __all__ = ["Predictions", "check_order", "collect", "predict", "save_logits"]
 

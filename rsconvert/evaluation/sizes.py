@@ -7,8 +7,7 @@ from typing import Any
 from rsconvert.data import Size
 from rsconvert.errors import ResolutionError
 from rsconvert.evaluation.cost import multiply_adds
-from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.surgery.resolutions import with_middles
+from rsconvert.surgery import SwitchableModel, check_resolutions, with_middles
 
 __all__ = ["check_sizes", "default_resolutions", "resolution_of", "size_name"]
 

@@ -1,10 +1,9 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
 from rsconvert.export.agreement import Agreement, Verification
-from rsconvert.export.fold import FoldReport, fold_batchnorm
 from rsconvert.export.hub import export_hub
 from rsconvert.export.onnx import export_onnx
-from rsconvert.export.opening import Export, open_export, open_onnx, open_program
+from rsconvert.export.opening import Export, open_export, open_onnx
 from rsconvert.export.plain import export_plain
 from rsconvert.export.program import export_program
 from rsconvert.export.stock import export_timm, export_torchvision
@@ -13,7 +12,6 @@ from rsconvert.export.verify import verify_export
 __all__ = [
     "Agreement",
     "Export",
-    "FoldReport",
     "Verification",
     "export_hub",
     "export_onnx",
@@ -21,9 +19,7 @@ __all__ = [
     "export_program",
     "export_timm",
     "export_torchvision",
-    "fold_batchnorm",
     "open_export",
     "open_onnx",
-    "open_program",
     "verify_export",
 ]

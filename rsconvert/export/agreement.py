@@ -7,8 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsconvert.errors import CheckpointError
-from rsconvert.zoo.building import first_line
+from rsconvert.errors import CheckpointError, first_line
 
 __all__ = ["Agreement", "Verification", "compare"]
 

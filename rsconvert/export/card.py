@@ -11,12 +11,11 @@ import timm
 import torchvision
 from huggingface_hub import ModelCardData
 
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, first_line
 from rsconvert.evaluation import Accuracy, Evaluation, Paired, as_markdown, multiply_adds
 from rsconvert.export.stock import stock_library
+from rsconvert.models import TORCHVISION, count_outputs
 from rsconvert.surgery import SwitchableModel
-from rsconvert.zoo.building import TORCHVISION, first_line
-from rsconvert.zoo.classifier import count_outputs
 
 __all__ = ["model_card"]
 

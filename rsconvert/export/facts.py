@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rsconvert.evaluation.subject import crop_shares
+from rsconvert.evaluation import crop_shares
 from rsconvert.surgery import SwitchableModel
 
 __all__ = ["image_facts"]

@@ -14,12 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsconvert.checkpoint import fill, load, read_header, read_tensors
-from rsconvert.errors import CheckpointError, ConfigError
-from rsconvert.export.fold import prepare_folded
+from rsconvert.errors import CheckpointError, ConfigError, first_line
 from rsconvert.export.hub import SWITCHABLE
-from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.zoo import create_model
-from rsconvert.zoo.building import first_line
+from rsconvert.models import create_model
+from rsconvert.surgery import SwitchableModel, check_resolutions, prepare_folded
 
 __all__ = ["Export", "needed", "open_export", "open_onnx", "open_program"]
 

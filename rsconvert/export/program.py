@@ -11,14 +11,11 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
 from rsconvert.export.facts import image_facts
-from rsconvert.export.fold import fold_batchnorm, largest_difference
 from rsconvert.export.target import check_target
-from rsconvert.surgery import SwitchableModel
-from rsconvert.zoo import example_arguments
-from rsconvert.zoo.building import first_line
-from rsconvert.zoo.example import as_call
+from rsconvert.models import as_call, example_arguments
+from rsconvert.surgery import SwitchableModel, fold_batchnorm, largest_difference
 
 __all__ = ["export_program"]
 

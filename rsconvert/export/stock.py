@@ -13,14 +13,11 @@ from torch import nn
 
 from rsconvert.checkpoint import fill, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
-from rsconvert.evaluation.subject import crop_shares
-from rsconvert.export.fold import fold_batchnorm
+from rsconvert.evaluation import crop_shares
 from rsconvert.export.folder import check_folder, replacing_folder
 from rsconvert.export.target import check_target
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.sizes import kwargs_at
-from rsconvert.surgery.trial import equal_outputs, run_trial
-from rsconvert.zoo import create_model, example_arguments, example_input
+from rsconvert.models import create_model, example_arguments, example_input
+from rsconvert.surgery import SwitchableModel, equal_outputs, fold_batchnorm, kwargs_at, run_trial
 
 __all__ = ["export_timm", "export_torchvision", "stock_library", "write_timm"]
 

@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 
 from rsconvert.data import Samples, normalize, open_images
-from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
-from rsconvert.evaluation import check_colours, eval_mode, validation_loader
+from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
+from rsconvert.evaluation import check_colours, validation_loader
 from rsconvert.export.agreement import Agreement, Verification, compare
 from rsconvert.export.opening import Export, open_export
-from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.surgery.bn import interpolation_weights
-from rsconvert.surgery.resolutions import side_of, with_middles
-from rsconvert.zoo import example_input
-from rsconvert.zoo.building import first_line
+from rsconvert.models import example_input
+from rsconvert.surgery import (
+    SwitchableModel,
+    check_resolutions,
+    eval_mode,
+    interpolation_weights,
+    side_of,
+    with_middles,
+)
 
 __all__ = ["logits_of", "verify_export"]
 

@@ -7,13 +7,9 @@ from typing import Any, cast
 from torch import nn
 
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import Amp, amp_name, choose_precision
+from rsconvert.evaluation import Amp, amp_name, check_forms, choose_precision, differences, machine_key, stored_costs
 from rsconvert.evaluation import multiply_adds as count
-from rsconvert.runtime.forms import check_forms
-from rsconvert.runtime.machine import differences, machine_key
-from rsconvert.runtime.table import stored_costs
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.paths import copy_structure
+from rsconvert.surgery import SwitchableModel, copy_structure
 
 __all__ = ["for_budget", "resolution_for_budget"]
 

@@ -20,15 +20,18 @@ from torch.utils._pytree import tree_leaves
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
-from rsconvert.surgery.paths import copy_model
+from rsconvert.models import (
+    Source,
+    candidates_for,
+    count_outputs,
+    example_arguments,
+    preprocessing_of,
+    source_of,
+    unfilled,
+)
+from rsconvert.surgery.network import copy_model
 from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 from rsconvert.surgery.trial import equal_outputs
-from rsconvert.zoo.classifier import count_outputs
-from rsconvert.zoo.create import preprocessing_of
-from rsconvert.zoo.example import example_arguments
-from rsconvert.zoo.source import Source, source_of
-from rsconvert.zoo.torchvision_models import candidates_for
-from rsconvert.zoo.unfilled import unfilled
 
 __all__ = ["adopted"]
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery.bn import SwitchableBN
+from rsconvert.models import ImageArgument
 from rsconvert.surgery.graph import trace
-from rsconvert.surgery.network import SwitchableModel
-from rsconvert.zoo.image_argument import ImageArgument
+from rsconvert.surgery.network import SwitchableBN, SwitchableModel
 
 __all__ = ["SetWeights", "to_graph"]
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from timm.models import get_notrace_functions
 from torch import fx, nn
 
-from rsconvert.surgery.bn import SwitchableBN, is_batchnorm
-from rsconvert.surgery.paths import on_meta
-from rsconvert.zoo.building import first_line
+from rsconvert.errors import first_line
+from rsconvert.surgery.network import SwitchableBN, is_batchnorm, on_meta
 
 # What hands the same numbers on: a BatchNorm behind a linear layer takes its tokens flattened.
 _VIEWS = {"contiguous", "flatten", "permute", "reshape", "transpose", "view", torch.flatten}

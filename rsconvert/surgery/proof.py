@@ -8,13 +8,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.images import side_of_call
-from rsconvert.surgery.network import SwitchableModel
-from rsconvert.surgery.parts import clear_caches
+from rsconvert.models import Arguments, as_call
+from rsconvert.surgery.network import SwitchableModel, clear_caches, side_of_call
 from rsconvert.surgery.scramble import tensors
 from rsconvert.surgery.survey import Survey, fitted_inside
 from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
-from rsconvert.zoo.example import Arguments, as_call
 
 __all__ = ["prove"]
 

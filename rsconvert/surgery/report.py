@@ -7,12 +7,10 @@ from typing import Any, Literal
 
 from torch import nn
 
-from rsconvert.surgery.bn import batchnorms
+from rsconvert.models import resizes_inside
 from rsconvert.surgery.graph import GraphFacts
-from rsconvert.surgery.handwritten import holds_running_statistics
-from rsconvert.surgery.images import doubt
+from rsconvert.surgery.network import batchnorms, doubt, holds_running_statistics
 from rsconvert.surgery.survey import Survey
-from rsconvert.zoo.example import resizes_inside
 
 __all__ = ["BatchNormRecord", "ConversionReport", "make_report", "unconverted"]
 

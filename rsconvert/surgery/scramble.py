@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from rsconvert.surgery.bn import batchnorms
+from rsconvert.surgery.network import batchnorms
 
 __all__ = ["fill_zeros", "scrambled", "tensors", "write"]
 

@@ -12,16 +12,20 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
-from rsconvert.surgery.images import find_images, told_images
-from rsconvert.surgery.paths import copy_model, copy_structure, on_meta
-from rsconvert.surgery.private import size_dependent
+from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem, resizes_inside
+from rsconvert.surgery.network import (
+    Build,
+    build_like,
+    builders,
+    copy_model,
+    copy_structure,
+    find_images,
+    on_meta,
+    size_dependent,
+    told_images,
+)
 from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
-from rsconvert.surgery.sizes import Build, build_like, builders
 from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
-from rsconvert.zoo.example import Arguments, example_arguments, example_stem, resizes_inside
-from rsconvert.zoo.image_argument import ImageArgument
-from rsconvert.zoo.source import Source
-from rsconvert.zoo.stem import Stem
 
 __all__ = ["Example", "Survey", "arguments_of", "fitted_inside", "survey", "working_resolutions"]
 

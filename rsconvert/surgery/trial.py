@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery.bn import batchnorms
-from rsconvert.zoo.building import first_line
-from rsconvert.zoo.example import Arguments, as_call
+from rsconvert.errors import UnsupportedModelError, first_line
+from rsconvert.models import Arguments, as_call
+from rsconvert.surgery.network import batchnorms
 
 __all__ = ["Trial", "equal_outputs", "run_trial"]
 

@@ -1,31 +1,24 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
-from rsconvert.evaluation import choose_device, choose_precision, launched_rank
-from rsconvert.training.allocator import keep_freed_memory
-from rsconvert.training.calibrate import CalibrationReport, calibrate
 from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
-from rsconvert.training.mred import MODES, MREDLoss, mred_loss
-from rsconvert.training.objective import Objective
-from rsconvert.training.preview import preview
+from rsconvert.training.loss import mred_loss
 from rsconvert.training.recipes import RECIPES, build_config
 from rsconvert.training.result import FinetuneResult
+from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview
+from rsconvert.training.step import keep_freed_memory
 
 __all__ = [
-    "MODES",
+    "FREE_SETTINGS",
     "RECIPES",
-    "CalibrationReport",
     "FinetuneConfig",
     "FinetuneResult",
-    "MREDLoss",
-    "Objective",
+    "Row",
     "build_config",
-    "calibrate",
-    "choose_device",
-    "choose_precision",
+    "data_identity",
     "finetune",
     "keep_freed_memory",
-    "launched_rank",
     "mred_loss",
+    "open_for_training",
     "preview",
 ]

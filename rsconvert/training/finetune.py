@@ -12,11 +12,8 @@ from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.opening import open_for_training
-from rsconvert.training.progress import Row
 from rsconvert.training.result import FinetuneResult
-from rsconvert.training.run import Run
-from rsconvert.training.run_folder import RunFolder
+from rsconvert.training.run import Row, Run, RunFolder, open_for_training
 
 __all__ = ["finetune"]
 

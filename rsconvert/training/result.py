@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from rsconvert.training.progress import Row
+from rsconvert.training.run import Row
 
 __all__ = ["FinetuneResult"]
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 import rsconvert
 from rsconvert.cli import main
-from rsconvert.runtime import Switching, machine_key, resolution_for_budget
+from rsconvert.evaluation import Switching, machine_key
+from rsconvert.runtime import resolution_for_budget
 
 QUICK = ("--rounds", 1, "--forms", "plain", "--device", "cpu")
 
@@ -74,7 +75,7 @@ def test_the_stored_table_has_the_top1_of_evaluate(place: Path) -> None:
 def test_a_full_disk_leaves_the_file(
     place: Path, full_disk: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rsconvert.runtime.benchmark.measure_switching", lambda *_, **__: Switching(32, 0.1))
+    monkeypatch.setattr("rsconvert.evaluation.benchmark.measure_switching", lambda *_, **__: Switching(32, 0.1))
     before = Path("net.safetensors").read_bytes()
     with full_disk():
         result = run("benchmark", "net.safetensors", *QUICK, "--store")
@@ -88,7 +89,7 @@ def test_a_folder_that_can_not_be_written_is_told_before_measuring(place: Path, 
         raise PermissionError(13, "Permission denied", str(dir))
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    monkeypatch.setattr("rsconvert.runtime.measure_costs", lambda *_, **__: pytest.fail("it measured"))
+    monkeypatch.setattr("rsconvert.evaluation.measure_costs", lambda *_, **__: pytest.fail("it measured"))
     result = run("benchmark", "net.safetensors", *QUICK, "--store")
     assert result.exit_code == 1
     assert "net.safetensors can't be written" in result.stderr

@@ -11,9 +11,9 @@ from PIL import Image
 
 from rsconvert.checkpoint import save
 from rsconvert.cli import main
-from rsconvert.comparison import KNOWN
+from rsconvert.models import create_model
+from rsconvert.study import KNOWN
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 SMALL = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "warmup_epochs=0")
 
@@ -106,7 +106,7 @@ def test_an_interruption_is_one_line_and_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt("its state after epoch 1 of 2 is kept")
 
-    monkeypatch.setattr("rsconvert.comparison.runs.finetune", interrupted)
+    monkeypatch.setattr("rsconvert.study.comparison.runs.finetune", interrupted)
     monkeypatch.setattr("signal.signal", lambda *_: None)  # which would outlive the test
     result = compare(place, tmp_path / "out")
     assert result.exit_code == 1

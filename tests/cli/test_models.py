@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rsconvert.cli import main
-from rsconvert.models import read_table, totals
+from rsconvert.compatibility import read_table, totals
 
 
 def run(*arguments: str) -> Result:

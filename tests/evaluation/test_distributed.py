@@ -20,8 +20,8 @@ from rsconvert.cli import main
 from rsconvert.errors import ConfigError, DataError, TrainingError
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, shared_failure
 from rsconvert.evaluation.distributed import _plain_peer_errors
+from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo")

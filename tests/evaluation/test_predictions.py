@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rsconvert.data import Preprocessing, Samples
 from rsconvert.errors import ConfigError, DataError, ResolutionError
 from rsconvert.evaluation import NETWORK, evaluate, predict, save_logits, summarize
+from rsconvert.models import Source, set_source
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.zoo import Source, set_source
 
 CLASSES = ("a", "b", "c", "d", "e", "f", "g")
 TARGETS = tuple(i % 6 for i in range(23))

@@ -7,8 +7,8 @@ import torch
 
 from rsconvert import for_budget
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import multiply_adds
-from rsconvert.runtime import Benchmark, budget, resolution_for_budget, store_costs
+from rsconvert.evaluation import Benchmark, multiply_adds, store_costs
+from rsconvert.runtime import budget, resolution_for_budget
 from rsconvert.surgery import Measured, SwitchableModel, make_switchable
 
 Table = Callable[..., Benchmark]

@@ -11,9 +11,9 @@ from torch import nn
 
 import rsconvert
 from rsconvert.data import Preprocessing
+from rsconvert.models import Source
 from rsconvert.surgery import make_switchable
 from rsconvert.surgery.adoption import adopted
-from rsconvert.zoo import Source
 
 
 @pytest.fixture(autouse=True)

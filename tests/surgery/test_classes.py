@@ -9,8 +9,8 @@ from torch import nn
 
 import rsconvert
 from rsconvert.errors import ConfigError
+from rsconvert.models import classifier_keys, create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import classifier_keys, create_model
 
 RESOLUTIONS = (96, 64)
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rsconvert.errors import TrainingError, UnsupportedModelError
+from rsconvert.models import create_model
 from rsconvert.surgery import SetWeights, interpolation_weights, make_switchable, to_graph
-from rsconvert.zoo import create_model
 
 RESOLUTIONS = (64, 48, 32)
 

@@ -7,8 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from rsconvert.models import create_model
 from rsconvert.surgery import SwitchableModel, batchnorms, make_switchable
-from rsconvert.zoo import create_model
 
 # The smallest of each family, the sizes, and the arguments that build it for them. LeViT takes one size only.
 FAMILIES = {

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rsconvert.checkpoint import load, save
 from rsconvert.errors import ConfigError
+from rsconvert.models import create_model, source_of
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.zoo import create_model, source_of
 
 RESOLUTIONS = (96, 64)
 MODELS = {

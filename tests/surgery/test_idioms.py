@@ -15,9 +15,9 @@ from torch.nn.utils import parametrizations
 
 import rsconvert
 from rsconvert.errors import NamelessModelWarning, ResolutionError, UnsupportedModelError
+from rsconvert.models import create_model
 from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable
-from rsconvert.surgery.parts import Part
-from rsconvert.zoo import create_model
+from rsconvert.surgery.network.parts import Part
 
 # A ResNet, a family of BatchNorms fused with their activation, one whose position tables follow the resolution.
 NETWORKS = {

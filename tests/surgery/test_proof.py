@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from rsconvert.errors import UnsupportedModelError
+from rsconvert.models import Source
 from rsconvert.surgery import SwitchableModel, assemble
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.survey import survey
-from rsconvert.zoo import Source
 
 RESOLUTIONS = (64, 48, 32)
 EXACT = dict.fromkeys(RESOLUTIONS, True)

@@ -6,8 +6,8 @@ import pytest
 import timm
 from torch import Tensor, nn
 
+from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 
 def test_resnet50_counts_what_the_paper_counts() -> None:

@@ -11,8 +11,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import rsconvert
 from rsconvert.errors import UnsupportedModelError
+from rsconvert.models import create_model
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.zoo import create_model
 
 RESOLUTIONS = (64, 48)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.errors import ResolutionError
 from rsconvert.evaluation import multiply_adds
+from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
-from rsconvert.zoo import create_model
 
 
 def test_segmentation_returns_its_dictionary_at_the_size_of_the_image(write, write_all, image) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rsconvert.models import create_model
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.zoo import create_model
 
 RESOLUTIONS, UNTRAINED = (64, 48, 32), (80, 56, 40, 24)
 THREADS = 8

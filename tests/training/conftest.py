@@ -1,4 +1,4 @@
-"""What the tests of training share: drawn photos of three colours, and a network small enough for them."""
+"""What the tests of training share: drawn photos of three colours."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,26 +9,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from rsconvert.checkpoint import read_metadata
-from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.surgery import SwitchableModel
 
 CLASSES = ("blue", "green", "red")
-
-
-class Tiny(nn.Module):
-    """Two convolutions with BatchNorm, dropout, a classifier."""
-
-    def __init__(self, classes: int = 3, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, stride=2, bias=False), nn.BatchNorm2d(6)
-        self.conv2, self.bn2 = nn.Conv2d(6, 6, 3, bias=True), nn.BatchNorm2d(6)
-        self.dropout, self.fc = nn.Dropout(dropout), nn.Linear(6, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.bn1(self.conv1(x)).relu()
-        return self.fc(self.dropout(self.bn2(self.conv2(x)).relu().mean((2, 3))))
 
 
 @pytest.fixture(autouse=True)
@@ -38,19 +23,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def make_net() -> Callable[..., SwitchableModel]:
-    def make(
-        resolutions: tuple[int, ...] = (32, 24, 16), *, private: bool = True, classes: int = 3, dropout: float = 0.0
-    ) -> SwitchableModel:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = Tiny(classes, dropout)
-        return make_switchable(model, resolutions, private=private)
-
-    return make
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from rsconvert.checkpoint import save
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Processes
+from rsconvert.models import create_model
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.stepper import Stepper, _plain_reduction_errors
-from rsconvert.zoo import create_model
+from rsconvert.training.step.stepper import Stepper, _plain_reduction_errors
 
 Launch = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo and signals")

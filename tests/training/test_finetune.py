@@ -179,7 +179,7 @@ def test_the_settings_of_the_views_reach_the_loader(
         taken.update(options)
         return training_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.training.feeding.training_loader", spy)
+    monkeypatch.setattr("rsconvert.training.step.feeding.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
     wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1), "seed": 3}
     finetune(net, photos, config=settings(**wanted))
@@ -267,7 +267,7 @@ def test_best_is_the_epoch_of_the_highest_mean(
         rows = {r: Accuracy(top1, 100.0) for r, top1 in zip(net.resolutions, next(tables), strict=True)}
         return Evaluation(12, rows, None)
 
-    monkeypatch.setattr("rsconvert.training.run.measure", scripted)
+    monkeypatch.setattr("rsconvert.training.run.epochs.measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
     epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}

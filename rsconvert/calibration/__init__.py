@@ -1,0 +1,5 @@
+"""calibration"""
+
+from rsconvert.calibration.calibrate import calibrate
+
+__all__ = ["calibrate"]

@@ -1,0 +1,279 @@
+"""A switchable network to its file, to back from it, to a part of itself."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.checkpoint.costs import valid_costs
+from rsconvert.checkpoint.metadata import encode_metadata, measured_in, names_library, read_metadata, source_in
+from rsconvert.checkpoint.naming import warn_of_loading
+from rsconvert.checkpoint.places import file_of
+from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
+from rsconvert.data import Preprocessing
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
+from rsconvert.models import Source, create_model, is_file_name, set_source, source_of, unfilled
+from rsconvert.surgery import (
+    BUILD,
+    Build,
+    Measured,
+    SwitchableModel,
+    assemble,
+    batchnorms,
+    build_like,
+    check_resolutions,
+    default_images,
+    rebuilt,
+    regroup,
+)
+
+__all__ = ["load", "load_beside", "load_with", "save", "subset", "write_network"]
+
+
+def save(net: SwitchableModel, path: str | Path) -> None:
+    """Write a network to one file, in place of a file of that name; an interrupted write leaves the old one whole.
+
+    Warns:
+        NamelessModelWarning: the file alone will not be enough to load the network, see ``loading_note``.
+    Raises:
+        CheckpointError: the file can't be written, or an argument of the model can't be told in JSON.
+    """
+    warn_of_loading(net)
+    write_network(net, path)
+
+
+def write_network(net: SwitchableModel, path: str | Path) -> None:
+    """Write a network as ``save`` does, where it was said before what its file will need."""
+    tensors, aliases = _untied(net.state_dict())
+    write_tensors(tensors, path, encode_metadata(net, aliases))
+
+
+@overload
+def load(
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: None = None
+) -> SwitchableModel: ...
+
+
+@overload
+def load(
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int
+) -> nn.Module: ...
+
+
+@torch.inference_mode(False)
+def load(
+    place: str | Path,
+    model: nn.Module | None = None,
+    *,
+    build: Build | None = None,
+    resolution: int | None = None,
+) -> nn.Module:
+    """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
+
+    Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
+    a file never makes rsconvert import code, nor fetch anything.
+
+    Args:
+        place: a file, the folder of a run, whose best network it is, a folder for a hub, also as ``local-dir:DIR``, or
+            ``hf-hub:USER/NAME``, which is fetched.
+        model: a plain model of the saved class, left unchanged; needed for a network without a name.
+        build: a function of the resolution that makes the model for it; needed if the saved network was made with one.
+        resolution: a trained one, whose set alone is read.
+    Raises:
+        CheckpointError: there is no file, or it is broken, truncated, foreign or from a later version; it has no such
+            resolution, or holds other tensors than the network.
+    """
+    path = file_of(place)
+    facts = read_metadata(path)
+    if resolution is not None and resolution not in facts["resolutions"]:
+        raise CheckpointError(
+            f"{path} has no set for {resolution}; it holds {facts['resolutions']}. "
+            f"Choose one of them, or load the network and extract({resolution})."
+        )
+    plain = _built(facts, path) if model is None else model
+    source = _source(facts, plain, model)
+    try:
+        again = rebuilt(_trusted(source, model), build)
+        sides = facts["resolutions"] if resolution is None else [resolution]
+        built = {r: build_like(again, plain, r) for r in sides} if again else {}
+        if resolution is not None:
+            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution).eval()
+        private, beside = facts.get("private", True), _beside(facts, plain)
+        net = assemble(plain, sides, private=private, build=again, built=built, beside=beside)
+    except (UnsupportedModelError, ResolutionError, ConfigError) as error:
+        raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
+    net.source = source
+    tensors = read_tensors(path)
+    aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
+    fill(net, tensors | aliases, str(path))
+    net.measured = measured_in(facts)
+    return net.eval()
+
+
+def load_with(place: str | Path, function: str) -> SwitchableModel:
+    """Return the network of a place, built by the function ``file.py:function`` that the caller names.
+
+    A network that was built for each resolution needs a function that takes ``img_size``.
+
+    Raises:
+        CheckpointError, UnsupportedModelError: as ``load`` and ``create_model``.
+    """
+    path = file_of(place)
+    facts = read_metadata(path)
+    kwargs = dict(facts.get("model_kwargs", {}))
+    # A file's function gets num_classes only if it got it before: by default it may count in its own way.
+    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
+
+    def build(**more: int) -> nn.Module:
+        return create_model(function, num_classes=given, model_kwargs={**kwargs, **more})
+
+    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == BUILD else None
+    return load(path, build(), build=again)
+
+
+@torch.inference_mode(False)
+def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
+    """Return the network of a place that stands beside another one, such as its teacher.
+
+    One that a library's name does not tell is built as ``net`` was, if both were made by the same function: by the one
+    that the caller named for ``net``, or out of the model that ``net`` holds, if it had the same arguments.
+
+    Raises:
+        CheckpointError: as ``load``.
+    """
+    path = file_of(place)
+    facts, source = read_metadata(path), net.source
+    if names_library(facts) or not _same_function(facts.get("architecture"), source.architecture):
+        return load(path)
+    plain = net.extract(net.native)
+    function = source_of(plain).architecture
+    if function is not None and is_file_name(function):
+        return load_with(path, function)
+    if dict(facts.get("model_kwargs", {})) != dict(source.model_kwargs):
+        return load(path)
+    return load(path, plain, build=net.build if facts.get("built_with") == BUILD else None)
+
+
+def _same_function(name: str | None, other: str | None) -> bool:
+    """Tell whether two names mean one function: of a user's file the folder does not count."""
+    if name is None or other is None or not (is_file_name(name) and is_file_name(other)):
+        return name == other
+    (file, _, function), (other_file, _, other_function) = name.rpartition(":"), other.rpartition(":")
+    return (Path(file).name, function) == (Path(other_file).name, other_function)
+
+
+def _trusted(source: Source, model: nn.Module | None) -> Source:
+    """Return what may build the model again: a library's name in the file, else what the caller's own model notes."""
+    if source.architecture is not None and ":" not in source.architecture:
+        return source
+    own = Source() if model is None else source_of(model)
+    return replace(own, built_with=source.built_with)
+
+
+@torch.inference_mode(False)
+def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
+    """Return an independent network that keeps some of the sets; the largest kept becomes native.
+
+    Of the measured costs those stay whose paths stay what they were.
+
+    Raises:
+        CheckpointError: a resolution is not among the trained ones.
+        ResolutionError: the list is empty or malformed.
+    """
+    kept = check_resolutions(resolutions)
+    if unknown := [r for r in kept if r not in net.resolutions]:
+        raise CheckpointError(
+            f"resolution {unknown[0]} has no set in the network; it holds {net.resolutions}. Choose among them."
+        )
+    places = [net.resolutions.index(r) for r in kept]
+    small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
+    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
+    small.alpha.data = net.alpha.detach()[places].clone()
+    small.measured = Measured(costs=valid_costs(net.measured.costs, net.resolutions, kept))
+    return small
+
+
+def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split a state_dict into tensors and the further names of those that it holds under several."""
+    first: dict[tuple[Any, ...], str] = {}
+    tensors, aliases = {}, {}
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{name} in the state_dict is a {type(tensor).__name__}; a file holds tensors alone. Remove it."
+            )
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in first:
+            aliases[name] = first[place]
+        else:
+            first[place] = name
+            tensors[name] = tensor
+    return tensors, aliases
+
+
+def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
+    name = facts.get("architecture")
+    if name is None or not names_library(facts):
+        raise CheckpointError(
+            f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
+            "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
+            "--model file.py:function."
+        )
+    try:
+        with unfilled():
+            return create_model(name, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
+    except RSConvertError as error:
+        raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
+
+
+def _source(facts: Mapping[str, Any], plain: nn.Module, model: nn.Module | None) -> Source:
+    """Return what is known: of a network without a name the given model may know its own."""
+    source = source_in(facts)
+    if source.images is None:  # a file from before they were noted
+        source = replace(source, images=default_images(plain))
+    if model is None or source.architecture is not None:
+        return source
+    own = source_of(model)
+    outputs = own.num_classes if source.num_classes is None else source.num_classes
+    return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs, num_classes=outputs)
+
+
+def _beside(facts: Mapping[str, Any], plain: nn.Module) -> list[str]:
+    """Return the private tensors of the file that no BatchNorm owns, as far as the model has them."""
+    own = dict((*plain.named_parameters(), *plain.named_buffers()))
+    inside = tuple(f"{bn}.".lstrip(".") for bn in batchnorms(plain))
+    return [name for name in facts.get("private_tensors", ()) if name in own and not name.startswith(inside)]
+
+
+def _load_path(
+    plain: nn.Module, source: Source, facts: Mapping[str, Any], path: str | Path, resolution: int
+) -> nn.Module:
+    """Return a plain model with the shared tensors and one set."""
+    keys = {key: key for key in plain.state_dict()}
+    if resolution != facts["resolutions"][0]:
+        private = batchnorms(plain) if facts.get("private", True) else {}
+        owners = [(key, bn) for bn in private for key in keys if key.startswith(f"{bn}." if bn else "")]
+        owners += [(key, key.rpartition(".")[0]) for key in _beside(facts, plain) if key in keys]
+        for key, owner in owners:
+            prefix = f"{owner}." if owner else ""
+            keys[key] = f"{prefix}at.{resolution}.{key.removeprefix(prefix)}"
+    aliases = facts.get("aliases", {})
+    for key in keys:  # a module under a second name: the file lists its private tensors as aliases alone
+        owner, _, tensor = key.rpartition(".")
+        second = f"{owner}.at.{resolution}.{tensor}".lstrip(".")
+        keys[key] = second if second in aliases else keys[key]
+    stored = {key: aliases.get(name, name) for key, name in keys.items()}
+    tensors = read_tensors(path, sorted(set(stored.values())))
+    fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
+    set_source(plain, source)
+    return plain
+
+
+def _preprocessing(source: Source, places: Sequence[int]) -> Preprocessing:
+    crop_pct = source.preprocessing.crop_pct
+    kept = tuple(crop_pct[i] for i in places) if isinstance(crop_pct, tuple) else crop_pct
+    return replace(source.preprocessing, crop_pct=kept)

@@ -1,0 +1,178 @@
+"""What a network costs on this machine: at each resolution, in each form, for each batch size."""
+
+import os
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import nn
+
+from rsconvert.errors import ConfigError, ResolutionError, RSConvertError
+from rsconvert.evaluation.benchmark_results import Benchmark, Cost
+from rsconvert.evaluation.cost import multiply_adds
+from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_precision
+from rsconvert.evaluation.forms import check_forms, paths_in_form
+from rsconvert.evaluation.latency import Latency, measure_latency
+from rsconvert.evaluation.machine import machine_key
+from rsconvert.evaluation.memory_errors import is_memory_error, plain_memory_errors
+from rsconvert.evaluation.peak_memory import peak_memory
+from rsconvert.evaluation.switching import measure_switching
+from rsconvert.models import as_call, example_arguments
+from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode
+
+__all__ = ["measure_costs"]
+
+_Key = tuple[str, int, int]
+
+
+def measure_costs(
+    net: SwitchableModel,
+    resolutions: Sequence[int] | None = None,
+    *,
+    batch_sizes: Sequence[int] = (1,),
+    forms: Sequence[str] = ("plain",),
+    rounds: int = 30,
+    threads: int | None = None,
+    amp: Amp = None,
+    create: Callable[[], nn.Module] | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Benchmark:
+    """Measure a network where it is, on random images, in eval mode; its modes are left as they are.
+
+    All forms, resolutions and batch sizes of one call are timed by turns.
+
+    Args:
+        resolutions: in pixels, trained or not; None takes the trained ones.
+        forms: of ``plain``, ``channels_last``, ``compiled`` and ``folded``.
+        rounds: how often each is timed, after three rounds that are not counted.
+        threads: of torch on the CPU, for this call; None leaves them as they are.
+        amp: the precision of autocast, as of ``evaluate``; None chooses by the network's device.
+        create: makes a plain model, whose creation and loading are timed beside the switching.
+        log: takes a line where the work takes long.
+    Raises:
+        ConfigError: a form is unknown or repeated; a batch size, ``rounds`` or ``threads`` is unusable.
+        ResolutionError: a resolution is malformed, or does not work in the network.
+        UnsupportedModelError: the network can't be folded.
+        TrainingError: memory ran out.
+    """
+    sides = net.resolutions if resolutions is None else check_resolutions(resolutions)
+    forms, sizes = check_forms(forms), _check_batch_sizes(batch_sizes)
+    _check_number("rounds", rounds)
+    precision = choose_precision(amp, net.alpha.device)
+    with _threads(threads), plain_memory_errors(max(sizes), 0), _compilable(len(sides) * len(sizes)):
+        paths = {form: paths_in_form(net, form, sides) for form in forms}
+        with torch.inference_mode(), eval_mode([p for group in paths.values() for p in group.values()]):
+            costs = _measured(paths, sizes, rounds, precision, net.alpha.device, log)
+        switching = measure_switching(net, create, rounds=min(rounds, 10))
+        machine = machine_key(net.alpha.device)
+    return Benchmark(machine=machine, amp=amp_name(precision), rounds=rounds, costs=costs, switching=switching)
+
+
+def _measured(
+    paths: Mapping[str, Mapping[int, nn.Module]],
+    batch_sizes: Sequence[int],
+    rounds: int,
+    amp: torch.dtype,
+    device: torch.device,
+    log: Callable[[str], None],
+) -> tuple[Cost, ...]:
+    runs: dict[_Key, Callable[[], object]] = {}
+    memory: dict[_Key, int | None] = {}
+    for form, group in paths.items():
+        if form == "compiled":
+            log("each path is compiled for each batch size, which takes a minute or more")
+        for (r, path), batch in product(group.items(), batch_sizes):
+            key, given = (form, r, batch), _arguments(path, r, batch, form)
+            runs[key] = partial(_run, path, given, amp, device, key)
+            tensors = (*path.parameters(), *path.buffers(), *(t for t in given if isinstance(t, torch.Tensor)))
+            runs[key]()
+            seen = form != "compiled" or device.type == "cuda"
+            memory[key] = peak_memory(runs[key], device, tensors) if seen else None
+    log(f"{len(runs)} runs by turns, {rounds} rounds")
+    times = measure_latency(runs, rounds=rounds, device=device)
+    return tuple(_cost(key, paths[key[0]][key[1]], times[key], memory[key]) for key in runs)
+
+
+def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype, device: torch.device, key: _Key) -> object:
+    try:
+        with autocast(device, amp):
+            return path(*given)
+    except Exception as error:  # whatever the model's own code raises
+        if isinstance(error, RSConvertError) or is_memory_error(error):
+            raise
+        form, r, batch = key
+        reason = textwrap.shorten(str(error) or type(error).__name__, 100, placeholder=" …")
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise ConfigError(
+                f"form is compiled, which fails here ({reason}). Install a compiler, or drop it."
+            ) from error
+        raise ResolutionError(
+            f"resolution {r} does not work in form {form} with batches of {batch} ({reason}); a size that every layer "
+            "takes is needed. Choose others."
+        ) from error
+
+
+def _arguments(path: nn.Module, resolution: int, batch: int, form: str) -> tuple[Any, ...]:
+    given, _ = as_call(example_arguments(path, resolution, batch))
+    if form != "channels_last":
+        return given
+    return tuple(
+        t.contiguous(memory_format=torch.channels_last) if isinstance(t, torch.Tensor) and t.ndim == 4 else t
+        for t in given
+    )
+
+
+def _cost(key: _Key, path: nn.Module, time: Latency, memory: int | None) -> Cost:
+    form, resolution, batch = key
+    plain: nn.Module = getattr(path, "_orig_mod", path)  # what a compiled path was made from
+    return Cost(
+        form=form,
+        resolution=resolution,
+        batch_size=batch,
+        multiply_adds=multiply_adds(plain, resolution),
+        parameters=sum(p.numel() for p in plain.parameters()),
+        latency_ms=time.median_ms,
+        p95_ms=time.p95_ms,
+        images_per_second=1e3 * batch / time.median_ms,
+        peak_memory_bytes=memory,
+    )
+
+
+def _check_batch_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if not sizes:
+        raise ConfigError("batch_sizes is empty; at least one number of images is needed. Name some, such as 1,32.")
+    for size in sizes:
+        _check_number("batch_sizes", size)
+        if list(sizes).count(size) > 1:
+            raise ConfigError(
+                f"batch_sizes has {size} twice: {','.join(map(str, sizes))}; each is measured once. Remove the repeat."
+            )
+    return tuple(sizes)
+
+
+def _check_number(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{name} is {value!r}; whole numbers of at least 1 are accepted. Correct it.")
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if threads is not None:
+        _check_number("threads", threads)
+        if threads > 4 * (cores := os.cpu_count() or threads):  # of which the system may kill the process
+            raise ConfigError(f"threads is {threads}; this machine has {cores} cores. Lower it.")
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _compilable(versions: int) -> Any:
+    """Allow torch.compile a version of the code for each input; beyond torch's limit of 8 they would run uncompiled."""
+    return torch._dynamo.config.patch(recompile_limit=max(8, 2 * versions))

@@ -1,0 +1,94 @@
+"""The classifier of a model: the layers whose outputs are the logits, by timm's word or by a run."""
+
+import copy
+from contextlib import suppress
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.models.example import example_input
+
+__all__ = ["classifier_keys", "count_outputs", "replace_classifier", "zero_parameters"]
+
+# Small ones first, for a run that fails or succeeds there costs next to nothing.
+_SIDES = (32, 64, 128, 224)
+_WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+def classifier_keys(model: nn.Module) -> list[str]:
+    """Return the keys of the classifier's tensors, auxiliary heads included; none for a model without logits (N, C)."""
+    names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or _final_layers(model)
+    names = (names,) if isinstance(names, str) else tuple(names)
+    return [key for key, _ in model.named_parameters() if key.startswith(tuple(f"{name}." for name in names))]
+
+
+def count_outputs(model: nn.Module) -> int | None:
+    """Return the classes that a model of timm tells, elsewhere the width C of the logits (N, C); None without them."""
+    told = getattr(model, "num_classes", None)
+    # timm drops the number from the cfg of a model for features, which may keep the attribute all the same.
+    if "num_classes" in (getattr(model, "pretrained_cfg", None) or {}) and isinstance(told, int):
+        return told
+    return _run(model)[0]
+
+
+@torch.no_grad()
+def zero_parameters(model: nn.Module, keys: list[str]) -> None:
+    """Start a new classifier at zero: timm's draw for few classes gives large first logits that wreck the features."""
+    parameters = dict(model.named_parameters())
+    for key in keys:
+        parameters[key].zero_()
+
+
+def replace_classifier(model: nn.Module, num_classes: int) -> list[str]:
+    """Give a model of timm a classifier of zeros by its own method; return the keys.
+
+    Raises:
+        AttributeError: the model has no ``reset_classifier``.
+    """
+    cast(Any, model).reset_classifier(num_classes)
+    keys = classifier_keys(model)
+    zero_parameters(model, keys)
+    return keys
+
+
+def _final_layers(model: nn.Module) -> list[str]:
+    """Return the last layer that ran with the logits' width, and the last of each child that runs in train mode alone.
+
+    The order of registration tells nothing of the order of computation.
+    """
+    outputs, ran = _run(model)
+    if outputs is None:
+        return []
+    fits = {name: _width(m) == outputs for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    running = {_child(name) for name in ran}
+    idle = {_child(name): name for name in fits if _child(name) not in running}
+    return [name for name in ran if fits[name]][-1:] + [name for name in idle.values() if fits[name]]
+
+
+def _run(model: nn.Module) -> tuple[int | None, list[str]]:
+    """Return the width of the logits and the weighted layers in the order of their run, at a size that works."""
+    for side in _SIDES:
+        with suppress(Exception):  # whatever the model's own code raises
+            return _observe(copy.deepcopy(model).eval(), side)
+    return None, []
+
+
+@torch.no_grad()
+def _observe(model: nn.Module, side: int) -> tuple[int | None, list[str]]:
+    image = example_input(model, side)  # before the hooks: it runs the model, too
+    names = {id(m): name for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    ran: list[str] = []
+    for name in names.values():
+        model.get_submodule(name).register_forward_hook(lambda module, *_: ran.append(names[id(module)]))
+    output = model(image)
+    return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim == 2 else None, ran
+
+
+def _width(layer: nn.Linear | nn.modules.conv._ConvNd) -> int:
+    width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+    return int(width)
+
+
+def _child(name: str) -> str:
+    return name.partition(".")[0]

@@ -1,0 +1,246 @@
+"""Names to plain models: timm, torchvision, a user's own file."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import timm
+from timm.models import load_model_config_from_hf, parse_model_name
+from timm.models._hub import load_model_config_from_path  # timm.models has its fellow for the hub alone
+from torch import nn
+
+from rsconvert.data import Preprocessing
+from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
+from rsconvert.models.builders import TORCHVISION, built, check_num_classes, classes_argument, downloaded, unknown_model
+from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.models.source import Source, set_source
+from rsconvert.models.torchvision_models import from_torchvision
+from rsconvert.models.weights import load_weights
+
+__all__ = ["create_model", "is_file_name", "preprocessing_of"]
+
+_REMOTE = ("hf-hub", "local-dir")
+# Each of these would load weights, or code, past the checks of this module.
+_RESERVED = frozenset(
+    {
+        *("cache_dir", "checkpoint_path", "num_classes", "pretrained", "pretrained_backbone", "pretrained_cfg"),
+        *("pretrained_cfg_overlay", "weights", "weights_backbone"),
+    }
+)
+
+
+def create_model(
+    name: str,
+    *,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """Return a plain model that remembers its name, its arguments and the preprocessing of its weights.
+
+    Args:
+        name: a timm name (``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:…``, ``local-dir:…``), ``torchvision/NAME``, or
+            ``file.py:function``, a function that returns an nn.Module.
+        pretrained: download weights by the loader of timm or torchvision.
+        weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
+            another size, starts at zero. What wrappers put around the names is stripped, as ``module.`` and Lightning's
+            ``model.``; the model's source tells what was.
+        num_classes: outputs of the classifier; None keeps the architecture's own, 0 is timm's network without one.
+        model_kwargs: further arguments of the builder.
+    Raises:
+        UnsupportedModelError: the name is unknown, or its builder fails.
+        CheckpointError: the weights can't be downloaded, read, or do not fit.
+        ConfigError: ``model_kwargs`` holds a reserved name; ``weights`` and ``pretrained`` are both given;
+            ``num_classes`` is negative, no whole number, or given to a model of timm without a classifier.
+    """
+    kwargs = dict(model_kwargs or {})
+    _check_arguments(kwargs, pretrained, weights)
+    check_num_classes(num_classes)
+    build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
+    model, source = build(name, pretrained, num_classes, kwargs)
+    if weights is not None:
+        fresh, told = load_weights(model, Path(weights))
+        source = replace(source, weights=told, new_classifier=tuple(fresh))
+    zero_parameters(model, list(source.new_classifier))
+    set_source(model, source)
+    return model
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether a name means a function in a user's file."""
+    return ".py:" in name
+
+
+def _check_arguments(kwargs: Mapping[str, Any], pretrained: bool, weights: object) -> None:
+    if reserved := sorted(_RESERVED & kwargs.keys()):
+        raise ConfigError(
+            f"model_kwargs has {', '.join(reserved)}; arguments of the architecture alone are accepted. "
+            "Use the options pretrained, weights and num_classes."
+        )
+    if pretrained and weights is not None:
+        raise ConfigError(f"weights is {weights} and pretrained is set; one of them is accepted. Drop one.")
+
+
+def _from_timm(
+    name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, Source]:
+    architecture, own = _resolve_timm(name)
+    construct = downloaded if pretrained else built
+    model = construct(
+        name, lambda: timm.create_model(name, pretrained=pretrained, **classes_argument(num_classes), **kwargs)
+    )
+    cfg, outputs = model.pretrained_cfg, count_outputs(model)
+    if num_classes and outputs is None:
+        raise ConfigError(
+            f"num_classes is {num_classes} and {name} with model_kwargs {kwargs} has no classifier; a number is "
+            "accepted for a model that gives logits. Leave it out."
+        )
+    source = Source(
+        architecture=architecture,
+        model_kwargs={**own, **kwargs},
+        num_classes=outputs,
+        preprocessing=preprocessing_of(cfg) if pretrained else _neutral(cfg),
+        weights=f"pretrained {name}" if pretrained else None,
+        licence=_licence(cfg) if pretrained else None,
+        new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
+    )
+    return model, source
+
+
+def _licence(cfg: Mapping[str, Any]) -> str | None:
+    """Return the licence that a publisher gives weights; timm writes unknown where it knows none."""
+    told = cfg.get("license")
+    return told if isinstance(told, str) and told != "unknown" else None
+
+
+def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture (with its tag) and the arguments that a hub or local folder adds to it."""
+    try:
+        scheme, place = parse_model_name(name)
+        if scheme not in _REMOTE:
+            timm.get_pretrained_cfg(place)
+    except (ValueError, AssertionError, RuntimeError) as error:  # the last for a tag that is unknown
+        raise UnsupportedModelError(unknown_model(name)) from error
+    if scheme in _REMOTE:
+        return _read_folder(name, scheme, place)
+    if not timm.is_model(place):
+        raise UnsupportedModelError(unknown_model(name))
+    return place, {}
+
+
+def _read_folder(name: str, scheme: str, place: str) -> tuple[str, dict[str, Any]]:
+    if scheme == "hf-hub":
+        cfg, architecture, arguments = downloaded(name, lambda: load_model_config_from_hf(place))
+    else:
+        try:
+            cfg, architecture, arguments = load_model_config_from_path(place)
+        except (OSError, ValueError, KeyError) as error:
+            raise UnsupportedModelError(
+                f"{name} can't be opened ({first_line(error)}); a folder with config.json and model.safetensors is "
+                "needed. Check the path."
+            ) from error
+    if not timm.is_model(architecture):
+        raise UnsupportedModelError(unknown_model(architecture))
+    return architecture, _recorded(cfg, architecture, arguments or {})
+
+
+def _recorded(cfg: Mapping[str, Any], architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments under which the bare architecture builds the folder's network again.
+
+    timm reads the pooling from a folder's cfg, where the bare name would take its registered one.
+    """
+    registered = timm.get_pretrained_cfg(architecture)
+    pooling = cfg.get("global_pool")
+    usual = pooling is None or (registered is not None and registered.to_dict().get("global_pool") == pooling)
+    own = {} if usual else {"global_pool": pooling}
+    return {**own, **{key: value for key, value in arguments.items() if key not in _RESERVED}}
+
+
+def _from_file(
+    name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, Source]:
+    if pretrained:
+        raise ConfigError(
+            f"{name} has no pretrained weights to download; only timm and torchvision names have. "
+            "Give a file by --weights, or use --no-pretrained."
+        )
+    with _importable(Path(name.rpartition(":")[0]).parent):
+        function = _function_of(name)
+        takes_classes = "num_classes" in built(name, lambda: inspect.signature(function)).parameters
+        arguments = kwargs | classes_argument(num_classes if takes_classes else None)
+        model = built(name, lambda: function(**arguments))
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(
+            f"{name} returned {type(model).__name__}; an nn.Module is needed. Return the model."
+        )
+    outputs = count_outputs(model)
+    if outputs is None and takes_classes:
+        outputs = num_classes
+    if num_classes not in (None, outputs):
+        raise UnsupportedModelError(
+            f"{name} has {outputs} outputs and num_classes is {num_classes}; the same number is needed. "
+            "Let the function take num_classes."
+        )
+    return model, Source(architecture=name, model_kwargs=arguments, num_classes=outputs)
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let a user's file import its neighbours, as Python does for a script."""
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+
+
+def _function_of(name: str) -> Callable[..., Any]:
+    path, _, function = name.rpartition(":")
+    found = getattr(built(name, lambda: _import_file(Path(path))), function, None)
+    if not callable(found):
+        raise UnsupportedModelError(
+            f"{path} has no function {function}; one that returns the model is needed. Check the name behind the colon."
+        )
+    return cast(Callable[..., Any], found)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UnsupportedModelError(
+            f"{path} is not a file; a Python file with the model's function is needed. Check the path."
+        )
+    spec = importlib.util.spec_from_file_location(f"rsconvert_file_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+def preprocessing_of(cfg: Mapping[str, Any]) -> Preprocessing:
+    """Return what a ``pretrained_cfg`` of timm says of images.
+
+    Raises:
+        ConfigError: it is that of a model of other than three colours, or names an interpolation of no single kind.
+    """
+    config = timm.data.resolve_data_config(pretrained_cfg=dict(cfg))
+    return Preprocessing(
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+    )
+
+
+def _neutral(cfg: Mapping[str, Any]) -> Preprocessing:
+    """Return the paper's bilinear and 0.875 with the family's mean and std."""
+    return Preprocessing(mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))

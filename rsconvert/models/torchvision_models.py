@@ -1,0 +1,134 @@
+"""torchvision's names to plain models."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from rsconvert.data import Preprocessing
+from rsconvert.errors import UnsupportedModelError
+from rsconvert.models.builders import TORCHVISION, built, classes_argument, downloaded, unknown_model
+from rsconvert.models.classifier import count_outputs
+from rsconvert.models.source import Source
+from rsconvert.models.stem import resizes_inside
+from rsconvert.models.weights import load_state
+
+__all__ = ["candidates_for", "from_torchvision"]
+
+
+def from_torchvision(
+    name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, Source]:
+    """Return the model of a name ``torchvision/NAME``, and what is known of it.
+
+    Raises:
+        UnsupportedModelError: the name is unknown, or its builder fails.
+        CheckpointError: the weights can't be downloaded.
+    """
+    short = name.removeprefix(TORCHVISION)
+    if short not in torchvision.models.list_models():
+        raise UnsupportedModelError(unknown_model(name))
+    own = torchvision.models.get_model_weights(short).DEFAULT if pretrained else None
+    needed = {} if own is None else _weights_arguments(short) | kwargs
+    model, fresh = _filled(name, short, own, num_classes, kwargs)
+    outputs = count_outputs(model)
+    source = Source(
+        architecture=name,
+        model_kwargs=needed or kwargs,
+        # Segmentation or detection gives no logits (N, C), but its builder takes the classes all the same.
+        num_classes=num_classes if outputs is None else outputs,
+        preprocessing=_preprocessing(model, own),
+        weights=f"pretrained {own}" if own is not None else None,
+        new_classifier=tuple(fresh),
+    )
+    return model, source
+
+
+def candidates_for(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Module]]]:
+    """Yield what may have made a model of torchvision, without weights, and how to build it; nearest in size first.
+
+    That are the builders of the file that the model's class is from, so far as they make tensors of the same names and
+    shapes.
+    """
+    module, size = type(model).__module__, sum(p.numel() for p in model.parameters())
+    names = torchvision.models.list_models()
+    near = [name for name in names if torchvision.models.get_model_builder(name).__module__ == module]
+    outputs = count_outputs(model) if near else None
+    for short in sorted(near, key=lambda name: abs(_published_size(name) - size)):
+        for kwargs in [{}, *([known] if (known := _weights_arguments(short)) else [])]:
+            arguments = {"weights": None, **_offline(short), **classes_argument(outputs), **kwargs}
+            build = partial(torchvision.models.get_model, short, **arguments)
+            if _may_be(build, model):
+                yield Source(architecture=TORCHVISION + short, model_kwargs=kwargs, num_classes=outputs), build
+
+
+def _published_size(short: str) -> int:
+    return next((int(own.meta["num_params"]) for own in torchvision.models.get_model_weights(short)), 0)
+
+
+def _may_be(build: Callable[[], nn.Module], model: nn.Module) -> bool:
+    """Tell by a model without data whether a builder makes tensors of the same names and shapes."""
+    try:
+        with torch.device("meta"):
+            bare = build()
+    except (RuntimeError, NotImplementedError):  # some builders compute with values
+        return True
+    return _shapes(bare) == _shapes(model)
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+def _filled(
+    name: str, short: str, own: Any, num_classes: int | None, kwargs: dict[str, Any]
+) -> tuple[nn.Module, list[str]]:
+    """Return the model and the keys of a classifier that stays new."""
+    if own is None:
+        arguments = _offline(short) | classes_argument(num_classes) | kwargs
+        return built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments)), []
+    # Its own builder first: it alone knows the old names in some of the files.
+    whole = downloaded(name, lambda: torchvision.models.get_model(short, weights=own, **kwargs))
+    if num_classes in (None, count_outputs(whole)):
+        return whole, []
+    arguments = _offline(short) | _weights_arguments(short) | classes_argument(num_classes) | kwargs
+    model = built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments))
+    return model, load_state(model, whole.state_dict(), name)
+
+
+def _weights_arguments(short: str) -> dict[str, Any]:
+    """Return what torchvision's builder sets by itself when it gets weights; the bare name needs to be told."""
+    if short in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "init_weights": False, "aux_logits": short == "inception_v3"}
+    return {"aux_loss": True} if "aux_loss" in _parameters(short) else {}
+
+
+def _offline(short: str) -> dict[str, None]:
+    """Return what keeps a builder from a download of its default backbone."""
+    return {"weights_backbone": None} if "weights_backbone" in _parameters(short) else {}
+
+
+def _parameters(short: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(torchvision.models.get_model_builder(short)).parameters
+
+
+def _preprocessing(model: nn.Module, own: Any) -> Preprocessing:
+    if resizes_inside(model):  # and normalizes there
+        return Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return Preprocessing() if own is None else _of_transforms(own.transforms())
+
+
+def _of_transforms(transforms: Any) -> Preprocessing:
+    """Return what torchvision applies before a classifier; other tasks get the paper's values."""
+    if not hasattr(transforms, "crop_size"):
+        return Preprocessing()
+    return Preprocessing(
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        crop_pct=round(transforms.crop_size[0] / transforms.resize_size[0], 4),
+    )

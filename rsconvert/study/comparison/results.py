@@ -1,0 +1,213 @@
+"""Comparison: the accuracies of each method at each resolution over the seeds, and their gains against the I-Nets."""
+
+import csv
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rsconvert.study.comparison.methods import BASELINE, Method
+from rsconvert.study.comparison.plan import Plan, PlannedRun
+from rsconvert.study.comparison.runs import read_result
+
+__all__ = ["Comparison", "Line", "RunFacts", "deviation", "tabulate"]
+
+BySeed = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy.
+
+    ``trained`` are the resolutions at which it was trained; ``baseline`` is the name of the line that it gains against;
+    ``variant`` tells it from another one of the same title.
+    """
+
+    name: str
+    title: str
+    variant: str
+    baseline: str
+    trained: tuple[int, ...]
+    top1: Mapping[int, BySeed]
+    top5: Mapping[int, BySeed]
+
+    @property
+    def label(self) -> str:
+        """The title with the variant."""
+        return f"{self.title}, {self.variant}" if self.variant else self.title
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A finished run: its folder within the comparison's, training time, and importance scores after each epoch."""
+
+    folder: str
+    method: str
+    seed: int
+    seconds: float
+    scores: tuple[Mapping[int, float], ...]
+    machine: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found so far.
+
+    ``resolutions`` are those of the evaluation, ``trained`` those of the network; ``multiply_adds`` of one image;
+    ``settings`` what all runs have in common.
+    """
+
+    folder: Path
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    resolutions: tuple[int, ...]
+    trained: tuple[int, ...]
+    multiply_adds: Mapping[int, int]
+    images: int
+    lines: tuple[Line, ...]
+    runs: tuple[RunFacts, ...]
+    settings: Mapping[str, Any]
+
+    @property
+    def learning(self) -> tuple[Method, ...]:
+        """The methods of several resolutions that have a finished run: alpha learns in them."""
+        ran = {run.method for run in self.runs}
+        return tuple(method for method in self.methods if not method.apart and method.name in ran)
+
+    def gains(self, line: Line) -> dict[int, dict[int, float]]:
+        """Return a line's top-1 less its baseline's, in points: resolution → seed, as far as both are known."""
+        base = next((other.top1 for other in self.lines if other.name == line.baseline != line.name), {})
+        both = {r: {s: v - base[r][s] for s, v in line.top1[r].items() if s in base[r]} for r in line.top1 if r in base}
+        return {r: by_seed for r, by_seed in both.items() if by_seed}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with resolutions and seeds as strings."""
+        lines = {
+            line.name: {
+                "title": line.label,
+                "trained": list(line.trained),
+                "top1": {str(r): _summary(v) for r, v in line.top1.items()},
+                "top5": {str(r): _summary(v) for r, v in line.top5.items()},
+                "gain": {str(r): _summary(v) for r, v in self.gains(line).items()},
+            }
+            for line in self.lines
+        }
+        runs = [
+            {**vars(run), "scores": [{str(r): x for r, x in row.items()} for row in run.scores]} for run in self.runs
+        ]
+        return {
+            "output": str(self.folder),
+            "seeds": list(self.seeds),
+            "count": self.images,
+            "multiply_adds": {str(r): cost for r, cost in self.multiply_adds.items()},
+            "methods": lines,
+            "runs": runs,
+            "settings": dict(self.settings),
+        }
+
+    def table(self) -> str:
+        """Return mean top-1 in percent ± deviation over the seeds as Markdown; italics are untrained resolutions."""
+        return self._markdown({line.label: (line, line.top1) for line in self.lines}, "{:.1f}")
+
+    def gain_table(self) -> str:
+        """Return the gains against the I-Nets in points, mean ± deviation of the differences within each seed."""
+        gains = {line.label: (line, self.gains(line)) for line in self.lines}
+        return self._markdown({title: pair for title, pair in gains.items() if pair[1]}, "{:+.1f}")
+
+    def _markdown(self, lines: Mapping[str, tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
+        costs = [f"{self.multiply_adds[r] / 1e6:.1f}" if r in self.multiply_adds else "" for r in self.resolutions]
+        rows = [
+            ["", *map(str, self.resolutions), "mean"],
+            ["---"] * (len(self.resolutions) + 2),
+            ["multiply-adds (M)", *costs, ""],
+        ]
+        for title, (line, values) in lines.items():
+            cells = [_cell(values.get(r, {}), form, plain=r in line.trained) for r in self.resolutions]
+            all_trained = set(self.trained) <= set(line.trained)
+            rows.append([title, *cells, _cell(self._mean(values), form, plain=all_trained)])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
+        """Return the mean over the network's resolutions, for the seeds that have them all."""
+        if any(r not in values for r in self.trained):
+            return {}
+        seeds = [s for s in self.seeds if all(s in values[r] for r in self.trained)]
+        return {s: statistics.fmean(values[r][s] for r in self.trained) for s in seeds}
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the sample's standard deviation; None of a single value."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def tabulate(plan: Plan) -> Comparison:
+    """Read what the finished runs of a plan reached."""
+    found = [(run, result) for run in plan.runs if (result := read_result(run))]
+    costs = {int(r): row["multiply_adds"] for _, result in found for r, row in result["resolutions"].items()}
+    return Comparison(
+        folder=plan.folder,
+        methods=plan.methods,
+        seeds=tuple(seed for seed in plan.seeds if any(run.seed == seed for run, _ in found)),
+        resolutions=plan.resolutions,
+        trained=plan.net.resolutions,
+        multiply_adds={r: costs[r] for r in plan.resolutions if r in costs},
+        images=next((result["count"] for _, result in found), 0),
+        lines=tuple(_lines(plan, found)),
+        runs=tuple(_facts(plan, run, result) for run, result in found),
+        settings=plan.settings,
+    )
+
+
+_Found = Sequence[tuple[PlannedRun, Mapping[str, Any]]]
+
+
+def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
+    native = plan.net.native
+    for method in plan.methods:
+        own = [(run, result) for run, result in found if run.method == method]
+        name, title, variant, baseline = method.name, method.title, method.variant, method.baseline
+        trained = method.trained(plan.net.resolutions)
+        if not method.apart:
+            yield Line(name, title, variant, baseline, trained, **_accuracies(plan, own))
+            continue
+        diagonal = {r: [(run, result) for run, result in own if run.resolutions == (r,)] for r in trained}
+        per_side = {r: _accuracies(plan, pairs) for r, pairs in diagonal.items()}
+        sides = [r for r in plan.resolutions if r in trained]
+        best = {part: {r: per_side[r][part][r] for r in sides} for part in ("top1", "top5")}
+        yield Line(name, title, variant, baseline, trained, **best)
+        name = name.replace(BASELINE, f"inet-{native}")
+        yield Line(name, f"I-{native}", variant, baseline, (native,), **per_side[native])
+
+
+def _accuracies(plan: Plan, found: _Found) -> dict[str, dict[int, dict[int, float]]]:
+    return {
+        part: {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
+        for part in ("top1", "top5")
+    }
+
+
+def _facts(plan: Plan, run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
+    with open(run.folder / "summary.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = tuple({r: float(row[f"score_{r}"]) for r in run.resolutions} for row in rows)
+    name = run.folder.relative_to(plan.folder).as_posix()
+    return RunFacts(name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
+
+
+def _summary(by_seed: BySeed) -> dict[str, Any]:
+    values = list(by_seed.values())
+    mean = statistics.fmean(values) if values else None
+    return {"mean": mean, "deviation": deviation(values), "seeds": {str(s): v for s, v in by_seed.items()}}
+
+
+def _cell(by_seed: BySeed, form: str, *, plain: bool) -> str:
+    values = list(by_seed.values())
+    if not values:
+        return ""
+    spread = deviation(values)
+    text = form.format(statistics.fmean(values)) + (f" ± {spread:.1f}" if spread is not None else "")
+    return text if plain else f"*{text}*"

@@ -1,0 +1,170 @@
+"""How resolutions complement each other: what one gets right and another wrong (RS-Nets, Table 1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from rsconvert.data import Samples
+from rsconvert.errors import ConfigError
+from rsconvert.evaluation import check_order, predict
+from rsconvert.study.paper.style import COLUMN, PAGE, new_figure, paper_style
+from rsconvert.study.paper.tables import Table
+from rsconvert.surgery import SwitchableModel
+
+__all__ = [
+    "Complementarity",
+    "complementarity",
+    "complementarity_data",
+    "own_resolutions",
+    "plot_complementarity",
+    "right_answers",
+]
+
+
+@dataclass(frozen=True)
+class Complementarity:
+    """Shares of ``count`` images, in percent, over the paths of a network or over a set of networks.
+
+    Attributes:
+        resolutions: in pixels, as given.
+        top1: the share that each gets right.
+        right_wrong: ``right_wrong[i][j]`` is the share that i gets right and j gets wrong; 0 where i = j.
+        right_anywhere: the share that at least one gets right: what a perfect choice of the resolution would reach.
+        right_everywhere: the share that all get right.
+    """
+
+    count: int
+    resolutions: tuple[int, ...]
+    top1: tuple[float, ...]
+    right_wrong: tuple[tuple[float, ...], ...]
+    right_anywhere: float
+    right_everywhere: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with the resolutions as strings."""
+        names = [str(r) for r in self.resolutions]
+        matrix = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, self.right_wrong, strict=True)}
+        shares = {"right_anywhere": self.right_anywhere, "right_everywhere": self.right_everywhere}
+        return {"count": self.count, "top1": dict(zip(names, self.top1, strict=True)), "right_wrong": matrix, **shares}
+
+    def table(self) -> Table:
+        """Return the matrix, a row for the resolution that is right."""
+        titles = ["right at", *(f"wrong at {r}" for r in self.resolutions), "top-1"]
+        rows = [
+            [r, *(None if i == j else share for j, share in enumerate(row)), top1]
+            for i, (r, row, top1) in enumerate(zip(self.resolutions, self.right_wrong, self.top1, strict=True))
+        ]
+        note = (
+            f"Percent of {self.count} images. Right at one resolution at least: {self.right_anywhere:.2f}, "
+            f"at all: {self.right_everywhere:.2f}."
+        )
+        return Table(titles, rows, note)
+
+
+def complementarity(right: Mapping[int, Tensor]) -> Complementarity:
+    """Compare answers to the same images.
+
+    Args:
+        right: resolution → whether each answer is right, (N,), bool.
+    """
+    every = torch.stack(list(right.values())).bool()
+    images = every.double()
+    count = images.shape[1]
+    matrix = 100 * (images @ (1 - images).T) / count
+    return Complementarity(
+        count,
+        tuple(right),
+        tuple((100 * images.sum(1) / count).tolist()),
+        tuple(tuple(row) for row in matrix.tolist()),
+        100 * int(every.any(0).sum()) / count,
+        100 * int(every.all(0).sum()) / count,
+    )
+
+
+def own_resolutions(networks: Mapping[str, nn.Module]) -> dict[int, nn.Module]:
+    """Return the resolution that each network stands for, from the largest to the smallest.
+
+    One switchable network stands for all that it was trained for; of several each for its native one, or, if its name
+    is a number, for that.
+
+    Raises:
+        ConfigError: two networks stand for one resolution; a plain one has no number for a name.
+    """
+    name, net = next(iter(networks.items()))
+    if len(networks) == 1 and isinstance(net, SwitchableModel) and not name.isdigit():
+        return dict.fromkeys(net.resolutions, net)
+    own: dict[int, nn.Module] = {}
+    for name, net in networks.items():
+        resolution = int(name) if name.isdigit() else getattr(net, "native", None)
+        if resolution is None or resolution in own:
+            raise ConfigError(
+                f"network {name} stands for {resolution or 'no resolution'}; of several networks each stands for one "
+                "of its own, the native one or that in RESOLUTION=FILE. Write it so."
+            )
+        own[resolution] = net
+    return dict(sorted(own.items(), reverse=True))
+
+
+def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples, **options: Any) -> dict[int, Tensor]:
+    """Return whether each answer is right, (N,), bool, by resolution.
+
+    Args:
+        networks: resolution → what runs at it, switchable or plain.
+        options: as of ``predict``, whose errors these are.
+    """
+    right: dict[int, Tensor] = {}
+    targets: list[Tensor] = []
+    for net in dict.fromkeys(networks.values()):
+        sizes = [r for r, other in networks.items() if other is net]
+        found = predict({"": net}, data, sizes, **options)
+        right |= {r: found.right("", r) for r in sizes}
+        targets.append(found.targets)
+    check_order(targets)
+    return {r: right[r] for r in networks}
+
+
+def complementarity_data(groups: Mapping[str, Complementarity]) -> Table:
+    """Return the entries of the matrices of named groups, a row each."""
+    rows = [
+        (name, right, wrong, share)
+        for name, group in groups.items()
+        for right, shares in zip(group.resolutions, group.right_wrong, strict=True)
+        for wrong, share in zip(group.resolutions, shares, strict=True)
+    ]
+    return Table(("network", "right_at", "wrong_at", "percent"), rows)
+
+
+@paper_style
+def plot_complementarity(groups: Mapping[str, Complementarity]) -> Figure:
+    """Draw the matrix of each named group, side by side on one scale of colours."""
+    highest = max(share for group in groups.values() for row in group.right_wrong for share in row)
+    figure = new_figure(COLUMN if len(groups) == 1 else PAGE, 2.9)
+    panels = figure.subplots(1, len(groups), squeeze=False)[0]
+    for axes, (name, group) in zip(panels, groups.items(), strict=True):
+        _draw_matrix(axes, group, highest or 1.0)
+        axes.set(title=name, xlabel="wrong at (pixels)")
+    panels[0].set_ylabel("right at (pixels)")
+    figure.colorbar(panels[0].images[0], ax=list(panels), label="images (%)", shrink=0.9).outline.set_visible(False)
+    return figure
+
+
+def _draw_matrix(axes: Axes, group: Complementarity, highest: float) -> None:
+    shares = torch.tensor(group.right_wrong, dtype=torch.float64).fill_diagonal_(float("nan"))
+    axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=highest)
+    places = range(len(group.resolutions))
+    axes.set_xticks(places, [str(r) for r in group.resolutions])
+    axes.set_yticks(places, [str(r) for r in group.resolutions])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    for i in places:
+        for j in places:
+            share = group.right_wrong[i][j]
+            text, colour = ("–", "0.5") if i == j else (f"{share:.1f}", "white" if share > 0.6 * highest else "black")
+            axes.text(j, i, text, ha="center", va="center", color=colour)

@@ -1,0 +1,375 @@
+"""SwitchableBN: one BatchNorm as S private copies, one per resolution.
+
+A resolution between two trained ones gets the linear interpolation of their γ, β, μ, σ² (RS-Nets, Sec. 3.3);
+beyond the ends the nearest set serves.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn, cast
+
+import torch
+from timm.layers import FrozenBatchNormAct2d
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.ops import FrozenBatchNorm2d
+
+from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
+from rsconvert.surgery.network.children import Children, Hooks, PrivateTensorError, hooked_on
+from rsconvert.surgery.network.copying import HOOKS, copy_modules, hook_registries, kept_outputs
+from rsconvert.surgery.network.handwritten import is_handwritten
+
+__all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
+
+_FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
+
+
+def is_batchnorm(module: nn.Module) -> bool:
+    """Tell whether a module is a BatchNorm: 1d-3d, fused with an activation, synchronised, frozen, written by hand."""
+    if isinstance(module, (_BatchNorm, *_FROZEN)):
+        return True
+    return not isinstance(module, SwitchableBN) and is_handwritten(module)
+
+
+def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every outermost BatchNorm by its qualified names; one under two names appears under both."""
+    found: dict[str, nn.Module] = {}
+
+    def visit(module: nn.Module, name: str) -> None:
+        if is_batchnorm(module):
+            found[name] = module
+            return
+        for child_name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{name}.{child_name}" if name else child_name)
+
+    visit(model, "")
+    return found
+
+
+class SwitchableBN(nn.Module):
+    """The layer that stands where a BatchNorm stood, and owns its S sets.
+
+    The native set's tensors bear the source's names (``bn.weight``), every other set hangs below ``at``
+    (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
+    and momentum survive. All sets are modules inside the layer, which has no tensors and no state of its own. What is
+    set on it (a mode, a hook, ``momentum``) is set on every set; a tensor of one set is reached through that set.
+    A path holds one set, found by ``bn_sets``; the layer itself runs only in the
+    graph of ``to_graph``, where the weights of the sets are data.
+
+    Args:
+        bn: the source, left unchanged.
+        resolutions: from the largest to the smallest; the first is native.
+    """
+
+    native: nn.Module
+    resolutions: tuple[int, ...]
+    _parents: list[tuple[Any, str]]
+    _prefix: str
+
+    def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
+        super().__init__()
+        self._hold(tuple(resolutions), [copy_modules(bn, _cloned(bn)) for _ in resolutions])
+
+    def _hold(self, resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> None:
+        native, *others = sets
+        at = nn.ModuleDict()
+        at.__dict__["_modules"] = Children(dict(zip(map(str, resolutions[1:]), others, strict=True)), self._swap)
+        for name in ("training", *HOOKS):  # its sets have them
+            del self.__dict__[name]
+        self.__dict__.update(resolutions=resolutions, _parents=[], _prefix="")
+        self.__dict__["_modules"] = Children({"native": native, "at": at}, self._change_child)
+        self.__dict__["_load_state_dict_post_hooks"][0] = _name_missing
+        self._take(native)
+
+    def _take(self, native: nn.Module) -> None:
+        """Let the native set's tensors be found under the layer's name, as in the file."""
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[name] = getattr(native, name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.__dict__.get("_modules", ()):
+            return self.__dict__["_modules"][name]
+        if "_modules" not in self.__dict__ or name.startswith("__"):
+            raise AttributeError(f"'SwitchableBN' object has no attribute '{name}'")
+        if name in HOOKS:
+            native, *others = (getattr(bn, name) for bn in self.sets)
+            common = {key: hook for key, hook in native.items() if all(hook in own.values() for own in others)}
+            return Hooks(common, [native, *others])
+        value = getattr(self.native, name)
+        if name in self.native._modules:
+            return value  # which bears this name in ``named_modules``
+        if callable(value) or isinstance(value, Tensor):
+            raise PrivateTensorError(
+                f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
+                f"Use bn.bn_set(resolution).{name}, or go through bn.sets."
+            )
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._modules:
+            self._modules[name] = value
+        elif isinstance(value, (Tensor, nn.Module)) or name in self.native._parameters or name in self.native._buffers:
+            self._refuse(name, value)
+        else:
+            for bn in self.sets:
+                setattr(bn, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._modules or isinstance(getattr(self.native, name, None), (Tensor, nn.Module)):
+            self._refuse(name)
+        for bn in self.sets:
+            delattr(bn, name)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Refuse: each set takes its own."""
+        self._refuse(name, param)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Refuse: each set takes its own."""
+        self._refuse(name, tensor)
+
+    def _refuse(self, name: str, value: Any = None) -> NoReturn:
+        sharded = type(getattr(value, "data", None)).__name__ == "DTensor"
+        raise UnsupportedModelError(
+            f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
+            + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of bn.sets.")
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableBN":
+        return _layer(self.resolutions, [copy.deepcopy(bn, memo) for bn in self.sets])
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _layer, (self.resolutions, list(self.sets))
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """Yield every module inside; the native set once, for its tensors and modules bear the layer's name already."""
+        memo = set() if memo is None else memo
+        if self in memo:
+            return
+        if remove_duplicate:
+            memo.add(self)
+        yield prefix, self
+        for name, child in self.native._modules.items():
+            if child is not None:
+                yield from child.named_modules(memo, f"{prefix}.{name}".lstrip("."), remove_duplicate)
+        if remove_duplicate:
+            yield from self.native.named_modules(memo, f"{prefix}.native".lstrip("."))
+        at = cast(nn.Module, self._modules["at"])
+        yield from at.named_modules(memo, f"{prefix}.at".lstrip("."), remove_duplicate)
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """Return the tensors of all sets under the names of the file; the native ones bear the layer's."""
+        places = {prefix: self.native, f"{prefix}at.": cast(nn.Module, self._modules["at"])}
+        for place, module in places.items():
+            destination = module.state_dict(destination=destination, prefix=place, keep_vars=keep_vars)
+        return destination
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+        self.__dict__["_prefix"] = prefix
+        for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(f"{prefix}at.")]:
+            state_dict[f"{prefix}native.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
+        """Yield the parameters of all sets; none as the layer's alone, for those of one set are that set's."""
+        own = recurse or not remove_duplicate  # a walk that keeps duplicates leaves the native set out
+        return super().named_parameters(prefix, recurse, remove_duplicate) if own else iter(())
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True) -> Any:
+        """Yield the buffers of all sets; none as the layer's alone."""
+        own = recurse or not remove_duplicate
+        return super().named_buffers(prefix, recurse, remove_duplicate) if own else iter(())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "SwitchableBN":
+        for module in (self.native, self._modules["at"]):
+            cast(Any, module)._apply(fn)
+        return self
+
+    def train(self, mode: bool = True) -> "SwitchableBN":
+        """Set the mode of every set."""
+        self.native.train(mode)
+        self._modules["at"].train(mode)  # type: ignore[union-attr]  # a ModuleDict
+        return self
+
+    def register_forward_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_forward_hook", hook, options)
+
+    def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_forward_pre_hook", hook, options)
+
+    def register_backward_hook(self, hook: Any) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_backward_hook", hook, {})
+
+    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_full_backward_hook", hook, {"prepend": prepend})
+
+    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
+        """Register a hook on every set."""
+        return hooked_on(self.sets, "register_full_backward_pre_hook", hook, {"prepend": prepend})
+
+    @property
+    def sets(self) -> tuple[nn.Module, ...]:
+        """The S sets in the order of ``resolutions``."""
+        others = cast(nn.ModuleDict, self._modules["at"])
+        return (self.native, *others.values())
+
+    def bn_set(self, resolution: int) -> nn.Module:
+        """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
+        return bn_sets([self], resolution)[0]
+
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Normalize with the weighted sum of the sets, in eval mode.
+
+        Args:
+            x: what the source took, (N, C, …).
+            weights: (S,), one weight per set, summing to 1.
+        Raises:
+            ResolutionError: without weights, since nothing chooses a set.
+            TrainingError: in train mode, where a mixture of sets has no statistics to update.
+        """
+        if weights is None:
+            raise ResolutionError(
+                "a SwitchableBN is run, which has one set per resolution; a path runs one of them. "
+                "Call net.at(resolution), or a module of it."
+            )
+        if self.training:
+            raise TrainingError(
+                "SwitchableBN is in train mode; with weights it runs in eval mode only. "
+                "Train the paths net.at(resolution), or call eval() first."
+            )
+        states = [self.floating(i) for i in range(len(self.sets))]
+        mixed = {name: _weighted([state[name] for state in states], weights) for name in states[0]}
+        return cast(Tensor, functional_call(self.native, mixed, (x,)))
+
+    def floating(self, place: int) -> dict[str, Tensor]:
+        """Return what is interpolated of the set at a place in ``resolutions``: all of its tensors but the count."""
+        return _floating_state(self.sets[place])
+
+    def extra_repr(self) -> str:
+        return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
+
+    def _swap(self, resolution: str, new: nn.Module | None) -> None:
+        """Put another BatchNorm in the place of a set's, in its path."""
+        place = self.resolutions.index(int(resolution)) if resolution.isdigit() else len(self.resolutions)
+        old = self.sets[place] if place < len(self.sets) else None
+        if new is old and new is not None:
+            return
+        if old is None or new is None or not is_batchnorm(new) or _shapes(new) != _shapes(old):
+            raise UnsupportedModelError(
+                f"the BN set of {resolution} would become {type(new).__name__}; a BatchNorm of as many channels, for a "
+                f"resolution among {self.resolutions}, is accepted. Change the model before make_switchable."
+            )
+        if place == 0:
+            self._take(new)
+        for parent, name in self._parents:
+            parent._rs_put(place, name, new)
+
+    def _change_child(self, name: str, new: nn.Module | None) -> None:
+        if name == "native":
+            self._swap(str(self.resolutions[0]), new)
+        elif new is not self._modules.get(name):
+            self._refuse(name)
+
+
+def _name_missing(layer: SwitchableBN, keys: Any) -> None:
+    """Give missing tensors of the native set the names that they have in the file."""
+    inner, prefix = f"{layer._prefix}native.", layer._prefix
+    keys.missing_keys[:] = [prefix + k.removeprefix(inner) if k.startswith(inner) else k for k in keys.missing_keys]
+
+
+def _cloned(bn: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo of a BatchNorm's buffers: clones take a fraction of a copied storage's time."""
+    return {id(buffer): buffer.detach().clone() for buffer in bn.buffers() if type(buffer) is Tensor}
+
+
+def _layer(resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> SwitchableBN:
+    """Return the layer over sets that are there."""
+    layer = object.__new__(SwitchableBN)
+    nn.Module.__init__(layer)
+    layer._hold(resolutions, sets)
+    return layer
+
+
+def _shapes(bn: nn.Module) -> set[torch.Size]:
+    tensors = (*bn._parameters.values(), *bn._buffers.values())
+    return {tensor.shape for tensor in tensors if tensor is not None and tensor.ndim}
+
+
+def bn_sets(layers: Sequence[SwitchableBN], resolution: int) -> list[nn.Module]:
+    """Return what ``bn_set`` gives of every layer of a network, interpolated and copied in one go, for speed."""
+    trained = layers[0].resolutions if layers else (resolution,)
+    if resolution in trained:
+        return [layer.sets[trained.index(resolution)] for layer in layers]
+    weights = interpolation_weights(resolution, trained)
+    near = [place for place, weight in enumerate(weights) if weight > 0]
+    first, second = ([layer.sets[place] for layer in layers] for place in (near[0], near[-1]))
+    return _lerp(first, second, weights[near[-1]] if len(near) == 2 else 0.0)
+
+
+def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tuple[float, ...]:
+    """Return the S weights of the sets at a resolution: two neighbours share 1 linearly, the rest get 0.
+
+    >>> interpolation_weights(176, (224, 192, 160))
+    (0.0, 0.5, 0.5)
+    >>> interpolation_weights(300, (224, 192, 160))
+    (1.0, 0.0, 0.0)
+
+    Args:
+        resolutions: trained, from the largest to the smallest.
+    Raises:
+        ResolutionError: ``resolution`` is not positive.
+    """
+    if not resolution > 0:
+        raise ResolutionError(f"resolution is {resolution}; a positive number of pixels is needed. Name another one.")
+    clipped = min(max(resolution, resolutions[-1]), resolutions[0])
+    weights = [0.0] * len(resolutions)
+    for i, (upper, lower) in enumerate(itertools.pairwise(resolutions)):
+        if lower <= clipped <= upper:
+            weights[i] = (clipped - lower) / (upper - lower)
+            weights[i + 1] = 1.0 - weights[i]
+            return tuple(weights)
+    return (1.0,)
+
+
+def _floating_state(bn: nn.Module) -> dict[str, Tensor]:
+    tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32."""
+    stacked = torch.stack(list(tensors))
+    return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
+
+
+@torch.no_grad()
+def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float) -> list[nn.Module]:
+    """Return frozen copies of ``first`` moved towards ``second``; equal sets give equal bits."""
+    starts, ends = list(_tensors(first)), list(_tensors(second))
+    pairs = [(start, end) for start, end in zip(starts, ends, strict=True) if start.is_floating_point()]
+    targets = [end if end.dtype == start.dtype else end.to(start.dtype) for start, end in pairs]
+    # One call for all: a call for each of some hundred small tensors takes longer than its sums.
+    mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
+    # A hook on a set belongs to what stands for it between two resolutions too.
+    inner = [module for bn in first for module in nn.Module.modules(bn)]
+    memo: dict[int, Any] = {id(hooks): hooks for module in inner for hooks in hook_registries(module)}
+    memo |= kept_outputs(nn.ModuleList(first))
+    for start in starts:
+        new = next(mixed) if start.is_floating_point() else start.clone()
+        memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new
+    copies = cast(nn.ModuleList, copy_modules(nn.ModuleList(first), memo))
+    # Not where it changes nothing: to set a module's mode takes its time.
+    return [bn.eval() if any(module.training for module in nn.Module.modules(bn)) else bn for bn in copies]
+
+
+def _tensors(sets: Sequence[nn.Module]) -> Iterator[Tensor]:
+    for module in itertools.chain.from_iterable(nn.Module.modules(bn) for bn in sets):
+        yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)

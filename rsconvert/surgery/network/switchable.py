@@ -1,0 +1,498 @@
+"""SwitchableModel: one network, S paths over the same tensors."""
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
+from rsconvert.models import Source, check_num_classes, replace_classifier, source_of
+from rsconvert.surgery.network.batchnorm import SwitchableBN, batchnorms
+from rsconvert.surgery.network.children import Children, Hooks
+from rsconvert.surgery.network.copying import HOOKS, copy_modules, fresh, has_bound_hooks, kept_outputs
+from rsconvert.surgery.network.images import run_views, side_of_call
+from rsconvert.surgery.network.measured import MeasuredAttribute
+from rsconvert.surgery.network.parts import Part
+from rsconvert.surgery.network.paths import copy_model, copy_structure, live_path, make_path, snapshot
+from rsconvert.surgery.network.private import (
+    PrivateSets,
+    by_owner,
+    private_names,
+    private_owners,
+    private_sets,
+    size_dependent,
+)
+from rsconvert.surgery.network.rebuilding import Build, build_like, build_with_classifier
+from rsconvert.surgery.network.resolutions import check_resolutions
+from rsconvert.surgery.network.services import service
+from rsconvert.surgery.network.structure import structure
+from rsconvert.surgery.network.tree import divided, private_tensors, shown_children
+from rsconvert.surgery.report import ConversionReport
+
+__all__ = ["SwitchableModel", "assemble", "regroup"]
+
+
+# What is found again in a copy.
+_WATCHED = frozenset({"_bound", "_held", "_modes", "_parts", "_rs_roots", *HOOKS})
+# What belongs to a network itself, whatever the source has under these names.
+_FACTS = ("build", "private", "report", "resolutions", "source")
+
+
+class SwitchableModel(Part):
+    """A network that runs at several resolutions, with one private BN set for each.
+
+    ``net(x)`` takes the source's own arguments and picks the path by the size of its image: an H×W input
+    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
+    in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
+
+    The modules that a walk over the network meets are those that run, on every path: what is set on them holds at every
+    resolution, or is refused. A module without BatchNorm may be replaced; one with private tensors before the
+    conversion only. What else the source offers, such as ``forward_features``, the network offers
+    where it can choose the path, or where all paths agree.
+    ``report`` tells what ``make_switchable`` did; None for a network out of a file.
+
+    Args:
+        native: a plain model that becomes the native path. The network takes it over.
+        layers: id of each of its BatchNorms → the layer that owns it as its native set.
+        sets: name of another owner of private tensors → its sets.
+        resolutions: from the largest to the smallest.
+        source: what the model was made from.
+        build: a function of the resolution that makes the source again for it; None if one model takes all sizes.
+        built: resolution → what ``build`` gives; needed with it.
+        private: whether each resolution has a BN set of its own.
+    """
+
+    measured = MeasuredAttribute()
+    report: ConversionReport | None = None
+    resolutions: tuple[int, ...]
+    source: Source
+    private: bool
+    build: Build | None
+    _paths: dict[int, nn.Module]
+
+    def __init__(
+        self,
+        native: nn.Module,
+        layers: Mapping[int, SwitchableBN],
+        sets: Mapping[str, PrivateSets],
+        resolutions: Sequence[int],
+        source: Source | None = None,
+        build: Build | None = None,
+        built: Mapping[int, nn.Module] | None = None,
+        private: bool = True,
+    ) -> None:
+        nn.Module.__init__(self)
+        order = check_resolutions(resolutions)
+        self.__dict__.update(resolutions=order, source=source or Source(), private=private, build=build)
+        self._take_root(native, private_tensors(native, sets.get("")))
+        trees = built or dict.fromkeys(order, native)
+        owners = {*layers, *(id(native.get_submodule(name)) for name in sets)}
+        owners |= {id(module) for module in native.children() if isinstance(module, GeneralizedRCNNTransform)}
+        own = divided(native, owners, [trees[r] for r in order[1:]] if built else ())
+        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(order), device=_device(native)))})
+        self._show({**shown_children(native, own, layers, sets), "rsconvert": scores})
+        for resolution in order[1:]:
+            self._paths[resolution] = live_path(self, trees[resolution], resolution, order)
+        self._watch()
+
+    def _take_root(self, native: nn.Module, private: frozenset[str]) -> None:
+        """Stand in for the root of the native path, over the same dictionaries: keys stay those of the source."""
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[name] = getattr(native, name)
+        del self.__dict__["training"]  # the paths have it
+        self.__dict__.update(_paths={self.resolutions[0]: native}, _rs_place="", _rs_private=private, _rs_loading=False)
+
+    def _show(self, children: Mapping[str, nn.Module | None]) -> None:
+        self.__dict__["_modules"] = Children(children, self._change_child)
+
+    def _watch(self) -> None:
+        """Look after the paths once all are made."""
+        self._rs_adopt()
+        parts = [module for module in nn.Module.modules(self) if isinstance(module, Part)]
+        for part in parts:
+            part.__dict__.setdefault("_rs_roots", []).append(self)
+        native = nn.Module.modules(self._paths[self.native])
+        self.__dict__["_bound"] = frozenset(id(module) for module in native if has_bound_hooks(module))
+        for name in HOOKS:  # hooks of the root are those of the paths' roots: it has none, and clears theirs
+            self.__dict__[name] = Hooks({}, [getattr(twin, name) for twin in self._rs_twins])
+        # Outside the registry, as the paths are: their modules are registered already.
+        self.__dict__["_parts"] = tuple(parts[1:])
+        self.__dict__.setdefault("_made", structure(self))
+        self._rs_note()
+
+    def _rs_note(self) -> None:
+        """Remember which children the modules of every path have; `_check` compares with them, as fast as it can."""
+        twins = [[part._rs_twins[place] for part in (self, *self._parts)] for place in range(len(self.resolutions))]
+        held = [[twin._modules for twin in of_path] for of_path in twins]
+        self.__dict__["_held"] = [(registries, _children(registries)) for registries in held]
+        self.__dict__["_modes"] = [[vars(twin) for twin in of_path] for of_path in twins]
+
+    @property
+    def _rs_twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
+        return tuple(self.__dict__["_paths"].values())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableModel":
+        new = memo[id(self)] = self.__class__.__new__(self.__class__)
+        for path in self._paths.values():
+            memo |= fresh(path) | kept_outputs(path)
+        for path in self._paths.values():
+            copy_modules(path, memo)
+        new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()})
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return object.__reduce_ex__(self, protocol)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name not in _WATCHED}
+        return {**state, "_modules": dict(self._modules)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._show(state["_modules"])
+        self._watch()
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the source offers under a name, where that makes sense for a network; see services.py."""
+        for registry in ("_parameters", "_buffers", "_modules"):
+            if name in self.__dict__.get(registry, ()):
+                self._check_shared(name)
+                return self.__dict__[registry][name]
+        paths = self.__dict__.get("_paths", {})
+        return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        child = name in self._modules and (value is None or isinstance(value, nn.Module))
+        if name in _FACTS and not isinstance(value, nn.Module):
+            self.__dict__[name] = value
+        elif name == "forward":
+            raise UnsupportedModelError(
+                "forward is set on a switchable network, whose paths run their own; a plain model takes it. Change the "
+                "model before make_switchable, or net.extract(resolution)."
+            )
+        elif name == "__class__":
+            super().__setattr__(name, value)
+        elif name != "_modules" and not child and (name in self.__dict__ or hasattr(type(self), name)):
+            object.__setattr__(self, name, value)
+        elif name == "_modules" or self._registers(name, value) or self._is_setting(name, value):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _is_setting(self, name: str, value: Any) -> bool:
+        """Tell whether the source reads what is set: it has it, or may ask for it."""
+        plain = isinstance(value, bool | int | float | str) and not name.startswith("_")
+        return plain or hasattr(self._rs_twins[0], name)
+
+    def _replicate_for_data_parallel(self) -> "SwitchableModel":
+        raise UnsupportedModelError(
+            "DataParallel copies a network's modules at each forward, whose paths would not follow; one process per "
+            "GPU is needed. Use DistributedDataParallel, or DataParallel(net.at(resolution))."
+        )
+
+    def __prepare_scriptable__(self) -> None:
+        raise UnsupportedModelError(
+            "torch.jit.script can't compile the choice of a path; a plain model is needed. "
+            "Script net.extract(resolution), or see export_onnx and export_program."
+        )
+
+    @property
+    def alpha(self) -> nn.Parameter:
+        """The learnt scores, (S,); softmax(alpha) weighs the paths in the ensemble."""
+        return cast(nn.Parameter, cast(nn.ParameterDict, self._modules["rsconvert"])["alpha"])
+
+    @property
+    def restructured(self) -> bool:
+        """Whether modules were replaced since it was made, so that its source's builder makes another network."""
+        return bool(structure(self) != self.__dict__["_made"])  # which is None where a restructured one was regrouped
+
+    @property
+    def native(self) -> int:
+        """The largest trained resolution in pixels."""
+        return self.resolutions[0]
+
+    def train(self, mode: bool = True, *args: Any, **kwargs: Any) -> "SwitchableModel":
+        """Set the mode of every path, each by the source's own ``train``."""
+        self._check_batchnorms()
+        for path in self._paths.values():
+            path.train(mode, *args, **kwargs)
+        running = set(self.running_modules())
+        for module in nn.Module.modules(self):  # what holds private tensors beside the paths
+            if not isinstance(module, (Part, SwitchableBN)) and module not in running:
+                module.training = mode
+        return self
+
+    def at(self, resolution: int) -> nn.Module:
+        """Return the path of a resolution: a model of the source's class, with the source's keys.
+
+        At a trained resolution it is live: every tensor is the network's own. At another one the BN tensors are a
+        snapshot, interpolated at the call, over the shared weights; it runs in eval mode only.
+
+        Raises:
+            ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
+        """
+        path = self._paths.get(resolution)
+        if path is not None:
+            return path
+        check_resolutions([resolution])
+        with torch.inference_mode(False):
+            return snapshot(self, self._built(resolution), resolution, self.resolutions)
+
+    def extract(self, resolution: int) -> nn.Module:
+        """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
+
+        Raises:
+            ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
+        """
+        check_resolutions([resolution])
+        with torch.inference_mode(False):
+            live = self._paths.get(resolution)
+            if live is None:
+                live = make_path(self, self._built(resolution), resolution, self.resolutions)
+            plain = copy_modules(live, kept_outputs(live))
+        # A snapshot is frozen; what is taken out can be trained as the source could.
+        natives = dict(self._paths[self.native].named_parameters())
+        for name, parameter in plain.named_parameters():
+            native = natives.get(name, parameter)
+            parameter.requires_grad_(parameter.requires_grad or native.requires_grad)
+        return plain
+
+    def skeleton(self) -> nn.Module:
+        """Return a model of the source's class over the network's tensors, a SwitchableBN in each BatchNorm's place."""
+        layers = {id(bn.native): copy_structure(bn) for _, bn in self.switchable_bns()}
+        return copy_structure(self._paths[self.native], layers)
+
+    def running_modules(self) -> Iterator[nn.Module]:
+        """Yield every module that runs in some path, once."""
+        modules = (module for path in self._paths.values() for module in nn.Module.modules(path))
+        yield from dict.fromkeys(modules)
+
+    def switchable_bns(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableBN]]:
+        """Yield each SwitchableBN with its name; once, or under every name that it has."""
+        modules = self.named_modules(remove_duplicate=not every_name)
+        yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
+
+    @torch.inference_mode(False)
+    def reset_classifier(self, num_classes: int) -> None:
+        """Give all paths one new classifier by the source's own method; it starts at zero.
+
+        Every tensor of the network is another one afterwards: take paths and make optimizers after it. If the network
+        was made with ``build=``, its file needs a ``build=`` for the new number of classes.
+
+        Args:
+            num_classes: 0 leaves the network without a classifier.
+        Raises:
+            AttributeError: the source has no such method.
+            ConfigError: ``num_classes`` is negative or no whole number.
+        """
+        check_num_classes(num_classes)
+        paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
+        for plain in paths.values():
+            keys = replace_classifier(plain, num_classes)
+        new = regroup(self, paths)
+        new.alpha.data.copy_(self.alpha)
+        kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
+        facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
+        new.source = replace(self.source, **facts, class_names=None)
+        if self.build is not None:
+            new.build = partial(build_with_classifier, self.build, num_classes)
+        self.__setstate__({**new.__getstate__(), "report": None})
+
+    def private_beside(self) -> list[str]:
+        """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
+        found = private_owners(self).items()
+        return [f"{name}.{key}".lstrip(".") for name, owner in found for key in private_names(owner)]
+
+    def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
+        """Run the path that fits the input; or, given ``views``, path i on view i, for training.
+
+        Args:
+            views: S tensors (N, C, H, W), from the largest to the smallest resolution; view i meets set i by position.
+        Returns:
+            What the source returns; for ``views`` a list of S of it.
+        Raises:
+            ResolutionError: the number of views is not S; no argument is an image; the size is untrained in train mode.
+            UnsupportedModelError: a path was changed alone, paths are in different modes, or torch.jit traces.
+        """
+        if torch._C._get_tracing_state() is not None:
+            raise UnsupportedModelError(
+                "torch.jit.trace keeps one path for images of every size; a plain model is needed. "
+                "Trace net.at(resolution), or see export_onnx and export_program."
+            )
+        if views is None:
+            return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
+        for place in range(len(self.resolutions)):
+            self._check(place)
+            self._check_modes(place)
+        if args or kwargs or len(views) != len(self.resolutions):
+            raise ResolutionError(
+                f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
+                f"one view for each of {self.resolutions}. Pass one view per resolution."
+            )
+        return run_views(self._paths.values(), views, self.source.images)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load as any module does; with ``assign``, every path sees the new tensors."""
+        result = super().load_state_dict(state_dict, strict, assign)
+        for part in (self, *self._parts):
+            part._rs_relink()
+        return result
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the tensors as any module does, under the names of the file.
+
+        Raises:
+            UnsupportedModelError: a path holds another module than the network.
+        """
+        self._check_batchnorms()
+        for place in range(len(self.resolutions)):
+            self._check(place)
+        return super().state_dict(*args, **kwargs)
+
+    def _check(self, place: int) -> None:
+        """Refuse what was changed in a path alone, where the network could not see it."""
+        registries, noted = self._held[place]
+        if _children(registries) == noted:
+            return
+        part = next((part for part in (self, *self._parts) if _differs(part, place)), self)
+        raise UnsupportedModelError(
+            f"{part._rs_label()} of net.at({self.resolutions[place]}) has other modules than the network shows; the "
+            "same are needed. Change the network itself, or net.extract(resolution)."
+        )
+
+    def _check_batchnorms(self) -> None:
+        """Refuse a BatchNorm that came into a shared module later: all resolutions would train it."""
+        sets = {id(m) for _, bn in self.switchable_bns() for one in bn.sets for m in nn.Module.modules(one)}
+        for name, module in self.named_modules() if self.private else ():
+            if isinstance(module, _BatchNorm) and id(module) not in sets:
+                raise UnsupportedModelError(
+                    f"{name} is a BatchNorm that all resolutions share, put in after the conversion; each resolution "
+                    "needs its own. Put it into the model before make_switchable."
+                )
+
+    def _check_modes(self, place: int) -> None:
+        """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
+        own, other = ([values["training"] for values in self._modes[i]] for i in (place, place - 1))
+        if own == other:
+            return
+        part = next(part for part, one, two in zip((self, *self._parts), own, other, strict=True) if one != two)
+        raise UnsupportedModelError(
+            f"{part._rs_label()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
+            "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
+        )
+
+    def _built(self, resolution: int) -> nn.Module:
+        """Return the source as built for a resolution: the native path if one model takes all sizes."""
+        if self.build is None:
+            return self._paths[self.native]
+        return build_like(self.build, self._paths[self.native], resolution)
+
+    def _run(self, resolution: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        path = self._path_for(resolution)
+        place = self.resolutions.index(resolution) if resolution in self._paths else 0
+        self._check(place)
+        self._check_modes(place)
+        if self.build is None or resolution in self._paths:
+            return path(*args, **kwargs)
+        try:
+            return path(*args, **kwargs)
+        except Exception as error:  # whatever the model's own code raises
+            raise ResolutionError(
+                f"resolution {resolution} does not work ({type(error).__name__}: {first_line(error)}); a size that "
+                f"every layer can take is needed. Choose another one; trained are {self.resolutions}."
+            ) from error
+
+    def _path_for(self, resolution: int) -> nn.Module:
+        if resolution not in self._paths and self.training:
+            raise ResolutionError(
+                f"the input's size is {resolution}, which has no BN set to train; trained are {self.resolutions}. "
+                "Resize the input, or call eval() to interpolate."
+            )
+        return self.at(resolution)
+
+
+def assemble(
+    model: nn.Module,
+    resolutions: Sequence[int],
+    *,
+    private: bool = True,
+    build: Build | None = None,
+    built: Mapping[int, nn.Module] | None = None,
+    beside: Collection[str] = (),
+) -> SwitchableModel:
+    """Swap and share without a proof; ``rsconvert.load`` fills such a network.
+
+    Args:
+        build: makes the source again for a resolution; None if one model takes all sizes.
+        built: resolution → what ``build`` gives, around the tensors of ``model``.
+        beside: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
+    Raises:
+        UnsupportedModelError: the model can't be copied.
+    """
+    trees = built or dict.fromkeys(resolutions, model)
+    base = trees[resolutions[0]]
+    bns = batchnorms(base) if private else {}
+    if "" in bns:
+        raise UnsupportedModelError(
+            f"the model is a {type(base).__name__} itself; a model with BatchNorms inside is needed. "
+            "Put it into an nn.Sequential."
+        )
+    layers = {id(bn): SwitchableBN(bn, resolutions) for bn in bns.values()}
+    # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
+    native = copy_model(base, {key: layer.native for key, layer in layers.items()})
+    owners = size_dependent(built) if built else {}
+    for owner, names in by_owner(model, beside).items():
+        owners[owner] = sorted({*owners.get(owner, []), *names})
+    sets = private_sets(owners, trees, resolutions[0])
+    owned = {id(layer.native): layer for layer in layers.values()}
+    return SwitchableModel(native, owned, sets, resolutions, source_of(model), build, built, private)
+
+
+def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
+    """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
+    built = paths if net.build else None
+    one, beside = next(iter(paths.values())), net.private_beside()
+    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
+    for resolution, plain in paths.items():
+        new.at(resolution).load_state_dict(plain.state_dict())
+        own = batchnorms(plain)
+        for name, layer in new.switchable_bns():
+            _take_settings(layer.bn_set(resolution), own[name])
+    if net.restructured:
+        new.__dict__["_made"] = None
+    return new
+
+
+def _take_settings(bn: nn.Module, other: nn.Module) -> None:
+    """Give a set the mode, the momentum and what learns of another one."""
+    bn.train(other.training)
+    if hasattr(bn, "momentum"):
+        bn.momentum = getattr(other, "momentum", bn.momentum)
+    learning = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
+    for name, parameter in bn.named_parameters():
+        parameter.requires_grad_(learning.get(name, parameter.requires_grad))
+
+
+def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.Module | None]:
+    return [child for registry in registries for child in registry.values()]
+
+
+def _differs(part: Part, place: int) -> bool:
+    """Tell whether a twin has other children than those that are shown."""
+    wanted = dict(part._modules)
+    for name, child in part._modules.items():
+        if isinstance(child, (PrivateSets, nn.ParameterDict)):
+            del wanted[name]
+        elif isinstance(child, (Part, SwitchableBN)):
+            wanted[name] = (child._rs_twins if isinstance(child, Part) else child.sets)[place]
+    return bool(wanted != part._rs_twins[place]._modules)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

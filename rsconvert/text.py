@@ -1,0 +1,97 @@
+"""Text for people and programs: tables (aligned, Markdown, CSV), values as a person writes them, files NAME VALUE."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Table", "plain", "read_pairs"]
+
+_NUMBER = re.compile(r"[-+]?[\d.,]+( ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under titles, with a note below; floats are rounded in text and Markdown, in full in CSV."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    note: str = ""
+
+    def as_text(self) -> str:
+        """Return aligned columns for a terminal: numbers to the right, words to the left.
+
+        >>> print(Table(("network", "top-1 (%)"), [("I-224", 71.25), ("RS-Net", None)], "4 images").as_text())
+        network  top-1 (%)
+        I-224        71.25
+        RS-Net
+        4 images
+        """
+        columns = [_aligned(column) for column in zip(*self._cells(), strict=True)]
+        lines = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
+        return "\n".join([*lines, *([self.note] if self.note else [])])
+
+    def as_markdown(self) -> str:
+        """Return a table of Markdown, the note as a paragraph below it."""
+        titles, *rows = self._cells()
+        table = "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *rows])
+        return f"{table}\n\n{self.note}" if self.note else table
+
+    def as_csv(self) -> str:
+        """Return the rows as CSV, without the note."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([self.titles, *self.rows])
+        return text.getvalue()
+
+    def _cells(self) -> list[list[str]]:
+        return [list(self.titles), *([_cell(value) for value in row] for row in self.rows)]
+
+
+def plain(value: object) -> str:
+    """Return a value as a person would write it.
+
+    >>> plain({"mean": (0.5, 0.25), "crop": 1.0})
+    'mean 0.5, 0.25, crop 1'
+    """
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def read_pairs(path: str | Path, line: str) -> list[tuple[str, Any]]:
+    """Return names and values of a file: one JSON object, or a line for each pair; a name may come twice.
+
+    Args:
+        line: a regular expression of two groups, name and value, for a line without the blanks around it.
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is broken.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("{"):
+        # As pairs, for a dict would hide a name that comes twice; an object inside stays a list.
+        pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
+        return pairs
+    lines = [(number, words) for number, words in enumerate(map(str.strip, text.splitlines()), 1) if words]
+    found = [(number, words, re.fullmatch(line, words)) for number, words in lines]
+    if broken := [f"line {number} is {words!r}" for number, words, match in found if match is None]:
+        raise ValueError(broken[0])
+    return [(match[1], match[2]) for _, _, match in found if match]
+
+
+def _aligned(column: Sequence[str]) -> list[str]:
+    width = max(map(len, column))
+    numbers = all(_NUMBER.fullmatch(cell) for cell in column[1:])
+    return [cell.rjust(width) if numbers else cell.ljust(width) for cell in column]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return "" if value is None else str(value)

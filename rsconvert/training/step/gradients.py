@@ -1,0 +1,100 @@
+"""Backward passes of one batch: all views at once, or view by view with the memory of the largest.
+
+Both give the same gradients: with the logits z_1 … z_S known, the gradient of the loss at each z_s is known in closed
+form, so one view after the other can be computed again and taken back through the network.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from rsconvert.errors import ConfigError
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.loss import MREDLoss
+from rsconvert.training.step.generators import generator_states, restored_generators
+from rsconvert.training.step.objective import Objective
+
+__all__ = ["backward", "backward_by_view", "kept_buffers", "set_checkpointing"]
+
+Scale = Callable[[Tensor], Tensor]
+
+
+def backward(
+    forward: Callable[[Sequence[Tensor], Tensor], MREDLoss],
+    objective: Objective,
+    views: Sequence[Tensor],
+    target: Tensor,
+    scale: Scale,
+) -> MREDLoss:
+    """Add the gradients of one batch by one forward over all views.
+
+    Args:
+        forward: the objective, or what distributes it.
+        scale: of the total, by which the gradients are multiplied.
+    """
+    loss = forward(views, target)
+    # With checkpoints the backward pass runs the forward again, which would move the statistics a second time.
+    with kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext():
+        torch.autograd.backward(scale(loss.total))
+    return loss
+
+
+def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tensor, scale: Scale) -> MREDLoss:
+    """Add the same gradients with the graph of one view at a time.
+
+    The first view keeps its graph; the others run once without one, leave no trace in statistics, and run again for
+    their gradient with the same random numbers.
+    """
+    largest = objective.logits(0, views[0])
+    outputs, replays = [largest.detach()], []
+    for place, view in enumerate(views[1:], start=1):
+        path = objective.net.at(objective.net.resolutions[place])
+        replays.append(generator_states(view.device))
+        with torch.no_grad(), kept_buffers(path):
+            outputs.append(objective.logits(place, view))
+    leaves = [z.requires_grad_() for z in outputs]
+    loss = objective.loss(leaves, views[0], target)
+    torch.autograd.backward(scale(loss.total))
+    _take_back(objective, largest, leaves[0])
+    del largest
+    for place, states in enumerate(replays, start=1):
+        with restored_generators(states, views[place].device):
+            logits = objective.logits(place, views[place])
+        _take_back(objective, logits, leaves[place])
+        del logits
+    return MREDLoss(*(part.detach() for part in loss))
+
+
+def _take_back(objective: Objective, logits: Tensor, leaf: Tensor) -> None:
+    if not logits.requires_grad:
+        return
+    assert leaf.grad is not None
+    with kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext():
+        torch.autograd.backward(logits, leaf.grad.to(logits.dtype))
+
+
+def set_checkpointing(net: SwitchableModel) -> None:
+    """Switch on the model's own activation checkpointing, on every path.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    try:
+        net.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
+            "rule. Set it to false, or use low_memory."
+        ) from error
+
+
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Give all buffers, such as BatchNorm's statistics, their values back at the end."""
+    before = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in before:
+            buffer.copy_(value)

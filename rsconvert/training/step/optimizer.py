@@ -1,0 +1,116 @@
+"""Optimizer with its schedule, both of timm; alpha has a rate of its own."""
+
+import math
+from typing import Any, cast
+
+import torch
+from timm.models import group_parameters
+from timm.optim import create_optimizer_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.scheduler_factory import create_scheduler_v2
+from torch import nn
+
+from rsconvert.errors import ConfigError
+from rsconvert.models import classifier_keys
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.config import FinetuneConfig
+
+__all__ = ["create_optimizer", "create_schedule", "parameter_groups"]
+
+# Where torch steps all parameters in one kernel; it leaves that to the caller.
+_FUSED = ("cpu", "cuda")
+# timm's parameters per layer for a model that tells no order.
+_DOZEN = 12
+
+
+def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[str, Any]]:
+    """Split the trainable parameters: matrices decay, vectors (BatchNorm, biases) do not unless asked, alpha apart.
+
+    Layers have a group each if their rates differ; the first group has the largest ``lr_scale``, a factor of the rate
+    that timm's schedule applies.
+
+    Raises:
+        ConfigError: ``layer_decay`` has no effect, for the network is one layer.
+    """
+    scales = {} if config.layer_decay is None else _scales(net, config.layer_decay)
+    split: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in net.parameters():
+        if parameter is not net.alpha and parameter.requires_grad:
+            split.setdefault((scales.get(parameter, 1.0), parameter.ndim > 1), []).append(parameter)
+    spared = config.weight_decay if config.decay_all else 0.0
+    groups: list[dict[str, Any]] = [
+        {"params": split[scale, decays], "weight_decay": config.weight_decay if decays else spared, "lr_scale": scale}
+        for scale, decays in sorted(split, reverse=True)
+    ]
+    if net.alpha.requires_grad:
+        groups.append({"params": [net.alpha], "weight_decay": spared, "lr": config.alpha_lr})
+    return groups
+
+
+def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes: int = 1) -> torch.optim.Optimizer:
+    """Return timm's optimizer over the trainable parameters of a network.
+
+    Args:
+        processes: how many train together, for the rate that follows from the images per step.
+    """
+    name = {"sgd": "nesterov"}.get(config.optimizer, config.optimizer)
+    arguments: dict[str, Any] = (
+        {"betas": (config.momentum, 0.999)} if name == "adamw" else {"momentum": config.momentum}
+    )
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        parameter_groups(net, config),
+        opt=name,
+        lr=config.peak_lr(len(net.resolutions), processes),
+        fused=net.alpha.device.type in _FUSED or None,
+        **arguments,
+    )
+    return optimizer
+
+
+def _scales(net: SwitchableModel, layer_decay: float) -> dict[nn.Parameter, float]:
+    """Return the factor of each parameter's rate; a set of any resolution has its layer's."""
+    layers = _layers(net.at(net.native))
+    last = max(layers.values())
+    if last == 0:
+        raise ConfigError(
+            "layer_decay has no effect, for the network's parameters are all in one layer; a network of several is "
+            "needed. Leave it out."
+        )
+    named = (pair for resolution in net.resolutions for pair in net.at(resolution).named_parameters())
+    return {parameter: layer_decay ** (last - layers.get(name, last)) for name, parameter in named}
+
+
+def _layers(model: nn.Module) -> dict[str, int]:
+    """Return the layer of each parameter by timm's grouping; without one, of each dozen, with the classifier last."""
+    if hasattr(model, "group_matcher"):
+        layers: dict[str, int] = group_parameters(model, cast(Any, model).group_matcher(coarse=False), reverse=True)
+        return layers
+    head = classifier_keys(model)
+    trunk = [name for name, _ in model.named_parameters() if name not in head]
+    return {name: i // _DOZEN for i, name in enumerate(trunk)} | dict.fromkeys(head, math.ceil(len(trunk) / _DOZEN))
+
+
+def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, steps_per_epoch: int) -> Scheduler:
+    """Return timm's schedule; before each step call ``step_update`` with the number of steps done.
+
+    Of T steps the first W = warmup_epochs · steps_per_epoch lead each group from 0 to its own peak: peak · t / W. Then,
+    with u = (t - W) / (T - W), ``cosine`` is peak · (1 + cos(πu)) / 2, ``poly`` is peak · (1 - u), ``constant`` the
+    peak.
+    """
+    warmup = int(config.warmup_epochs * steps_per_epoch)
+    constant = config.schedule == "constant"
+    schedule: Scheduler
+    schedule, _ = create_scheduler_v2(
+        optimizer,
+        sched="step" if constant else config.schedule,
+        # The factor of each fall of "step" and the power of "poly".
+        decay_rate=1.0,
+        num_epochs=config.epochs * steps_per_epoch - warmup,
+        warmup_epochs=warmup,
+        warmup_lr=0.0,
+        # Without it the cosine begins during the warm-up, and the peak is never reached.
+        warmup_prefix=True,
+        step_on_epochs=False,
+        updates_per_epoch=1,
+    )
+    return schedule

@@ -1,0 +1,167 @@
+"""Stepper: objective, optimizer, schedule and moving average of one run, moved batch by batch."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from rsconvert.checkpoint import digest
+from rsconvert.errors import ConfigError, TrainingError
+from rsconvert.evaluation import Processes
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.config import FinetuneConfig
+from rsconvert.training.loss import MREDLoss
+from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers, set_checkpointing
+from rsconvert.training.step.objective import Objective
+from rsconvert.training.step.optimizer import create_optimizer, create_schedule
+from rsconvert.training.step.teacher import create_teacher
+
+__all__ = ["Stepper"]
+
+# Older torch knows another name for it. Statistics differ between processes within an epoch.
+_KNOWN = inspect.signature(DistributedDataParallel.__init__).parameters
+_OWN_BUFFERS: dict[str, Any] = {
+    "forward_sync_buffers" if "forward_sync_buffers" in _KNOWN else "broadcast_buffers": False
+}
+
+
+class Stepper:
+    """Adds the gradients of batches, and steps when ``grad_accum_steps`` of them are there.
+
+    Args:
+        batches: of an epoch.
+        amp: the precision of autocast, as of ``choose_precision``.
+    Raises:
+        ConfigError, DataError: the settings do not fit the network, or have no effect on it.
+    """
+
+    def __init__(
+        self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype, processes: Processes
+    ) -> None:
+        self.net, self.config, self.processes = net, config, processes
+        self.steps_per_epoch = batches // config.grad_accum_steps
+        if not self.steps_per_epoch:
+            raise ConfigError(
+                f"grad_accum_steps is {config.grad_accum_steps}, more than the {batches} batches of an epoch; at most "
+                "that many are accepted. Lower it, or batch_size."
+            )
+        teacher = create_teacher(net, config, processes.device)
+        self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
+        if config.grad_checkpointing:
+            set_checkpointing(net)
+        self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
+        distributed = processes.world_size > 1 and not config.low_memory
+        self.forward: Any = DistributedDataParallel(self.objective, **_OWN_BUFFERS) if distributed else self.objective
+        self.optimizer = create_optimizer(net, config, processes=processes.world_size)
+        self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
+        self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
+
+    @property
+    def averaged(self) -> SwitchableModel | None:
+        """The moving average, if there is one."""
+        return None if self.average is None else cast(SwitchableModel, self.average.module)
+
+    @property
+    def judged(self) -> SwitchableModel:
+        """The network that is evaluated and saved: the moving average if there is one."""
+        return self.averaged or self.net
+
+    def add(self, views: Sequence[Tensor], target: Tensor, *, last: bool) -> Tensor:
+        """Add the gradients of a batch; return this process's parts of the loss, (4,), float64.
+
+        Args:
+            last: whether a step follows, for which the processes average their gradients.
+        """
+
+        def scale(total: Tensor) -> Tensor:
+            scaled: Tensor = self.scaler.scale(total / self.config.grad_accum_steps)
+            return scaled
+
+        if self.config.low_memory:
+            loss = backward_by_view(self.objective, views, target, scale)
+            if last:
+                self._average_gradients()
+        else:
+            distributed = isinstance(self.forward, DistributedDataParallel)
+            with self.forward.no_sync() if distributed and not last else nullcontext(), _plain_reduction_errors():
+                loss = backward(self.forward, self.objective, views, target, scale)
+        return torch.stack([part.detach() for part in loss]).double()
+
+    def step(self, steps_done: int) -> None:
+        """Step along the gradients and forget them."""
+        self.schedule.step_update(steps_done)
+        if self.config.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.net, step=steps_done + 1)
+
+    @torch.no_grad()
+    def diagnose(self, views: Sequence[Tensor], target: Tensor) -> tuple[list[str], int | None]:
+        """Return the parts of the loss of a batch that are not finite, and the first resolution whose logits are not.
+
+        They are computed again, so that no step pays for the answer.
+        """
+        with kept_buffers(self.net):
+            logits = [self.objective.logits(place, view) for place, view in enumerate(views)]
+            loss = self.objective.loss(logits, views[0], target)
+        parts = [n for n, part in zip(MREDLoss._fields[1:], loss[1:], strict=True) if not part.isfinite()]
+        sides = [r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all()]
+        return parts, sides[0] if sides else None
+
+    @torch.no_grad()
+    def average_statistics(self) -> None:
+        """Give all processes the mean of their running statistics, of those alone that training moves.
+
+        The mean of equal numbers is not always that number.
+        """
+        if self.processes.world_size == 1:
+            return
+        moved = {id(buffer) for buffer in self.objective.moved_statistics()}
+        names = [name for name, buffer in self.net.named_buffers() if id(buffer) in moved]
+        for model in dict.fromkeys((self.net, self.judged)):
+            for name in names:
+                buffer = model.get_buffer(name)
+                buffer.copy_(self.processes.total(buffer) / self.processes.world_size)
+
+    def _average_gradients(self) -> None:
+        if self.processes.world_size == 1:
+            return
+        gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.processes.world_size
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+
+def _synced(config: FinetuneConfig, processes: Processes) -> bool:
+    if config.sync_bn and (processes.world_size == 1 or processes.device.type == "cpu"):
+        raise ConfigError(
+            f"sync_bn is on with {processes.world_size} process(es) on {processes.device.type}; it has an effect on "
+            "several processes and works on GPUs. Leave it out."
+        )
+    return config.sync_bn
+
+
+@contextmanager
+def _plain_reduction_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if "Expected to have finished reduction" not in str(error):
+            raise
+        raise TrainingError(
+            "some parameters have no part in the loss, such as those of an idle head; DistributedDataParallel needs "
+            "all that learn. Set low_memory, which averages without it, or take them out of the model."
+        ) from error

@@ -1,0 +1,96 @@
+"""Measuring one model: classes as they are, refusals with reasons, and exactness that a mistake would break."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rsconvert import create_model, make_switchable
+from rsconvert.compatibility import FIVE
+from rsconvert.compatibility.check import count, measure
+from rsconvert.compatibility.exactness import exact_in_batches, scramble
+from rsconvert.errors import UnsupportedModelError
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "batchnorms"),
+    [
+        ("resnet18", 11_689_512, 20),
+        ("convnext_atto", 3_695_520, 0),
+        ("torchvision/resnet18", 11_689_512, 20),
+        ("torchvision/regnet_y_400mf", 4_344_144, 53),  # its builder computes with tensors
+    ],
+)
+def test_counting_needs_no_data(name: str, parameters: int, batchnorms: int) -> None:
+    row = count(name)
+    assert (row.parameters, row.batchnorms) == (parameters, batchnorms)
+
+
+def test_a_model_without_batchnorm_is_not_run() -> None:
+    row = measure("convnext_atto")
+    assert (row.size_class, row.resolutions, row.seconds) == ("none", (), {})
+
+
+def test_a_model_that_takes_all_sizes() -> None:
+    row = measure("test_efficientnet", in_batches=True)
+    assert (row.size_class, row.resolutions, row.refused) == ("A", FIVE, {})
+    assert (row.batchnorms, row.found, row.unseen) == (13, {"graph": 13}, ())
+    assert row.batches == {"224": True, "160": True, "96": True}
+    assert (row.training["resolution"], row.training["same"]) == (96, True)
+    assert set(row.seconds) == {"create", "convert", "forwards", "batches", "training"}
+
+
+def test_a_model_with_position_tables_is_compared_with_one_built_for_each_size() -> None:
+    row = measure("levit_128s", in_batches=True)
+    assert (row.size_class, row.built_with, row.tables) == ("C", "img_size", {"attention_biases": 11})
+    assert row.batches == {"224": True, "160": True, "96": True}
+    assert row.training["same"]
+
+
+def test_a_model_of_fixed_size_tells_what_works(tmp_path: Path) -> None:
+    source = tmp_path / "fixed.py"
+    source.write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    body = nn.Conv2d(3, 2, 8, stride=8), nn.BatchNorm2d(2), nn.Flatten()\n"
+        "    return nn.Sequential(*body, nn.Linear(2 * 16 * 16, 3))\n"
+    )
+    row = measure(f"{source}:build", in_batches=True)
+    assert (row.size_class, row.resolutions) == ("D", (128,))
+    assert set(row.refused) == {"224", "192", "160", "96"}
+    assert "3" in row.refused["96"]
+    assert row.batches == {"128": True}
+    assert row.training["same"]
+
+
+def test_an_unknown_name_is_an_error() -> None:
+    with pytest.raises(UnsupportedModelError, match="resnet18"):
+        measure("resnet1888")
+
+
+def test_each_set_gets_values_of_its_own() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 48, 32))
+    source = copy.deepcopy(model)
+    scramble(source, net, 48)
+    values = {r: dict(net.at(r).named_parameters())["bn1.weight"] for r in net.resolutions}
+    assert torch.equal(source.bn1.weight, values[48])
+    assert not torch.equal(values[64], values[48])
+    assert not torch.equal(values[64], values[32])
+
+
+def test_a_swapped_set_is_not_exact() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 48, 32))
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: True, 32: True}
+    net.at(32).bn1, net.at(48).bn1 = net.at(48).bn1, net.at(32).bn1
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: False, 32: False}
+
+
+def test_a_layer_beyond_the_sets_is_not_exact() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 32))
+    net.at(32).bn1 = nn.Identity()
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 32: False}

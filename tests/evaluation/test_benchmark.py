@@ -1,0 +1,115 @@
+"""The benchmark: each figure against another route to it; times are never asserted."""
+
+import pytest
+import torch
+from torch import nn
+
+from rsconvert.errors import ConfigError, ResolutionError
+from rsconvert.evaluation import Benchmark, machine_key, measure_costs, multiply_adds
+from rsconvert.surgery import SwitchableModel, make_switchable
+
+
+@pytest.fixture(scope="module")
+def found() -> Benchmark:
+    return measure_costs(small(), (32, 24), batch_sizes=(1, 3), forms=("plain", "channels_last"), rounds=2)
+
+
+def small() -> SwitchableModel:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+    return make_switchable(model, (32, 16))
+
+
+def test_there_is_a_row_for_each_combination(found: Benchmark) -> None:
+    kinds = [(cost.form, cost.resolution, cost.batch_size) for cost in found.costs]
+    assert kinds == [(f, r, b) for f in ("plain", "channels_last") for r in (32, 24) for b in (1, 3)]
+    assert (found.machine, found.amp, found.rounds) == (machine_key(torch.device("cpu")), "off", 2)
+    assert (found.switching.trained, found.switching.untrained, found.switching.create_ms) == (16, 24, None)
+
+
+def test_figures_are_those_of_other_routes(found: Benchmark) -> None:
+    for cost in found.costs:
+        positions = cost.resolution**2
+        assert cost.multiply_adds == positions * 8 * 3 * 9 + 8 * 5 == multiply_adds(small().at(32), cost.resolution)
+        assert cost.parameters == 8 * 3 * 9 + 2 * 8 + 8 * 5 + 5
+        # The convolution's and the BatchNorm's results are alive at once.
+        assert cost.peak_memory_bytes == 2 * cost.batch_size * 8 * positions * 4
+        assert 0 < cost.latency_ms <= cost.p95_ms
+        assert cost.images_per_second == pytest.approx(cost.batch_size / cost.latency_ms * 1000)
+
+
+def test_modes_and_threads_are_left_as_they_were() -> None:
+    net, threads = small().train(), torch.get_num_threads()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    found = measure_costs(net, rounds=1, threads=threads + 1)
+    assert f"; {threads + 1} threads;" in found.machine
+    assert torch.get_num_threads() == threads
+    assert all(m.training for r in net.resolutions for m in net.at(r).modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_autocast_runs_and_is_named() -> None:
+    seen = []
+    net = small()
+    net.at(32)[0].register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    assert measure_costs(net, (32,), rounds=1, amp=torch.bfloat16).amp == "bf16"
+    assert set(seen) == {torch.bfloat16, torch.float32}  # multiply-adds are counted without
+
+
+def test_a_compiled_path_s_memory_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiler(model, dynamic=dynamic, backend="eager"))
+    lines: list[str] = []
+    found = measure_costs(small(), forms=("compiled",), rounds=1, log=lines.append)
+    assert [cost.peak_memory_bytes for cost in found.costs] == [None, None]
+    assert [cost.multiply_adds for cost in found.costs] == [r * r * 216 + 40 for r in (32, 16)]
+    assert "compiled" in lines[0]
+
+
+def test_a_folded_path_is_measured_as_it_is() -> None:
+    pytest.importorskip("rsconvert.surgery.folding")
+    (cost,) = measure_costs(small(), (16,), forms=("folded",), rounds=1).costs
+    assert cost.parameters == 8 * 3 * 9 + 8 + 8 * 5 + 5  # a bias in the place of γ and β
+    assert cost.multiply_adds == 16 * 16 * 216 + 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"forms": ("plan",)}, "form is 'plan'"),
+        ({"batch_sizes": (2, 2)}, "batch_sizes has 2 twice: 2,2"),
+        ({"batch_sizes": ()}, "batch_sizes is empty"),
+        ({"batch_sizes": ("x",)}, "batch_sizes is 'x'"),
+        ({"batch_sizes": (0,)}, "batch_sizes is 0"),
+        ({"rounds": 0}, "rounds is 0"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": 10**6}, "threads is 1000000; this machine has"),
+        ({"amp": torch.float64}, "amp is torch.float64"),
+    ],
+)
+def test_mistakes_are_told(arguments: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        measure_costs(small(), **arguments)
+
+
+def test_a_size_that_does_not_work_is_told() -> None:
+    net = make_switchable(nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4)), (32, 16))
+    with pytest.raises(ResolutionError, match="resolution 4 does not work in form plain with batches of 1") as caught:
+        measure_costs(net, (4,), rounds=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(graph: object, inputs: object) -> None:
+        raise RuntimeError("no compiler\nfound")
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: compiler(model, dynamic=dynamic, backend=fail))
+    with pytest.raises(ConfigError, match=r"form is compiled, which fails here .*no compiler found") as caught:
+        measure_costs(small(), forms=("compiled",), rounds=1)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,144 @@
+"""Copies against copy.deepcopy: the same values, kinds and references, new modules, empty caches."""
+
+import copy
+import functools
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from rsconvert.surgery.network.copying import copy_modules, fresh
+
+
+class Woven(nn.Module):
+    """References to modules and tensors in every kind of place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = self.first
+        self.tied = nn.Conv2d(3, 4, 3)
+        self.tied.weight = self.first.weight
+        self.ahead = [self.first, self.first.weight]
+        self.bound = self.run
+        self.part = functools.partial(self.run, 1)
+        self.constant = torch.ones(2)
+        self.sizes = {"a": (1, [2, 3])}
+        self.pair = (self.tied, "x")
+        self.absent = None
+        self.register_module("nothing", None)
+        self.mask_cache = {"a": torch.ones(1)}
+        self.first.register_forward_hook(self.hook)
+
+    def run(self, x: Any) -> Any:
+        return x
+
+    def hook(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        return output + self.constant.sum()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tied(x) + self.second(x)
+
+
+class Numbered(nn.Module):
+    """A class that says how it is copied."""
+
+    def __init__(self, copies: int = 0) -> None:
+        super().__init__()
+        self.copies = copies
+        self.child = nn.ReLU()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Numbered":
+        return Numbered(self.copies + 1)
+
+
+class Stateful(nn.Module):
+    """A class that says what of it is copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 7
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "seen": 0, "told": "out"}  # type: ignore[no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "told": f"{state['told']} and in"})
+
+
+def test_references_lead_into_the_copy() -> None:
+    model = Woven()
+    new = copy_modules(model, {})
+    assert new.first is new.second is new.ahead[0] is not model.first
+    assert new.first.weight is new.tied.weight is new.ahead[1] is not model.first.weight
+    assert new.bound.__self__ is new
+    assert new.part.func.__self__ is new
+    assert new.pair == (new.tied, "x")
+    (hook,) = new.first._forward_hooks.values()
+    assert hook.__self__ is new
+    assert new.constant is not model.constant
+    assert new.sizes == model.sizes
+    assert new.sizes is not model.sizes
+    assert new.sizes["a"][1] is not model.sizes["a"][1]
+    assert new.nothing is new.absent is None
+    assert (len(model.mask_cache), len(new.mask_cache)) == (1, 0)
+    assert new._backward_hooks is not model._backward_hooks
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(new(x), model(x))
+
+
+def test_what_the_memo_holds_takes_the_place() -> None:
+    model = Woven()
+    weight, tied = nn.Parameter(torch.zeros(4, 3, 3, 3)), nn.Conv2d(3, 4, 3)
+    new = copy_modules(model, {id(model.first.weight): weight, id(model.tied): tied})
+    assert new.first.weight is new.ahead[1] is weight
+    assert new.tied is new.pair[0] is tied
+    assert copy_modules(model, {id(model): tied}) is tied
+
+
+def test_the_memo_tells_the_copies() -> None:
+    model, memo = Woven(), {}
+    new = copy_modules(model, memo)
+    assert memo[id(model)] is new
+    assert memo[id(model.first)] is new.first
+
+
+def test_a_class_that_says_how_it_is_copied_is_heard() -> None:
+    model = nn.Sequential(Numbered(), Stateful())
+    first, second = copy_modules(model, {})
+    assert first.copies == 1
+    assert (second.seen, second.told) == (0, "out and in")
+    graph = torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    again = copy_modules(nn.Sequential(graph), {})[0]
+    assert type(again).__name__ == type(graph).__name__
+    assert again.graph is not graph.graph
+    assert again.get_submodule("0") is not graph.get_submodule("0")
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "levit_128s", "mobilenetv4_conv_small", "fasternet_t0"])
+def test_models_are_copied_as_deepcopy_does(name: str) -> None:
+    same_as_deepcopy(timm.create_model(name, num_classes=3).eval())
+
+
+def test_models_of_torchvision_too() -> None:
+    same_as_deepcopy(torchvision.models.resnet18(num_classes=3).eval())
+
+
+def same_as_deepcopy(model: nn.Module) -> None:
+    mine, theirs = copy_modules(model, {}), copy.deepcopy(model, fresh(model))
+    assert repr(mine) == repr(theirs)
+    old = {id(thing) for thing in (*model.modules(), *model.parameters(), *model.buffers())}
+    assert old.isdisjoint(id(thing) for thing in (*mine.modules(), *mine.parameters(), *mine.buffers()))
+    for one, other in zip(mine.modules(), theirs.modules(), strict=True):
+        assert type(one) is type(other)
+        assert {key: type(value) for key, value in vars(one).items()} == {k: type(v) for k, v in vars(other).items()}
+        assert [key for key, value in vars(one).items() if value is vars(other)[key] and isinstance(value, dict)] == []
+    state, expected = mine.state_dict(), theirs.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+    side = 224 if "levit" in type(model).__name__.lower() else 64
+    x = torch.rand(1, 3, side, side)
+    assert torch.equal(mine(x), theirs(x))
