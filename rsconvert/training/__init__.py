@@ -5,7 +5,7 @@ from rsconvert.training.finetune import finetune
 from rsconvert.training.loss import mred_loss
 from rsconvert.training.recipes import RECIPES, build_config
 from rsconvert.training.result import FinetuneResult
-from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview
+from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
 from rsconvert.training.step import keep_freed_memory
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "mred_loss",
     "open_for_training",
     "preview",
+    "read_summary",
 ]
