@@ -193,8 +193,8 @@ def training_loader(
     if len(sampler) < (needed := batch_size if drop_last else 1):
         images = f"{len(sampler)} images{' per process' if world_size > 1 else ''}"
         raise DataError(
-            f"the training set has {images}, fewer than one batch of {needed}; every batch must be full. Choose a batch "
-            f"size of at most {len(sampler)}, or add images."
+            f"the training set has {images}, fewer than one batch of {needed}; every batch must be full. Choose "
+            f"a batch size of at most {len(sampler)}, or add images."
         )
     return ViewLoader(batches(views, sampler), sampler)
 

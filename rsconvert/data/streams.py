@@ -127,12 +127,10 @@ class StreamViews(IterableDataset[Any]):
         info = get_worker_info()
         worker = info.id if info is not None else 0
         # Batches come from the workers by turns.
-        skipped = (
-            (self._skip.value // self._batch_size + self._workers - 1 - worker) // self._workers * self._batch_size
-        )
+        batches = (self._skip.value // self._batch_size + self._workers - 1 - worker) // self._workers
         key = f"{self._seed}-{self._epoch.value}-{self._rank}-{worker}"
         try:
-            for position, (picture, target) in islice(enumerate(self._opened()), skipped, None):
+            for position, (picture, target) in islice(enumerate(self._opened()), batches * self._batch_size, None):
                 drawn = {"rng": Random(f"{key}-{position}")} if self._training else {}
                 name = f"{self._stream.label}, image {position} of worker {worker}"
                 yield self._cut(from_pillow(picture), **drawn), self._stream.checked(target, name)
