@@ -21,8 +21,8 @@ from rsconvert.checkpoint import load, read_metadata
 from rsconvert.data import Samples, normalize, open_train_val, training_loader
 from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessModelWarning, TrainingError
 from rsconvert.evaluation import Accuracy, Evaluation
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 
 MakeNet = Callable[..., SwitchableModel]

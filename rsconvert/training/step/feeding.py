@@ -11,8 +11,8 @@ from rsconvert.data import Samples, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Processes, check_labels
 from rsconvert.models import count_outputs
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.mixing import mix
 
 __all__ = ["Feed"]

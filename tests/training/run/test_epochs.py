@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import read_metadata
 from rsconvert.errors import CheckpointError, ConfigError, TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 from rsconvert.training.run.state_files import StateFiles
 

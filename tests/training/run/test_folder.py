@@ -13,8 +13,8 @@ import torch
 import rsconvert.training.run.folder as module
 from rsconvert.checkpoint import read_metadata, save
 from rsconvert.errors import CheckpointError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.folder import RunFolder
 
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]

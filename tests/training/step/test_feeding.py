@@ -12,8 +12,8 @@ from torch import Tensor
 from rsconvert.data import normalize, open_train_val, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.feeding import Feed
 from rsconvert.training.step.mixing import mix
 
