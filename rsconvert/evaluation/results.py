@@ -149,7 +149,7 @@ def _cells(size: str, row: Accuracy) -> list[object]:
     interval = "" if row.top1_interval is None else "{:.1f}-{:.1f}".format(*row.top1_interval)
     error = "" if row.calibration_error is None else f"{row.calibration_error:.1f}"
     cost = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e6:.1f}"
-    return [size, row.top1, interval, row.top5, error, cost]
+    return [size, f"{row.top1:.2f}", interval, f"{row.top5:.2f}", error, cost]
 
 
 def _starred(row: Accuracy | None) -> str:

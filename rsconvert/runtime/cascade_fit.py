@@ -116,59 +116,6 @@ def halves(targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
     if resolutions is None:  # a network that is built for each size may not take any size
         between = range(net.resolutions[-1], net.native, _STEP) if net.build is None else ()
-        resolutions = [*{*net.resolutions, *between}]
-    tried = check_resolutions(resolutions)
-    if len(tried) < 2:
-        raise ResolutionError(
-            f"resolutions is {tried[0]} alone; a cascade goes from small to large, and needs two at least. Add one."
-        )
-    return tried
-
-
-def _check_samples(samples: Samples) -> None:
-    if isinstance(samples, Stream):
-        raise DataError(
-            "the data is a stream, which has no halves; images by index are needed. Take a folder or an hfds/ set."
-        )
-    if len(samples) < 2:
-        raise DataError(f"the data holds {len(samples)} images; two at least are needed to fit and to measure.")
-
-
-@dataclass(frozen=True)
-class _Feed:
-    """Images for a network, as it takes them, in batches."""
-
-    subject: Subject
-    samples: Samples
-    batch_size: int
-    workers: int
-    amp: torch.dtype
-    progress: bool
-    check: Callable[[], None]
-
-    def part(self, places: Tensor) -> "_Feed":
-        """Return the feed of some of the images."""
-        return replace(self, samples=self.samples.subset(places.tolist()))
-
-    @contextmanager
-    def batches(self, resolutions: Sequence[int], words: str) -> Iterator[Iterator[list[Tensor]]]:
-        """Give batches of normalized views, (N, 3, r, r) for each resolution, in eval mode and autocast's precision."""
-        subject = self.subject
-        loader = validation_loader(
-            subject.model, self.samples, resolutions, batch_size=self.batch_size, workers=self.workers
-        )
-        with eval_mode(subject.paths.values()), autocast(subject.device, self.amp), closing(loader):
-            shown = tqdm(loader, desc=words, unit="batch", disable=not self.progress, leave=False)
-            yield (self._prepared(views) for views, _ in shown)
-
-    def _prepared(self, views: Sequence[Tensor]) -> list[Tensor]:
-        self.check()
-        return [self.subject.images(view) for view in views]
-
-
-def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
-    if resolutions is None:  # a network that is built for each size may not take any size
-        between = range(net.resolutions[-1], net.native, _STEP) if net.build is None else ()
         resolutions = list({*net.resolutions, *between})
     tried = check_resolutions(resolutions)
     if len(tried) < 2:
