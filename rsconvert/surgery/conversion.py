@@ -43,7 +43,7 @@ def make_switchable(
     example: Example | None = None,
     image: int | str | None = None,
 ) -> SwitchableModel:
-    """Return a network with one private BN set per resolution, all equal to the model's; ``net.report`` tells all.
+    """Return a network with one private BN set per resolution, all equal to the model's; see ``net.report``.
 
     The model stays unchanged and shares no tensor with the network. Each path is proved equal to the model,
     bit for bit in eval mode, on scrambled BatchNorm tensors. A model that does not take every size is built again for
@@ -55,11 +55,10 @@ def make_switchable(
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
-            a position table of one of the names in ``tables.TABLES``.
-        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict of keyword
-            arguments; needed if they are something else than images (N, C, H, W). What changes with the resolution
-            is an image.
+            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
+            a position table of one of the names in ``position_tables.TABLES``.
+        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
+            needed if they are not images (N, C, H, W). What changes with the resolution is an image.
         image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
             images count, and ``net(x)`` refuses where their sizes differ.
     Raises:
@@ -76,12 +75,12 @@ def make_switchable(
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
     net.source = replace(source, built_with=found.way, images=found.images)
     exact = prove(found, net)
+    net.report = replace(make_report(model, found, start, net, exact), notes=notes)
     if different := [r for r, same in exact.items() if not same]:
         raise UnsupportedModelError(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
             "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
         )
-    net.report = replace(make_report(model, found, start, net, exact), notes=notes)
     return net
 
 
@@ -164,37 +163,35 @@ def _check_all_work(model: nn.Module, source: Source, found: Survey) -> None:
     works = sorted({*others, *(found.trials.keys() - found.refused.keys())}, reverse=True)
     resolution, reason = next(iter(found.refused.items()))
     refused, working = (", ".join(map(str, sides)) for sides in (found.refused, works))
+    remedy = "Choose among these" if works else "Give it images that it takes by example="
+    if source.architecture is None:
+        remedy += ", or pass build=, a function of the resolution that returns the model for it"
+    elif is_file_name(source.architecture):
+        remedy += ", or let the function take img_size"
     # A builder that takes no such argument says nothing about the model.
     misfits = [f" Built by {way}: {why.rstrip('. ')}." for way, why in found.attempts.items() if _MISFIT in why]
-    remedy = "Choose among these" if works else "Give it images that it takes by example="
     raise ResolutionError(
-        f"{_name(model, source)} does not work at {refused}: at {resolution} "
-        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. {remedy}{_builder_hint(source)}."
-        + "".join(misfits)
+        f"{_name(model, source)} does not work at {refused}: at {resolution} {reason.rstrip('. ')}; "
+        f"of the sizes tried it works at {working or 'none'}. {remedy}." + "".join(misfits)
     )
-
-
-def _builder_hint(source: Source) -> str:
-    if source.architecture is None:
-        return ", or pass build=, a function of the resolution that returns the model for it"
-    return ", or let the function take img_size" if is_file_name(source.architecture) else ""
 
 
 def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] | None) -> Source:
     """Return the model's source under the caller's name, if there is one."""
-    if name is None and model_kwargs:
-        raise ConfigError(
-            f"model_kwargs has {', '.join(model_kwargs)} without a name; they are the arguments of the builder "
-            "that name tells. Give name too."
-        )
+    source = source_of(model)
     if name is None:
-        return source_of(model)
+        if model_kwargs:
+            raise ConfigError(
+                f"model_kwargs has {', '.join(model_kwargs)} without a name; they are the arguments of the builder "
+                "of that name. Give name too."
+            )
+        return source
     kwargs = dict(model_kwargs or {})
     check_num_classes(kwargs.get("num_classes"))
     outputs = count_outputs(model)
     if not is_file_name(name):
         outputs = kwargs.pop("num_classes", outputs)
-    return replace(source_of(model), architecture=name, model_kwargs=kwargs, num_classes=outputs)
+    return replace(source, architecture=name, model_kwargs=kwargs, num_classes=outputs)
 
 
 def _check_convertible(model: nn.Module, name: str) -> None:
