@@ -1,4 +1,4 @@
-"""The processes of one run: what torchrun or Slurm started, joined for sums and meetings."""
+"""The processes of one run: those that torchrun or Slurm started, joined for sums and meetings."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -88,11 +88,11 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
             f"WORLD_SIZE asks for several processes, but {', '.join(missing)} is not set; a launcher sets them all. "
             "Start by torchrun."
         )
-    own = _own_device(device)
     with _plain_peer_errors():
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if _own_device(device).type == "cuda" else "gloo")
         try:
-            yield Processes(dist.get_rank(), dist.get_world_size(), own)
+            with running_processes(device) as processes:
+                yield processes
         finally:
             dist.destroy_process_group()
 
@@ -117,7 +117,7 @@ class _PeerError(TrainingError):
 
 @contextmanager
 def shared_failure(processes: Processes) -> Iterator[Meeting]:
-    """Yield a meeting that all processes hold equally often; one that fails says so at their next one.
+    """Yield a meeting that all processes hold equally often; at their next one they hear of one that failed.
 
     Without it they would wait there until the time of the group is over.
 
@@ -126,13 +126,13 @@ def shared_failure(processes: Processes) -> Iterator[Meeting]:
     """
 
     def meet(value: Any = None) -> list[Any]:
-        told = processes.gather((False, value))
-        if failed := [rank for rank, (failure, _) in enumerate(told) if failure]:
+        brought = processes.gather((False, value))
+        if failed := [rank for rank, (failure, _) in enumerate(brought) if failure]:
             raise _PeerError(
                 f"process {failed[0]} of {processes.world_size} failed; all of them must come to the end. "
                 "See what it printed."
             )
-        return [value for _, value in told]
+        return [value for _, value in brought]
 
     try:
         yield meet
