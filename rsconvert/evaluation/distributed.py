@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsconvert.errors import ConfigError, RSConvertError, TrainingError
+from rsconvert.errors import ConfigError, RSConvertError, TrainingError, first_line
 from rsconvert.evaluation.device import choose_device
 
 __all__ = [
@@ -39,7 +39,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def total(self, tensor: Tensor) -> Tensor:
@@ -99,11 +99,7 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
 
 @contextmanager
 def running_processes(device: str | None) -> Iterator[Processes]:
-    """Yield the processes of the group that the caller has joined, or this one alone.
-
-    Raises:
-        ConfigError, TrainingError: as `joined_processes`.
-    """
+    """Yield the processes of the group that the caller has joined, or this one alone; errors as `joined_processes`."""
     if not _initialized():
         yield Processes(0, 1, choose_device(device))
         return
@@ -112,7 +108,7 @@ def running_processes(device: str | None) -> Iterator[Processes]:
 
 
 class _PeerError(TrainingError):
-    """Another process has said that it failed."""
+    """Another process reported that it failed."""
 
 
 @contextmanager
@@ -169,16 +165,16 @@ def _own_device(name: str | None) -> torch.device:
 
 @contextmanager
 def _plain_peer_errors() -> Iterator[None]:
-    """Turn the loss of another process into one line."""
+    """Turn the loss of another process into a TrainingError of one line."""
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
         if not _is_peer_error(error) or isinstance(error, BrokenPipeError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = (first_line(error) or type(error).__name__)[:120]
         raise TrainingError(
-            f"another process of the run ended or can't be reached ({reason}); all of them must live. "
-            "See what it printed; finetune goes on with --resume."
+            f"another process of the run ended or can't be reached ({reason}); all of them are needed. "
+            "See what it printed; finetune continues with --resume."
         ) from error
 
 

@@ -55,11 +55,7 @@ class Cascade:
 
     @classmethod
     def stored(cls, net: SwitchableModel) -> "Cascade":
-        """Return the cascade that was fitted to a network and is stored with it.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """Return the cascade that was fitted to a network and is stored with it; raise a ConfigError without one."""
         known = net.measured.cascade
         if known is None:
             raise ConfigError(
@@ -128,10 +124,9 @@ class Cascade:
 
 
 def cascade(net: SwitchableModel, images: Tensor | Sequence[Tensor]) -> CascadeOutput:
-    """Run images through the cascade that is stored with a network; see `Cascade`, which a server holds instead.
+    """Run images through the cascade that is stored with a network; a server holds a `Cascade`, whose errors these are.
 
     Raises:
         ConfigError: no cascade is stored, or the network is in train mode.
-        ResolutionError, UnsupportedModelError: as `Cascade`.
     """
     return Cascade.stored(net)(images)
