@@ -60,7 +60,7 @@ class ImageArgument:
             ValueError: a field is missing or has another type or value.
         """
         position, name, keys = facts.get("position"), facts.get("name"), facts.get("keys", [])
-        ndim, axes, channels = facts.get("ndim"), facts.get("axes"), facts.get("channels")
+        ndim, axes, channels = facts.get("ndim", 0), facts.get("axes", ()), facts.get("channels")
         placed = (name is not None and position is None) or (type(position) is int and position >= 0)
         named = type(name) in (str, type(None)) and type(keys) is list and all(type(key) is str for key in keys)
         if not (placed and named and _is_shape(ndim, axes, channels)):

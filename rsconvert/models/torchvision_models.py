@@ -94,7 +94,8 @@ def _filled(name: str, own: Any, num_classes: int | None, kwargs: dict[str, Any]
 def _build(short: str, arguments: dict[str, Any]) -> nn.Module:
     """Build a model without weights, and without a download of its default backbone."""
     offline = {"weights_backbone": None} if _takes(short, "weights_backbone") else {}
-    return torchvision.models.get_model(short, weights=None, **(offline | arguments))
+    model: nn.Module = torchvision.models.get_model(short, weights=None, **offline, **arguments)
+    return model
 
 
 def _weights_arguments(short: str) -> dict[str, Any]:
