@@ -6,7 +6,7 @@ from rsconvert.evaluation.benchmark import measure_costs
 from rsconvert.evaluation.benchmark_results import Benchmark, Cost
 from rsconvert.evaluation.cost import multiply_adds
 from rsconvert.evaluation.cost_table import store_costs, stored_costs
-from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision
+from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision, float_dtype
 from rsconvert.evaluation.distributed import (
     Processes,
     joined_processes,
@@ -57,6 +57,7 @@ __all__ = [
     "default_resolutions",
     "differences",
     "evaluate",
+    "float_dtype",
     "is_memory_error",
     "joined_processes",
     "launched_processes",
