@@ -75,5 +75,5 @@ def check_labels(targets: Tensor, outputs: int) -> None:
 def _check_index(words: str, index: int, outputs: int) -> None:
     if index >= outputs:
         raise DataError(
-            f"{words} {index}; the network has {outputs} outputs, 0 to {outputs - 1} are accepted, one per class."
+            f"{words} {index}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted, one per class."
         )
