@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rsconvert.cli import options
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from rsconvert.surgery import SwitchableModel
 
-__all__ = ["load_among", "load_baselines", "load_network", "network_name"]
+__all__ = ["load_among", "load_baselines", "load_network", "log_loading", "network_name"]
 
 
 def load_network(place: str, model: str | None) -> "SwitchableModel":
@@ -31,10 +32,18 @@ def load_among(place: str, model: str | None) -> "SwitchableModel":
     return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
 
 
+def log_loading(net: "SwitchableModel") -> None:
+    """Print a line on stderr if a file of the network will not be enough to load it."""
+    from rsconvert.checkpoint import loading_note
+
+    if (note := loading_note(net)) is not None:
+        options.log(f"note: {note}")
+
+
 def load_baselines(
     texts: Sequence[str], net: "SwitchableModel", checkpoint: str, model: str | None
 ) -> dict[str, "nn.Module"]:
-    """Return the networks that are measured beside ``net``, by name.
+    """Return the networks that are measured together with ``net``, by name.
 
     A text is a checkpoint, the folder of a run, a file of plain weights for the network's own architecture and
     preprocessing, or a model as for ``wrap``, with its pretrained weights; ``NAME=`` before it names its column.
@@ -44,7 +53,7 @@ def load_baselines(
         name, _, place = ("", "", text) if Path(text).exists() or "=" not in text else text.partition("=")
         name = name or network_name(place)
         if name in found:
-            raise ConfigError(f"baseline {name} is given twice; each needs a name of its own. Write NAME={place}.")
+            raise ConfigError(f"baseline {name} is given twice; each needs a name of its own, such as NAME={place}.")
         found[name] = _baseline(place, net, checkpoint, model)
     return found
 

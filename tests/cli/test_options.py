@@ -7,8 +7,8 @@ import huggingface_hub
 import pytest
 from click.testing import CliRunner, Result
 
+from rsconvert.checkpoint import file_of
 from rsconvert.cli import main
-from rsconvert.cli.options import best_of
 
 
 def run(*arguments: object) -> Result:
@@ -60,7 +60,7 @@ def test_the_hub_is_asked_for_the_one_file(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     told = json.loads(done("inspect", "hf-hub:somebody/rs", "--json"))
     assert told["resolutions"] == [48, 32]
-    best_of("hf-hub:somebody/rs@v2")
+    file_of("hf-hub:somebody/rs@v2")
     assert asked == [("somebody/rs", "rsconvert.safetensors", None), ("somebody/rs", "rsconvert.safetensors", "v2")]
 
 
