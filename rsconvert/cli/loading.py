@@ -29,7 +29,7 @@ def load_among(place: str, model: str | None) -> "SwitchableModel":
     from rsconvert.checkpoint import file_of, names_library, read_metadata
 
     checkpoint = file_of(place)
-    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
+    return load_network(checkpoint, None if names_library(read_metadata(checkpoint).source) else model)
 
 
 def log_loading(net: "SwitchableModel") -> None:

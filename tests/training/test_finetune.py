@@ -248,7 +248,7 @@ def test_the_files_tell_how_they_came_about(net: SwitchableModel, photos: str, t
     assert config["peak_lr"] == pytest.approx(0.005 * 8 / 32 / 3)
     assert (config["steps_per_epoch"], config["resolutions"], config["precision"]) == (3, [32, 24, 16], "float32")
     assert (config["crop_area"], config["resolved_device"]) == ([0.5, 1.0], "cpu")
-    metadata = read_metadata(tmp_path / "last.safetensors")
+    metadata = read_metadata(tmp_path / "last.safetensors").fields
     assert metadata["class_names"] == ["blue", "green", "red"]
     assert (metadata["training"]["epoch"], metadata["training"]["seed"]) == (2, 0)
 
@@ -272,7 +272,9 @@ def test_best_is_the_epoch_of_the_highest_mean(
     monkeypatch.setattr("rsconvert.training.run.epochs.measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
-    epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}
+    epochs = {
+        name: read_metadata(tmp_path / f"{name}.safetensors").fields["training"]["epoch"] for name in ("best", "last")
+    }
     assert epochs == {"best": 2, "last": 3}
 
 
@@ -341,7 +343,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(
     with pytest.raises(TrainingError, match=told) as caught:
         finetune(net, photos, tmp_path, settings(epochs=3), on_epoch=poison)
     assert "\n" not in str(caught.value)
-    assert read_metadata(tmp_path / "last.safetensors")["training"]["epoch"] == 1
+    assert read_metadata(tmp_path / "last.safetensors").fields["training"]["epoch"] == 1
     assert len((tmp_path / "summary.csv").read_text().splitlines()) == 2
 
 
