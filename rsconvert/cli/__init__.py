@@ -91,7 +91,7 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-for _command in (finetune, evaluate):  # several processes share their work
-    main.add_command(_command)
-for _command in (wrap, calibrate, benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo):
-    main.add_command(_run_once(_command))
+_SHARED = (finetune, evaluate)  # by several processes
+_ALONE = (benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
+for _command in (wrap, calibrate, *_SHARED, *_ALONE):
+    main.add_command(_command if _command in _SHARED else _run_once(_command))

@@ -61,7 +61,8 @@ def wrap(
     """
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Leave them out.")
-    target = None if dry_run else output if output is not None else f"{options.file_name(model)}.rs.safetensors"
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
+    target = None if dry_run else f"{name}.rs.safetensors" if output is None else output
     if target is not None:
         options.refuse_existing(target, force)
     from rsconvert import save

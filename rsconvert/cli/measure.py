@@ -1,8 +1,6 @@
 """Commands that measure a network: evaluate, benchmark."""
 
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -13,10 +11,7 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from rsconvert.evaluation import Predictions
-    from rsconvert.surgery import SwitchableModel
 
 __all__ = ["benchmark", "evaluate"]
 
@@ -63,7 +58,7 @@ def evaluate(
     net = load_network(checkpoint, model)
     with joined_processes(reading["device"]) as processes:
         found = predict(
-            with_baselines(net, load_baselines(baselines, net, checkpoint, model)),
+            with_baselines(net, load_baselines(baselines, net, model)),
             data,
             net.resolutions if resolutions is None else resolutions,
             batch_size=reading["batch_size"],
@@ -141,7 +136,7 @@ def benchmark(
     if data is None:
         options.refuse_given("workers", "data_root", "class_map", without="data")
     from rsconvert import evaluate, save
-    from rsconvert.checkpoint import file_of
+    from rsconvert.checkpoint import builder_of, file_of
     from rsconvert.evaluation import choose_device, measure_costs, store_costs
 
     source = file_of(checkpoint)
@@ -156,7 +151,7 @@ def benchmark(
         rounds=rounds,
         threads=threads,
         amp=amp,
-        create=_builder(net, model),
+        create=builder_of(net, model),
         log=options.log,
     )
     if data is not None:
@@ -188,16 +183,3 @@ def _check_writable(file: str) -> None:
             f"{file} can't be written ({error}), where --store keeps the table; a folder that can is needed. "
             "Copy the file, or drop --store."
         ) from error
-
-
-def _builder(net: "SwitchableModel", model: str | None) -> "Callable[[], nn.Module] | None":
-    """Return what makes a plain model as the network was made; None if its name is unknown."""
-    from rsconvert import create_model
-    from rsconvert.models import is_file_name
-
-    source, kwargs = net.source, dict(net.source.model_kwargs)
-    name, given = model or source.architecture, kwargs.pop("num_classes", None)
-    if name is None:
-        return None
-    classes = given if is_file_name(source.architecture or "") else source.num_classes
-    return partial(create_model, name, num_classes=classes, model_kwargs=kwargs)

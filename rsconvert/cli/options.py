@@ -28,7 +28,6 @@ __all__ = [
     "config",
     "data",
     "defaulted",
-    "file_name",
     "floats",
     "force",
     "labelled",
@@ -46,7 +45,7 @@ __all__ = [
     "resolutions",
     "result",
     "seed",
-    "setting",
+    "settings",
     "size_list",
     "strings",
     "words",
@@ -87,14 +86,25 @@ def bundle(*decorators: _Decorator) -> _Decorator:
     return apply
 
 
-def setting(name: str, *, kind: Any = None, help: str | None = None, **more: Any) -> _Decorator:
-    """Return the option of a setting of finetuning: None if it is not given, so that what is given is known."""
+_FORMS: dict[str, dict[str, Any]] = {
+    "lr": {"type": float},
+    "teacher": {"metavar": "MODEL"},
+    "class_map": {"type": click.Path(), "metavar": "FILE"},
+    "log_dir": {"type": click.Path(), "metavar": "DIR"},
+    "compile": {"is_flag": False, "flag_value": "default"},
+}
+
+
+def settings(*names: str) -> _Decorator:
+    """Return the options of settings of finetuning, each None if it is not given."""
+    return bundle(*map(_setting, names))
+
+
+def _setting(name: str) -> _Decorator:
     about = setting_help(name)
-    if isinstance(about.default, bool):
-        more = {"is_flag": True, **more}
-    else:
-        more = {"type": click.Choice(about.choices) if about.choices else kind or type(about.default), **more}
-    return click.option(f"--{name.replace('_', '-')}", default=None, help=help or about.sentence, **more)
+    kind = click.Choice(about.choices) if about.choices else str if about.default is None else type(about.default)
+    form = {"type": kind, "is_flag": isinstance(about.default, bool) or None, **_FORMS.get(name, {})}
+    return click.option(f"--{name.replace('_', '-')}", default=None, help=about.sentence, **form)
 
 
 class _OwnDefault(click.Option):
@@ -133,11 +143,6 @@ def _definition(module: str, name: str) -> ast.FunctionDef:
         if isinstance(node, ast.FunctionDef) and node.name == name:
             return node
     raise AssertionError(f"{module} has no function {name}")
-
-
-def file_name(model: str) -> str:
-    """Return a model's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
 
 
 def numbers(text: str) -> list[Any]:
@@ -181,17 +186,16 @@ def ranges(text: str, name: str = "resolutions") -> list[Any]:
     Raises:
         ResolutionError: a range is none.
     """
-    return [side for part in text.split(",") for side in _sides(part, name)]
-
-
-def _sides(part: str, name: str) -> list[Any]:
-    bounds = numbers(part.replace(":", ","))
-    if ":" not in part:
-        return bounds
-    if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
-        raise ResolutionError(f"{name} has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16.")
-    first, last, step = bounds
-    return list(range(min(first, last), max(first, last) + 1, step))
+    sides: list[Any] = []
+    for part in text.split(","):
+        bounds = numbers(part.replace(":", ","))
+        if ":" in part:
+            if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
+                raise ResolutionError(f"{name} has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16.")
+            first, last, step = bounds
+            bounds = list(range(min(first, last), max(first, last) + 1, step))
+        sides += bounds
+    return sides
 
 
 def _number(text: str) -> int | str:
@@ -251,13 +255,13 @@ def print_result(facts: Mapping[str, Any], as_json: bool, text: object) -> None:
     click.echo(json.dumps(facts) if as_json else str(text))
 
 
-def _read_by(read: Callable[[str], Any]) -> Callable[..., Any]:
-    return lambda ctx, param, text: None if text is None else read(text)
-
-
 def resolutions(help: str, read: Callable[[str], Any] = resolution_list, **more: Any) -> _Decorator:
     """Return the option --resolutions, read as a tuple; None if it is not given."""
-    return click.option("--resolutions", metavar="LIST", callback=_read_by(read), help=help, **more)
+
+    def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        return None if text is None else read(text)
+
+    return click.option("--resolutions", metavar="LIST", callback=parsed, help=help, **more)
 
 
 def output(help: str, **more: Any) -> _Decorator:
@@ -305,10 +309,10 @@ class_map = click.option(
     metavar="FILE",
     help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
 )
-amp = setting("amp")
+amp = settings("amp")
 workers = defaulted("evaluation.predict", "--workers", type=int, help="Processes that read images.")
-device = setting("device", kind=str)
-data_root = setting("data_root", kind=str)
+device = settings("device")
+data_root = settings("data_root")
 reading = bundle(
     defaulted("evaluation.predict", "--batch-size", type=int, help="Images per forward."), workers, device, data_root
 )

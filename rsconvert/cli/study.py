@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from rsconvert.cli import options
-from rsconvert.cli.loading import load_among, load_baselines, load_network, network_name
+from rsconvert.cli.loading import load_baselines, load_network, network_name
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from rsconvert.text import Table
 
 __all__ = ["analyze", "report"]
 
@@ -77,7 +76,7 @@ def report(
         data,
         output,
         resolutions,
-        baselines=load_baselines(baselines, net, checkpoint, model),
+        baselines=load_baselines(baselines, net, model),
         examples=examples,
         seed=seed,
         class_names=class_names,
@@ -120,12 +119,13 @@ def complementarity(
     """
     stem = _stem(output, "complementarity", force)
     from rsconvert import study
+    from rsconvert.checkpoint import load_among
 
     load = load_network if len(checkpoints) == 1 else load_among
     nets = {network_name(place): load(place, model) for place in checkpoints}
     if len(nets) < len(checkpoints):
         raise ConfigError(f"checkpoints are {', '.join(checkpoints)}; each needs a name of its own. Rename one.")
-    others = load_baselines(baselines, next(iter(nets.values())), checkpoints[0], model)
+    others = load_baselines(baselines, next(iter(nets.values())), model)
     groups: dict[str, study.Complementarity] = {}
     for networks in (others, nets):
         if networks:
@@ -171,7 +171,7 @@ def accuracy(
     from rsconvert.surgery import SwitchableModel
 
     net = load_network(checkpoint, model)
-    others = load_baselines(baselines, net, checkpoint, model)
+    others = load_baselines(baselines, net, model)
     trained = {r for one in (net, *others.values()) if isinstance(one, SwitchableModel) for r in one.resolutions}
     sides = study.dense_resolutions(sorted(trained)) if resolutions is None else resolutions
     result = evaluate(net, data, sides, baselines=others, progress=not as_json, **reading)
@@ -271,9 +271,7 @@ def _area(text: str) -> tuple[float, float]:
     return area[0], area[1]
 
 
-def _finish_table(
-    stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: "Table", data: "Table"
-) -> None:
+def _finish_table(stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: Any, data: Any) -> None:
     _finish(stem, figure, as_json, facts=facts, text=table.as_text(), markdown=table.as_markdown(), csv=data.as_csv())
 
 

@@ -26,23 +26,8 @@ __all__ = ["compare", "demo", "finetune"]
 @click.option(
     "--output", required=True, type=click.Path(), metavar="RUN_DIR", help="Folder for checkpoints and summary.csv."
 )
-@options.setting("epochs")
-@options.setting("batch_size")
-@options.setting("lr", kind=float)
-@options.setting("distill")
-@options.setting("labels")
-@options.setting("teacher", kind=str, metavar="MODEL")
-@options.setting("class_map", kind=click.Path(), metavar="FILE")
-@options.setting("train")
-@options.setting("seed")
-@options.setting("amp")
-@options.setting("workers")
-@options.setting("device", kind=str)
-@options.setting("compile", is_flag=False, flag_value="default")
-@options.setting("low_memory")
-@options.setting("grad_checkpointing")
-@options.setting("sync_bn")
-@options.setting("log_dir", kind=click.Path(), metavar="DIR")
+@options.settings("epochs", "batch_size", "lr", "distill", "labels", "teacher", "class_map", "train", "seed")
+@options.settings("amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir")
 @options.config
 @click.option("--resume", is_flag=True, help="Go on from the newest state in RUN_DIR, bit for bit.")
 @click.option("--dry-run", is_flag=True, help="Print settings, steps and an estimate of the memory; train nothing.")
@@ -147,17 +132,12 @@ def _finetune(
 @options.defaulted("study.plan_comparison", "--seeds", metavar="LIST", help="Each method with each of them.")
 @options.resolutions("Where to test, trained or not; the trained ones.")
 @click.option("--crop-area", metavar="LOW,HIGH", help="All once more with such a range of crop areas: 0.08,1.")
-@options.setting("epochs")
-@options.setting("batch_size")
-@options.setting(
-    "lr",
-    kind=float,
-    help="Peak rate of an I-Net, divided by S for S views; by default 0.005 * batch size / 32.",
+@options.settings("epochs", "batch_size")
+@click.option(
+    "--lr", type=float, help="Peak rate of an I-Net, divided by S for S views; by default 0.005 · batch size / 32."
 )
 @click.option("--same-lr", is_flag=True, help="The same rate for all, as in the paper, in place of the division.")
-@options.setting("amp")
-@options.setting("workers")
-@options.setting("device", kind=str)
+@options.settings("amp", "workers", "device")
 @options.class_map
 @options.config
 @click.option("--dry-run", is_flag=True, help="Print which runs there are and which are done; train nothing.")
