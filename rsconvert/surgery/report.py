@@ -160,22 +160,17 @@ def _records(model: nn.Module, means: Sequence[str], facts: GraphFacts, found: S
     for trial in found.trials.values():
         executed |= trial.calls
     own = batchnorms(model)
-    kinds = [(name, type(module).__name__, _channels(module)) for name, module in model.named_modules() if name in own]
-    kinds += [(name, "F.batch_norm", model.get_buffer(name).numel()) for name in means]
-    for name, kind, channels in kinds:
-        yield BatchNormRecord(name, kind, channels, _way(name, facts), facts.producers.get(name), executed[name])
+    norms = [(name, type(m).__name__, _channels(m)) for name, m in model.named_modules() if name in own]
+    norms += [(name, "F.batch_norm", model.get_buffer(name).numel()) for name in means]
+    for name, kind, channels in norms:
+        inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
+        way: _Way = "graph" if facts.calls[name] else "leaf" if inside else "tree"
+        yield BatchNormRecord(name, kind, channels, way, facts.producers.get(name), executed[name])
 
 
 def _channels(bn: nn.Module) -> int:
-    sizes = [int(tensor.numel()) for tensor in (*bn.parameters(), *bn.buffers())]
-    return sizes[0] if sizes else int(getattr(bn, "num_features", 0))
-
-
-def _way(name: str, facts: GraphFacts) -> _Way:
-    if facts.calls[name]:
-        return "graph"
-    inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
-    return "leaf" if inside else "tree"
+    sizes = (tensor.numel() for tensor in (*bn.parameters(), *bn.buffers()))
+    return next(sizes, int(getattr(bn, "num_features", 0)))
 
 
 def _warnings(model: nn.Module, found: Survey, alike: Sequence[str]) -> Iterator[str]:

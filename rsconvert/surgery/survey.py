@@ -28,7 +28,6 @@ from rsconvert.surgery.trial import (
     Trial,
     equal_outputs,
     fill_zeros,
-    fitted_inside,
     run_trial,
     scrambled,
     tensors,
@@ -157,8 +156,7 @@ def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[in
         with suppress(RSConvertError), torch.no_grad():
             reference = on_meta(found.model_for(model, resolution)).eval()
             arguments = tree_map_only(Tensor, lambda t: t.to("meta"), found.example(resolution))
-            with fitted_inside(reference, resolution):
-                works += [resolution] if run_trial(reference, arguments).failure is None else []
+            works += [resolution] if run_trial(reference, arguments, resolution).failure is None else []
     return works
 
 
@@ -217,8 +215,7 @@ def _try(found: Survey, model: nn.Module, resolution: int) -> None:
         values = {**fill_zeros(model), **scrambled(model, resolution if found.private else 0, found.functional)}
         reference = _copy_to_write(model, values)
         write(reference, values)
-        with fitted_inside(reference, resolution):
-            trial = run_trial(reference, found.example(resolution))
+        trial = run_trial(reference, found.example(resolution), resolution)
         found.values[resolution], found.trials[resolution] = values, trial
         found.functional |= trial.functional
     found.seconds += time.perf_counter() - start
