@@ -38,8 +38,7 @@ class GraphFacts:
 def read_graph(model: nn.Module, functional: Collection[str] = ()) -> GraphFacts:
     """Trace a throw-away copy of the model without data and collect its BatchNorm call sites.
 
-    Args:
-        functional: names of tensors that modules hand to F.batch_norm themselves; their modules are entered too.
+    The modules of ``functional``, names of tensors that they hand to F.batch_norm themselves, are entered too.
     """
     graph, opaque = trace(on_meta(model).eval(), {name.rpartition(".")[0] for name in functional})
     modules = dict(model.named_modules())

@@ -2,19 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
 
 from rsconvert.models import resizes_inside
+from rsconvert.surgery.convertible import unconverted
 from rsconvert.surgery.graph import GraphFacts, read_graph
-from rsconvert.surgery.network import SwitchableModel, batchnorms, doubt, holds_running_statistics
+from rsconvert.surgery.network import SwitchableModel, batchnorms, doubt
 from rsconvert.surgery.survey import Survey
 from rsconvert.text import Table
 
-__all__ = ["BatchNormRecord", "ConversionReport", "make_report", "unconverted"]
+__all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
 _Way = Literal["graph", "leaf", "tree"]
 
@@ -139,19 +140,6 @@ def make_report(
         opaque=facts.opaque,
         seconds={"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds},
     )
-
-
-def unconverted(model: nn.Module, functional: Collection[str] = ()) -> Iterator[str]:
-    """Yield the names of modules with running statistics of their own that no conversion makes private.
-
-    Args:
-        functional: the tensors that are private in addition to those of the BatchNorm modules.
-    """
-    known = {id(module) for bn in batchnorms(model).values() for module in nn.Module.modules(bn)}
-    owners = {name.rpartition(".")[0] for name in functional}
-    for name, module in model.named_modules():
-        if id(module) not in known and name not in owners and holds_running_statistics(module):
-            yield name or type(module).__name__
 
 
 def _records(model: nn.Module, means: Sequence[str], facts: GraphFacts, found: Survey) -> Iterator[BatchNormRecord]:
