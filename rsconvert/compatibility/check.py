@@ -20,9 +20,6 @@ from rsconvert.surgery import ConversionReport, SwitchableModel, batchnorms, exa
 
 __all__ = ["all_names", "count", "family_of", "measure"]
 
-# Where a model refuses some of the five, these show which sizes it takes instead.
-_FURTHER = tuple(range(320, 0, -32))
-
 
 def all_names() -> list[str]:
     """Return every timm name and every ``torchvision/NAME``; quantized ones are the same networks over again."""
@@ -46,8 +43,7 @@ def count(name: str) -> Row:
             model = create_model(name)
     except UnsupportedModelError:  # some builders compute with their tensors
         model = create_model(name)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    distinct = {id(bn) for bn in batchnorms(model).values()}
+    size, distinct = sum(p.numel() for p in model.parameters()), {id(bn) for bn in batchnorms(model).values()}
     return Row(name=name, family=family_of(name), parameters=size, batchnorms=len(distinct))
 
 
@@ -74,14 +70,14 @@ def measure(name: str, *, in_batches: bool = False) -> Row:
     except (UnsupportedModelError, ResolutionError) as error:
         return replace(row, error=str(error), seconds=seconds)
     assert net.report is not None
-    sides, built_with = net.resolutions, net.report.built_with
+    sides, way = net.resolutions, net.report.built_with
     batches: dict[int, bool] = {}
     if in_batches:
         with _timed(seconds, "batches"):
             three = make_switchable(model, sorted({sides[0], sides[len(sides) // 2], sides[-1]}))
-            batches = exact_in_batches(three, lambda r: _source_at(r, copy.deepcopy(model), three, name, built_with))
+            batches = exact_in_batches(three, lambda r: _source_at(r, copy.deepcopy(model), three, name, way))
     with _timed(seconds, "training"):
-        training = check_training(_source_at(sides[-1], model, net, name, built_with), net, sides[-1])
+        training = check_training(_source_at(sides[-1], model, net, name, way), net, sides[-1])
     row = replace(row, batches={str(r): same for r, same in batches.items()}, training=asdict(training))
     return _reported(row, net.report, refused, seconds)
 
@@ -98,7 +94,7 @@ def _convert(model: nn.Module) -> tuple[SwitchableModel, dict[int, str]]:
     try:
         return make_switchable(model, FIVE), {}
     except ResolutionError:
-        candidates = sorted({*FIVE, *_FURTHER}, reverse=True)
+        candidates = sorted({*FIVE, *range(32, 321, 32)}, reverse=True)
         refused = examine(model, candidates).refused
         working = [r for r in candidates if r not in refused]
         if not working:
@@ -122,10 +118,10 @@ def _reported(row: Row, report: ConversionReport, refused: dict[int, str], secon
     )
 
 
-def _source_at(resolution: int, model: nn.Module, net: SwitchableModel, name: str, built_with: str | None) -> nn.Module:
+def _source_at(resolution: int, model: nn.Module, net: SwitchableModel, name: str, way: str | None) -> nn.Module:
     """Return the ordinary model for a resolution: built again, if need be, independently of the conversion."""
-    if built_with is None:
+    if way is None:
         return model
-    source = create_model(name, model_kwargs={built_with: resolution if built_with == "img_size" else True})
+    source = create_model(name, model_kwargs={way: resolution if way == "img_size" else True})
     source.load_state_dict(net.at(resolution).state_dict())
     return source

@@ -27,7 +27,6 @@ def exact_in_batches(net: SwitchableModel, source_at: Callable[[int], nn.Module]
         net: its BatchNorm tensors are overwritten.
         source_at: returns the ordinary model for a resolution in pixels, over the values that the network was made
             from; overwritten too.
-        batch: images of each forward.
     """
     net.eval()
     exact = {}
@@ -58,10 +57,7 @@ def scramble(source: nn.Module, net: SwitchableModel, resolution: int) -> None:
 
 @dataclass(frozen=True)
 class TrainingCheck:
-    """What a step in train mode showed.
-
-    ``same`` is None if the source itself can't take it; ``words`` give the reason, or what differs.
-    """
+    """What a step in train mode showed, in ``words``; ``same`` is None if the source itself can't take it."""
 
     resolution: int
     same: bool | None
@@ -75,9 +71,8 @@ def check_training(source: nn.Module, net: SwitchableModel, resolution: int, bat
     the source moves must be equal in the path; and no other tensor of the network may change.
 
     Args:
-        source: the ordinary model for ``resolution``, over the values that ``net`` was made from. Both are
-            used up: their BatchNorm tensors are overwritten.
-        batch: images of the step.
+        source: the ordinary model for ``resolution``, over the values that ``net`` was made from. The BatchNorm
+            tensors of both are overwritten.
     """
     scramble(source, net, resolution)
     before = _checksums(net.state_dict())

@@ -46,8 +46,7 @@ def make_switchable(
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
-            a position table of one of the names in ``position_tables.TABLES``.
+            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
             needed if they are not images (N, C, H, W). What changes with the resolution is an image.
         image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
@@ -66,7 +65,8 @@ def make_switchable(
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
     net.source = replace(source, built_with=found.way, images=found.images)
     exact = prove(found, net)
-    net.report = replace(make_report(model, found, start, net, exact), notes=notes)
+    parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
+    net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)
     if different := [r for r, same in exact.items() if not same]:
         raise UnsupportedModelError(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "

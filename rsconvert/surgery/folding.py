@@ -30,8 +30,7 @@ from rsconvert.surgery.trial import fitted_inside
 
 __all__ = ["FoldReport", "Pair", "find_pairs", "fold_batchnorm", "largest_difference", "prepare_folded"]
 
-# Of float32 as a rule; where rounding grows from layer to layer, and in half precision, float64 shows whether it is an
-# error.
+# Of float32 as a rule; where rounding grows from layer to layer, and in half precision, float64 decides.
 _TOLERANCE, _EXACT = 1e-4, 1e-8
 _LAYERS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame, nn.Linear, TimmLinear),
@@ -44,6 +43,15 @@ _NORMS = (
 # In eval mode their output is their input.
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd, DropPath)
 _Outputs = list[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A BatchNorm and the layer that can take it over; ``behind`` if the BatchNorm stands behind the layer."""
+
+    bn: str
+    layer: str
+    behind: bool
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
     return dimensions, [*outputs, ("", output)]
 
 
-def _difference(wanted: _Outputs, folded: nn.Module, resolution: int, pairs: Collection["Pair"]) -> float:
+def _difference(wanted: _Outputs, folded: nn.Module, resolution: int, pairs: Collection[Pair]) -> float:
     """Return the largest relative difference; infinite where the runs can't be compared."""
     names = [name for name, _ in wanted]
     _, got = _watched(folded, resolution, set(names))
@@ -172,15 +180,15 @@ def _relative(one: Any, other: Any) -> float:
     return float((one - other).abs().max() / torch.where(scale > 0, scale, 1))
 
 
-def _folded(model: nn.Module, pairs: Collection["Pair"]) -> nn.Module:
+def _folded(model: nn.Module, pairs: Collection[Pair]) -> nn.Module:
     """Return a copy in which the layers and the remainders of the BatchNorms stand in the place of the pairs."""
     new: dict[int, nn.Module] = {}
     for pair in pairs:
         layer, bn = model.get_submodule(pair.layer), model.get_submodule(pair.bn)
         taken = new.setdefault(id(layer), copy.deepcopy(layer))
         like = cast(nn.Parameter, layer.weight)
-        for key, value in zip(("weight", "bias"), (_behind if pair.behind else _ahead)(taken, bn), strict=True):
-            setattr(taken, key, nn.Parameter(value.to(like), like.requires_grad))
+        weight, bias = (_behind if pair.behind else _ahead)(taken, bn)
+        taken.weight, taken.bias = (nn.Parameter(x.to(like), like.requires_grad) for x in (weight, bias))
         new[id(bn)] = _remainder(bn)
     return copy_model(model, new).eval()
 
@@ -229,15 +237,6 @@ def _statistics(bn: nn.Module) -> tuple[Tensor, Tensor, float, Tensor, Tensor]:
 def _exact(tensor: Any) -> Tensor:
     """Return a copy in float64, which not every device has."""
     return cast(Tensor, tensor).detach().to("cpu", torch.float64)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A BatchNorm and the layer that can take it over; ``behind`` if the BatchNorm stands behind the layer."""
-
-    bn: str
-    layer: str
-    behind: bool
 
 
 def find_pairs(model: nn.Module, dimensions: Mapping[str, int]) -> tuple[list[Pair], dict[str, str]]:

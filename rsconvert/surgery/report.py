@@ -11,7 +11,7 @@ from torch import nn
 from rsconvert.models import resizes_inside
 from rsconvert.surgery.convertible import unconverted
 from rsconvert.surgery.graph import GraphFacts, read_graph
-from rsconvert.surgery.network import SwitchableModel, batchnorms, doubt
+from rsconvert.surgery.network import batchnorms, doubt
 from rsconvert.surgery.survey import Survey
 from rsconvert.text import Table
 
@@ -66,10 +66,7 @@ class ConversionReport:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The BatchNorms that ran although neither the graph nor an opaque module shows them: the hooks' audit.
-
-        They are converted all the same, for the swap follows the module tree.
-        """
+        """The BatchNorms that ran although the graph does not show them; converted all the same, by the module tree."""
         return tuple(record.name for record in self.batchnorms if record.calls and record.found == "tree")
 
     @property
@@ -109,34 +106,23 @@ class ConversionReport:
         yield from (f"warning: {warning}" for warning in self.warnings)
 
 
-def make_report(
-    model: nn.Module,
-    found: Survey,
-    start: float,
-    net: SwitchableModel | None = None,
-    exact: dict[int, bool] | None = None,
-) -> ConversionReport:
-    """Return the report on a survey, and on the conversion to ``net``.
-
-    Args:
-        start: when the work began, by ``time.perf_counter``.
-        exact: what the proof found, for each resolution.
-    """
+def make_report(model: nn.Module, found: Survey, start: float) -> ConversionReport:
+    """Return the report on a survey that began at ``start``, by ``time.perf_counter``."""
     means = [name for name, part in found.functional.items() if part == "running_mean"]
     facts = read_graph(model, means)
     alike = tuple(unconverted(model, found.functional))
-    before = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     return ConversionReport(
         batchnorms=tuple(_records(model, means, facts, found)),
         unconverted=alike,
         works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
-        exact=exact or {},
+        exact={},
         built_with=found.way,
         tables=found.tables,
         warnings=tuple(_warnings(model, found, alike)),
-        parameters_before=before,
-        parameters=before if net is None else sum(p.numel() for p in net.parameters() if p is not net.alpha),
+        parameters_before=parameters,
+        parameters=parameters,
         opaque=facts.opaque,
         seconds={"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds},
     )
