@@ -22,7 +22,7 @@ __all__ = ["all_names", "count", "family_of", "measure"]
 
 
 def all_names() -> list[str]:
-    """Return every timm name and every ``torchvision/NAME``; quantized ones are the same networks over again."""
+    """Return every timm name and every ``torchvision/NAME``; quantized ones are the same networks."""
     own = [name for name in torchvision.models.list_models() if not name.startswith("quantized_")]
     return [*timm.list_models(), *(TORCHVISION + name for name in own)]
 

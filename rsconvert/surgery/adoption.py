@@ -93,7 +93,9 @@ def _candidates(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Modu
 def _is_same(model: nn.Module, built: nn.Module) -> bool:
     """Return whether two models have the same settings, and compute the same around the same scrambled tensors."""
     theirs, own = dict(model.named_modules()), dict(built.named_modules())
-    if theirs.keys() != own.keys() or not all(_is_set_like(theirs[name], module) for name, module in own.items()):
+    if theirs.keys() != own.keys() or any(type(theirs[name]) is not type(module) for name, module in own.items()):
+        return False
+    if not all(_settings(module).items() <= _settings(theirs[name]).items() for name, module in own.items()):
         return False
     plain = copy_model(model).eval()
     write(plain, scrambled(plain, 0) | fill_zeros(plain))
@@ -103,10 +105,6 @@ def _is_same(model: nn.Module, built: nn.Module) -> bool:
     except RuntimeError:  # other names or shapes
         return False
     return _computes_as(plain, built.eval())
-
-
-def _is_set_like(module: nn.Module, built: nn.Module) -> bool:
-    return type(module) is type(built) and _settings(built).items() <= _settings(module).items()
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

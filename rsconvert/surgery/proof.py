@@ -22,7 +22,7 @@ def prove(found: Survey, net: SwitchableModel) -> dict[int, bool]:
 
     Args:
         found: the trials of the source at the network's resolutions; the time of the proof is added to theirs.
-        net: its conversion; its values are others meanwhile, and those of before at the end.
+        net: its conversion; its values are replaced during the proof, and restored.
     Returns:
         For each resolution whether path and source are equal.
     Raises:

@@ -99,7 +99,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def eval_mode(models: Iterable[nn.Module]) -> Iterator[None]:
     """Set eval mode, and each module's own mode again at the end."""
     models = list(models)
-    modes = {module: module.training for model in models for module in _running(model)}
+    modes = {m: m.training for model in models for m in _running(model)}
     for model in models:
         model.eval()
     try:
@@ -115,7 +115,7 @@ def _running(model: nn.Module) -> Iterable[nn.Module]:
 
 @contextmanager
 def fitted_inside(model: nn.Module, resolution: int | None) -> Iterator[None]:
-    """Let a model that resizes inside do so to a resolution meanwhile, where it would compute far more by default."""
+    """Let a model that resizes inside resize to a resolution for a while: by default it would compute far more."""
     if resolution is None or not resizes_inside(model):
         yield
         return
@@ -153,7 +153,7 @@ def run_trial(
     """Run a model and watch the BatchNorms of ``norms``, by default its own.
 
     Args:
-        resolution: the size to which a model that resizes inside does so meanwhile; by default its own.
+        resolution: what a model that resizes inside resizes to; by default its own size.
     Raises:
         UnsupportedModelError: F.batch_norm is called with running statistics, and with tensors that ``norms`` lacks.
     """
