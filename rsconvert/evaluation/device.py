@@ -3,10 +3,11 @@
 import textwrap
 
 import torch
+from torch import nn
 
 from rsconvert.errors import ConfigError
 
-__all__ = ["Amp", "amp_name", "autocast", "choose_device", "choose_precision"]
+__all__ = ["Amp", "amp_name", "autocast", "choose_device", "choose_precision", "float_dtype"]
 
 Amp = str | torch.dtype | None
 """A precision of autocast as functions take it: ``bf16``, ``fp16``, ``off``, or torch's type; None chooses one."""
@@ -63,3 +64,8 @@ def amp_name(amp: torch.dtype) -> str:
 def autocast(device: torch.device, amp: torch.dtype) -> torch.autocast:
     """Return the context that computes as `choose_precision` says."""
     return torch.autocast(device.type, None if amp is _OFF else amp, enabled=amp is not _OFF)
+
+
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """Return the floating type of a network, in which it takes images: that of its first parameter of floats."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())

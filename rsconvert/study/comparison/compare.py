@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rsconvert.data import Samples
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.markdown import write_report
 from rsconvert.study.comparison.methods import choose_methods
 from rsconvert.study.comparison.plan import Plan, make_plan
 from rsconvert.study.comparison.results import Comparison, tabulate
 from rsconvert.study.comparison.runs import complete
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training import FinetuneConfig, Row
+from rsconvert.training import Row
 
 __all__ = ["compare", "plan_comparison"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rsconvert.errors import ConfigError
-from rsconvert.training import build_config
+from rsconvert.settings import build_config
 
 __all__ = ["BASELINE", "KNOWN", "Method", "choose_methods"]
 

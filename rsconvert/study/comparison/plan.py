@@ -10,9 +10,10 @@ from rsconvert.checkpoint import digest, replacing
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.methods import Method
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.training import FREE_SETTINGS, FinetuneConfig, data_identity, open_for_training
+from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training
 
 __all__ = ["Plan", "PlannedRun", "make_plan"]
 

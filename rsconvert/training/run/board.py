@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from rsconvert.errors import ConfigError
 from rsconvert.training.loss import MREDLoss
-from rsconvert.training.run.progress import Row
+from rsconvert.training.run.summary import Row
 
 __all__ = ["Board"]
 

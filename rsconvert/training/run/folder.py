@@ -1,6 +1,5 @@
 """RunFolder: what a finetuning run leaves behind."""
 
-import csv
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from rsconvert.checkpoint import read_metadata, replacing, write_network
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.state_files import StateFiles
+from rsconvert.training.run.summary import SUMMARY, Row, write_summary
 
 __all__ = ["RunFolder"]
 
@@ -32,7 +32,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, keep: int = 2, force: bool = False, resume: bool = False) -> None:
         self.path = Path(path)
         self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
-        self.summary, self.config = self.path / "summary.csv", self.path / "config.json"
+        self.summary, self.config = self.path / SUMMARY, self.path / "config.json"
         self.states = StateFiles(self.path / "state", keep)
         self._settings, self._fresh = "{}", True
         named = [file.name for file in (self.last, self.best, self.summary, self.config) if file.exists()]
@@ -72,7 +72,7 @@ class RunFolder:
         self._end_earlier()
         self.states.write(number, tensors, facts)
 
-    def add_epoch(self, net: SwitchableModel, rows: Sequence[Mapping[str, Any]], *, is_best: bool) -> None:
+    def add_epoch(self, net: SwitchableModel, rows: Sequence[Row], *, is_best: bool) -> None:
         """Write the last network, also as the best one if it is that, and the rows of all epochs.
 
         Raises:
@@ -85,10 +85,7 @@ class RunFolder:
         write_network(net, self.last)
         with replacing(self.config) as part:
             part.write_text(self._settings, encoding="utf-8")
-        with replacing(self.summary) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_summary(self.path, rows)
 
     def best_epoch(self) -> int:
         """Return the epoch whose network is in the file of the best one.
@@ -96,7 +93,7 @@ class RunFolder:
         Raises:
             CheckpointError: there is no such file.
         """
-        return int(read_metadata(self.best)["training"]["epoch"])
+        return int((read_metadata(self.best).source.training or {})["epoch"])
 
     def _end_earlier(self) -> None:
         if self._fresh:

@@ -25,8 +25,7 @@ from timm.models.volo import VOLO
 from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.models import Source, create_model
-from rsconvert.models.source import source_of
+from rsconvert.models import Source, create_model, source_of
 from rsconvert.surgery import make_switchable
 from rsconvert.surgery.network.rebuilding import build_like, builders, fit_to, kwargs_at, rebuilt, resample_table
 

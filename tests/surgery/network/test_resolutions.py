@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import rsconvert
 from rsconvert.errors import ConfigError, ResolutionError
-from rsconvert.models.image_argument import ImageArgument
+from rsconvert.models import ImageArgument
 from rsconvert.surgery import check_resolutions, check_stages, examine, make_switchable, to_graph
 from rsconvert.surgery.network.resolutions import default_images, find_images
 from rsconvert.surgery.network.switchable import SwitchableModel
