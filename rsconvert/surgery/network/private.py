@@ -17,7 +17,6 @@ from rsconvert.surgery.network.recognition import batchnorms
 __all__ = [
     "PrivateSets",
     "by_owner",
-    "private_names",
     "private_sets",
     "private_tensors",
     "same_shape",
@@ -62,16 +61,6 @@ def sets_of(owner: nn.Module) -> PrivateSets | None:
 def private_tensors(module: nn.Module, sets: PrivateSets | None) -> frozenset[str]:
     """Return the names of a module's tensors that have one value per resolution."""
     return frozenset() if sets is None else frozenset({*sets.parameter_names, *module._buffers})
-
-
-def private_names(net: nn.Module) -> list[str]:
-    """Return the names of the private tensors of a network that no BatchNorm owns, those that a file holds."""
-    found = []
-    for name, owner in net.named_modules():
-        if (sets := sets_of(owner)) is not None:
-            kept = [key for key in owner._buffers if key not in owner._non_persistent_buffers_set]
-            found += [f"{name}.{key}".lstrip(".") for key in (*sets.parameter_names, *kept)]
-    return found
 
 
 def same_shape(one: Tensor | None, other: Tensor | None) -> bool:

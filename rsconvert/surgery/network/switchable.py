@@ -29,9 +29,9 @@ from rsconvert.surgery.network.paths import divided, live_path, make_path, shown
 from rsconvert.surgery.network.private import (
     PrivateSets,
     by_owner,
-    private_names,
     private_sets,
     private_tensors,
+    sets_of,
     size_dependent,
 )
 from rsconvert.surgery.network.rebuilding import Build, build_like, build_with_classifier
@@ -58,9 +58,8 @@ class SwitchableModel(Part):
 
     The modules that a walk over the network meets are those that run, on every path: what is set on them holds at every
     resolution, or is refused. A module without BatchNorm may be replaced; one with private tensors before the
-    conversion only. What else the source offers, such as ``forward_features``, the network offers
-    where it can choose the path, or where all paths agree.
-    ``report`` says what ``make_switchable`` did; None for a network out of a file.
+    conversion only. What else the source offers, such as ``forward_features``, the network offers where it can choose
+    the path, or where all paths agree. ``report`` says what ``make_switchable`` did; None for a network from a file.
 
     Args:
         native: a plain model that becomes the native path. The network takes it over.
@@ -244,9 +243,8 @@ class SwitchableModel(Part):
         Raises:
             ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
         """
-        path = self._paths.get(resolution)
-        if path is not None:
-            return path
+        if resolution in self._paths:
+            return self._paths[resolution]
         check_resolutions([resolution])
         with torch.inference_mode(False):
             return snapshot(self, self._built(resolution), resolution, self.resolutions)
@@ -304,16 +302,21 @@ class SwitchableModel(Part):
             keys = replace_classifier(plain, num_classes)
         new = regroup(self, paths)
         new.alpha.data.copy_(self.alpha)
-        kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
-        facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
-        new.source = replace(self.source, **facts, class_names=None)
+        source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys), class_names=None)
+        kwargs = {k: num_classes if k == "num_classes" else value for k, value in source.model_kwargs.items()}
+        new.source = replace(source, model_kwargs=kwargs)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__setstate__({**new.__getstate__(), "report": None})
 
     def private_beside(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
-        return private_names(self)
+        found = []
+        for name, owner in self.named_modules():
+            if (sets := sets_of(owner)) is not None:
+                kept = [key for key in owner._buffers if key not in owner._non_persistent_buffers_set]
+                found += [f"{name}.{key}".lstrip(".") for key in (*sets.parameter_names, *kept)]
+        return found
 
     def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
         """Run the path that fits the input; or, given ``views``, path i on view i, for training.
