@@ -11,7 +11,6 @@ import torch
 
 from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
-from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
@@ -72,24 +71,21 @@ def finetune(
 
     Args:
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
-        output: the run folder; None keeps nothing but the network.
+        output: the run folder; by default nothing is kept but the network.
         resume: continue, bit for bit, from the newest intact state in ``output``; without one, start afresh. Give the
             network that the run started from.
-        force: let ``output`` replace an earlier run, which it does once the first epoch is done; with ``resume``,
-            continue although settings differ.
+        force: replace an earlier run in ``output`` once the first epoch is done; with ``resume``, continue although
+            settings differ.
         progress: show a bar on stderr.
         on_epoch: is called with each new row, in the first process alone, so not with ``evaluate``, which needs all.
     Raises:
         NamelessModelWarning, as a warning: the run's files alone will not be enough to load the network.
         ConfigError: a setting does not fit the network, the device or the run that is resumed.
         DataError: the classes do not fit the network, or an image can't be read.
-        TrainingError: the loss or a weight is not finite; the network fails in train mode; memory ran out; another
-            process of the run ended.
+        TrainingError: a loss or weight is not finite; the network fails; memory ran out; another process ended.
         CheckpointError: the run folder holds a run, or can't be written; no state in it is intact.
     """
     config = config or FinetuneConfig()
-    if output is None and resume:
-        raise ConfigError("resume is set without an output; the folder of the run is needed.")
     if output is not None and launched_rank() == 0:  # before the work, in the process that writes
         warn_of_loading(net, stacklevel=3)
     samples, outputs = open_for_training(net, data, config)
@@ -98,19 +94,21 @@ def finetune(
         joined_processes(config.device) as processes,
         postponed_interrupts() as interrupts,
     ):
-        folder, leads = None, processes.leads
-        if output is not None:
-            # Only the first process may be surprised by what it has written itself.
-            folder = RunFolder(output, keep=config.keep_states, force=force or not leads, resume=resume)
-        shown = progress and leads
-        run = Run(net, samples, config, processes, folder, interrupts, outputs=outputs, visible=shown)
+        # The other processes must not refuse what the first one has written.
+        forced = force or not processes.leads
+        folder = None if output is None else RunFolder(output, keep=config.keep_states, force=forced, resume=resume)
+        run = Run(net, samples, config, processes, folder, interrupts, outputs=outputs, visible=progress)
         with closing(run), _seeded(config.seed, processes), _repeatable(config.deterministic), _compilable(run):
             run.begin(resume=resume, force=force)
-            while run.done.epoch < config.epochs:
-                row = run.epoch()
-                if on_epoch is not None and leads:
-                    on_epoch(row)
-            return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
+            return _all_epochs(run, on_epoch)
+
+
+def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> FinetuneResult:
+    while run.done.epoch < run.config.epochs:
+        row = run.epoch()
+        if on_epoch is not None and run.processes.leads:
+            on_epoch(row)
+    return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
 
 
 @contextmanager

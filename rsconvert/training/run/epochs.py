@@ -49,7 +49,7 @@ class Run:
         visible: bool = False,
     ) -> None:
         self.net, self.config, self.processes, self.folder = net, config, processes, folder
-        self.interrupts, self.outputs, self.visible = interrupts, outputs, visible
+        self.interrupts, self.outputs, self.visible = interrupts, outputs, visible and processes.leads
         self.done, self._saved = Progress(), time.monotonic()
         self.amp = choose_precision(config.amp, processes.device)
         self.identity = {**data_identity(net, samples, outputs), "starting_network": digest(net.state_dict())}
@@ -101,7 +101,9 @@ class Run:
                 can't be written.
         """
         if resume:
-            self._resume(force)
+            if self.folder is None:
+                raise ConfigError("resume is set without an output; the folder of the run is needed.")
+            self._resume(self.folder, force)
         if self.folder is not None and self.processes.leads:
             self.folder.start({**asdict(self.config), **self.facts()}, fresh=not self.done.started)
         if self.config.log_dir is not None and self.processes.leads:
@@ -123,8 +125,8 @@ class Run:
         self._save_state()
         return row
 
-    def _resume(self, force: bool) -> None:
-        found = None if self.folder is None else self.folder.newest_state()
+    def _resume(self, folder: RunFolder, force: bool) -> None:
+        found = folder.newest_state()
         if len(set(self.processes.gather(None if found is None else found[1]["progress"]["saves"]))) > 1:
             raise CheckpointError(
                 "the processes found different states of the run; a folder that all of them share is needed."
@@ -137,8 +139,8 @@ class Run:
         if facts["scaler"]:  # empty without fp16
             self.stepper.scaler.load_state_dict(facts["scaler"])
         self.done = Progress(**facts["progress"])
-        if self.done.rows and not self.done.best_epoch and self.folder is not None:
-            self.done.best_epoch = self.folder.best_epoch()  # a state of a version that did not keep it
+        if self.done.rows and not self.done.best_epoch:
+            self.done.best_epoch = folder.best_epoch()  # a state of a version that did not keep it
         if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:
             self.done.begin_epoch()  # its place has no meaning in epochs of another length
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had
