@@ -60,7 +60,11 @@ def _final_layers(model: nn.Module) -> list[str]:
     outputs, ran = _run(model)
     if outputs is None:
         return []
-    widths = {name: _width(m) for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
+    widths = {
+        name: layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        for name, layer in model.named_modules()
+        if isinstance(layer, _WEIGHTED)
+    }
     running = {name.partition(".")[0] for name in ran}
     idle = {child: name for name in widths if (child := name.partition(".")[0]) not in running}
     return [name for name in ran if widths[name] == outputs][-1:] + [n for n in idle.values() if widths[n] == outputs]
@@ -83,7 +87,3 @@ def _observe(model: nn.Module, side: int) -> tuple[int | None, list[str]]:
             module.register_forward_hook(lambda *_, name=name: ran.append(name))
     output = model(image)
     return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim == 2 else None, ran
-
-
-def _width(layer: nn.Linear | nn.modules.conv._ConvNd) -> int:
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import timm
 from timm.models import load_model_config_from_hf, parse_model_name
-from timm.models._hub import load_model_config_from_path  # timm.models has its fellow for the hub alone
+from timm.models._hub import load_model_config_from_path  # timm.models exports its counterpart for the hub alone
 from torch import nn
 
 from rsconvert.data import Preprocessing

@@ -133,7 +133,7 @@ def example_stem(model: nn.Module, resolution: int | tuple[int, int], *, image: 
         return static
 
     def run(stem: Stem) -> None:
-        args, kwargs = as_call(_placed(model, image, _blank(model, resolution, 1, stem).fill_(torch.nan)))
+        args, kwargs = as_call(_placed(model, image, _random(model, resolution, 1, stem).fill_(torch.nan)))
         model(*args, **kwargs)
 
     training = [module for module in nn.Module.modules(model) if module.training]
@@ -183,14 +183,10 @@ def _placed(model: nn.Module, image: int | str | None, batch: Tensor) -> Argumen
 
 
 def _random(model: nn.Module, resolution: int | tuple[int, int], batch: int, stem: Stem) -> Tensor:
-    blank = _blank(model, resolution, batch, stem)
-    return torch.randn(blank.shape, generator=torch.Generator().manual_seed(blank.shape[-2])).to(blank)
-
-
-def _blank(model: nn.Module, resolution: int | tuple[int, int], batch: int, stem: Stem) -> Tensor:
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    return torch.empty((batch, stem.channels, *stem.frames, height, width), device=like.device, dtype=like.dtype)
+    shape = (batch, stem.channels, *stem.frames, height, width)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(height)).to(like)
 
 
 def _settled(run: Callable[[Stem], object], stem: Stem) -> Stem | None:

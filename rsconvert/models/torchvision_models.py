@@ -22,12 +22,7 @@ __all__ = ["candidates_for", "from_torchvision"]
 def from_torchvision(
     name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
 ) -> tuple[nn.Module, Source]:
-    """Return the model of a name ``torchvision/NAME``, and what is known of it.
-
-    Raises:
-        UnsupportedModelError: the name is unknown, or its builder fails.
-        CheckpointError: the weights can't be downloaded.
-    """
+    """Return the model of a name ``torchvision/NAME``, and what is known of it; raises as ``create_model``."""
     short = name.removeprefix(TORCHVISION)
     if short not in torchvision.models.list_models():
         raise unknown_model(name)
@@ -99,7 +94,7 @@ def _build(short: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _weights_arguments(short: str) -> dict[str, Any]:
-    """Return what torchvision's builder sets by itself when it gets weights; without them it must be given."""
+    """Return what torchvision's builder sets when it gets weights; without them it must be given."""
     if short in ("googlenet", "inception_v3"):
         return {"transform_input": True, "init_weights": False, "aux_logits": short == "inception_v3"}
     return {"aux_loss": True} if _takes(short, "aux_loss") else {}
