@@ -1,4 +1,4 @@
-"""Example images: drawn by a seed from all images alike, shown as the paths saw them."""
+"""Example images: drawn by a seed from all images, shown as the inputs of the paths."""
 
 import base64
 import io
@@ -19,18 +19,18 @@ _QUALITY = 88
 
 
 def draw_images(count: int, of: int, seed: int) -> list[int]:
-    """Return the indices of images drawn without return, in their order; all if there are no more.
+    """Return the sorted indices of images drawn without replacement; all if there are no more.
 
     Raises:
         ConfigError: the count is negative.
     """
     if count < 0:
-        raise ConfigError(f"examples is {count}; a number of images of 0 or more is accepted. Change it.")
+        raise ConfigError(f"examples is {count}; a number of images of 0 or more is accepted.")
     return sorted(Random(seed).sample(range(of), min(count, of)))
 
 
 def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) -> Iterator[dict[str, str]]:
-    """Yield for each drawn image its view at every size as a data URI, by the size's name: a JPEG of its very pixels.
+    """Yield for each drawn image its view at every size, a JPEG as a data URI, by the size's name.
 
     Raises:
         DataError: one can't be read.
@@ -46,7 +46,7 @@ def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) ->
 
 
 def short_name(samples: Samples, index: int) -> str:
-    """Return the file of a sample in its folder, without what lies above."""
+    """Return the file of a sample with the name of its folder."""
     return "/".join(Path(samples.name(index)).parts[-2:])
 
 

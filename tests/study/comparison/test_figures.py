@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 from PIL import Image
+from rsconvert.study.comparison.figures import plot_accuracies, plot_gains, plot_scores
 
 from rsconvert.study import KNOWN, Comparison
-from rsconvert.study.comparison.figures import plot_accuracies, plot_gains, plot_scores
 
 
 @pytest.mark.parametrize(

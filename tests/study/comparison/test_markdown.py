@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rsconvert.study.comparison.markdown import write_report
 
 from rsconvert.study import Comparison
-from rsconvert.study.comparison.markdown import write_report
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from rsconvert.study.comparison.methods import KNOWN, choose_methods
 
 from rsconvert.errors import ConfigError
-from rsconvert.study.comparison.methods import KNOWN, choose_methods
 
 SIDES = (32, 24, 16)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rsconvert.study.comparison.results import deviation, tabulate
 
 from rsconvert.study import Comparison, plan_comparison
-from rsconvert.study.comparison.results import deviation, tabulate
 from rsconvert.study.comparison.runs import complete
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import FinetuneConfig

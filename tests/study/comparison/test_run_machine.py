@@ -2,7 +2,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-
 from rsconvert.study.comparison.run_machine import machine_facts
 
 

@@ -7,12 +7,12 @@ import pytest
 import timm
 import torch
 import torchvision
+from rsconvert.study.paper.features import pooled_features
 from torch import Tensor, nn
 
 from rsconvert.data import Samples, normalize
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.evaluation import validation_loader
-from rsconvert.study.paper.features import pooled_features
 from rsconvert.surgery import make_switchable
 
 

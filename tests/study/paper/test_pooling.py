@@ -6,13 +6,13 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from rsconvert.study.paper.pooling import cdf_distance, object_size
 from torch import nn
 
 from rsconvert.data import Samples, evaluation_views, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import validation_loader
 from rsconvert.study import plot_pooling, pooled_values
-from rsconvert.study.paper.pooling import cdf_distance, object_size
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 AREA = (0.3, 0.5)

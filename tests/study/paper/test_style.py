@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
+from rsconvert.study.paper.style import COLUMN
 
 from rsconvert.study import new_figure, paper_style, save_figure, series_style, step_style
-from rsconvert.study.paper.style import COLUMN
 
 
 def test_a_figure_has_the_width_of_a_column_at_300_dots_per_inch(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rsconvert.study.report.provenance import file_facts, made_facts, read_curves
 
 import rsconvert
 from rsconvert import CheckpointError
-from rsconvert.study.report.provenance import file_facts, made_facts, read_curves
 
 
 def test_a_page_knows_when_and_by_what_it_was_made() -> None:

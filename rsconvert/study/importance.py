@@ -1,6 +1,5 @@
 """The importance scores of the resolutions over training: softmax(alpha) (RS-Nets, Appendix A)."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +10,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from rsconvert.errors import CheckpointError, ConfigError
-from rsconvert.study.paper.style import COLUMN, new_figure, paper_style, step_style
-from rsconvert.study.paper.tables import Table
+from rsconvert.study.figures import COLUMN, new_figure, paper_style, step_style
+from rsconvert.text import Table
+from rsconvert.training import read_summary
 
-__all__ = ["Importance", "importance", "plot_importance"]
+__all__ = ["Importance", "importance", "plot_importance", "read_scores"]
 
-_SCORE = "score_"
+_Scores = dict[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Importance:
 
     runs: int
     resolutions: tuple[int, ...]
-    mean: dict[int, tuple[float, ...]]
-    deviation: dict[int, tuple[float, ...]] | None
+    mean: _Scores
+    deviation: _Scores | None
 
     @property
     def falling(self) -> bool:
@@ -43,19 +44,19 @@ class Importance:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with epochs and resolutions as strings."""
-        names = [str(r) for r in self.resolutions]
 
-        def plain(scores: dict[int, tuple[float, ...]]) -> dict[str, dict[str, float]]:
-            return {str(epoch): dict(zip(names, row, strict=True)) for epoch, row in scores.items()}
+        def named(scores: _Scores) -> dict[str, dict[str, float]]:
+            return {
+                str(epoch): dict(zip(map(str, self.resolutions), row, strict=True)) for epoch, row in scores.items()
+            }
 
-        deviation = None if self.deviation is None else plain(self.deviation)
-        return {"runs": self.runs, "falling": self.falling, "mean": plain(self.mean), "deviation": deviation}
+        deviation = None if self.deviation is None else named(self.deviation)
+        return {"runs": self.runs, "falling": self.falling, "mean": named(self.mean), "deviation": deviation}
 
     def table(self) -> Table:
         """Return a row per epoch."""
-        titles = ["epoch", *map(str, self.resolutions)]
-        if self.deviation is not None:
-            titles += [f"± {r}" for r in self.resolutions]
+        spread = [] if self.deviation is None else [f"± {r}" for r in self.resolutions]
+        titles = ["epoch", *map(str, self.resolutions), *spread]
         rows = [[epoch, *scores, *(self.deviation or {}).get(epoch, ())] for epoch, scores in self.mean.items()]
         fall = "fall" if self.falling else "do not fall"
         return Table(titles, rows, f"Runs: {self.runs}. At the end the scores {fall} with the resolution.")
@@ -72,20 +73,34 @@ def importance(runs: Sequence[str | Path]) -> Importance:
     """
     if twice := [run for run, count in Counter(Path(run).resolve() for run in runs).items() if count > 1]:
         raise ConfigError(f"{twice[0]} is given twice; a mean takes each run once. Remove the repeat.")
-    read = [_scores(Path(run)) for run in runs]
+    read = [read_scores(run) for run in runs]
     resolutions = read[0][0]
     if other := [(run, sides) for run, (sides, _) in zip(runs, read, strict=True) if sides != resolutions]:
         raise ConfigError(
-            f"{other[0][0]} has the resolutions {other[0][1]}, {runs[0]} {resolutions}; a mean needs the same ones. "
-            "Give runs of one list."
+            f"{other[0][0]} has the resolutions {other[0][1]}, {runs[0]} {resolutions}; a mean needs runs with the "
+            "same resolutions."
         )
-    epochs = range(1, min(len(rows) for _, rows in read) + 1)
-    scores = np.array([rows[: len(epochs)] for _, rows in read])
-    mean = dict(zip(epochs, map(tuple, scores.mean(0).tolist()), strict=True))
-    if len(read) == 1:
-        return Importance(1, resolutions, mean, None)
-    deviation = dict(zip(epochs, map(tuple, scores.std(0, ddof=1).tolist()), strict=True))
-    return Importance(len(read), resolutions, mean, deviation)
+    epochs = min(len(rows) for _, rows in read)
+    scores = np.array([rows[:epochs] for _, rows in read])
+    deviation = _by_epoch(scores.std(0, ddof=1)) if len(read) > 1 else None
+    return Importance(len(read), resolutions, _by_epoch(scores.mean(0)), deviation)
+
+
+def read_scores(run: str | Path) -> tuple[tuple[int, ...], list[list[float]]]:
+    """Return the resolutions of a finetuning run, and after each epoch a score for each.
+
+    Raises:
+        CheckpointError: the folder holds no summary of a run with scores.
+    """
+    rows = read_summary(run) or [{}]
+    sides = [name.removeprefix("score_") for name in rows[0] if name.startswith("score_")]
+    scores = [[row[f"score_{side}"] for side in sides if f"score_{side}" in row] for row in rows]
+    if not sides or not all(map(str.isdecimal, sides)) or any(len(row) < len(sides) for row in scores):
+        raise CheckpointError(
+            f"{Path(run, 'summary.csv')} holds no importance scores of each epoch; the folder of a finetuning run is "
+            "needed."
+        )
+    return tuple(map(int, sides)), scores
 
 
 @paper_style
@@ -109,22 +124,5 @@ def plot_importance(result: Importance) -> Figure:
     return figure
 
 
-def _scores(run: Path) -> tuple[tuple[int, ...], list[list[float]]]:
-    """Return the resolutions of a run, and its scores by epoch."""
-    path = run / "summary.csv"
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        names = [name for name in rows[0] if name.startswith(_SCORE)]
-        scores = [[float(row[name]) for name in names] for row in rows]
-        return tuple(int(name.removeprefix(_SCORE)) for name in names), _complete(scores)
-    except (OSError, ValueError, TypeError, IndexError) as error:
-        raise CheckpointError(
-            f"{path} holds no importance scores ({error}); the folder of a finetuning run is needed. Check the path."
-        ) from error
-
-
-def _complete(scores: list[list[float]]) -> list[list[float]]:
-    if not scores[0]:
-        raise ValueError(f"no column {_SCORE}…")
-    return scores
+def _by_epoch(scores: NDArray[np.float64]) -> _Scores:
+    return dict(enumerate(map(tuple, scores.tolist()), start=1))

@@ -1,17 +1,17 @@
 """Comparison: the accuracies of each method at each resolution over the seeds, and their gains against the I-Nets."""
 
-import csv
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rsconvert.study.comparison.methods import BASELINE, Method
-from rsconvert.study.comparison.plan import Plan, PlannedRun
-from rsconvert.study.comparison.runs import read_result
+from rsconvert.study.comparison.plan import BASELINE, Method, Plan, PlannedRun
+from rsconvert.study.importance import read_scores
+from rsconvert.text import Table
 
-__all__ = ["Comparison", "Line", "RunFacts", "deviation", "tabulate"]
+__all__ = ["BySeed", "Comparison", "Line", "RunFacts", "mean_deviation", "tabulate"]
 
 BySeed = Mapping[int, float]
 
@@ -21,7 +21,7 @@ class Line:
     """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy.
 
     ``trained`` are the resolutions at which it was trained; ``baseline`` is the name of the line that it gains against;
-    ``variant`` tells it from another one of the same title.
+    ``variant`` distinguishes it from another one of the same title.
     """
 
     name: str
@@ -108,25 +108,22 @@ class Comparison:
 
     def table(self) -> str:
         """Return mean top-1 in percent ± deviation over the seeds as Markdown; italics are untrained resolutions."""
-        return self._markdown({line.label: (line, line.top1) for line in self.lines}, "{:.1f}")
+        return self._markdown("top-1 (%) at pixels", {line.label: (line, line.top1) for line in self.lines}, "{:.1f}")
 
     def gain_table(self) -> str:
         """Return the gains against the I-Nets in points, mean ± deviation of the differences within each seed."""
         gains = {line.label: (line, self.gains(line)) for line in self.lines}
-        return self._markdown({title: pair for title, pair in gains.items() if pair[1]}, "{:+.1f}")
+        gains = {title: pair for title, pair in gains.items() if pair[1]}
+        return self._markdown("gain (points) at pixels", gains, "{:+.1f}")
 
-    def _markdown(self, lines: Mapping[str, tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
+    def _markdown(self, corner: str, lines: Mapping[str, tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
         costs = [f"{self.multiply_adds[r] / 1e6:.1f}" if r in self.multiply_adds else "" for r in self.resolutions]
-        rows = [
-            ["", *map(str, self.resolutions), "mean"],
-            ["---"] * (len(self.resolutions) + 2),
-            ["multiply-adds (M)", *costs, ""],
-        ]
+        rows = [["multiply-adds (M)", *costs, ""]]
         for title, (line, values) in lines.items():
             cells = [_cell(values.get(r, {}), form, plain=r in line.trained) for r in self.resolutions]
             all_trained = set(self.trained) <= set(line.trained)
             rows.append([title, *cells, _cell(self._mean(values), form, plain=all_trained)])
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return Table([corner, *map(str, self.resolutions), "mean"], rows).as_markdown()
 
     def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
         """Return the mean over the network's resolutions, for the seeds that have them all."""
@@ -139,14 +136,15 @@ class Comparison:
         return self.table()
 
 
-def deviation(values: Sequence[float]) -> float | None:
-    """Return the sample's standard deviation; None of a single value."""
-    return statistics.stdev(values) if len(values) > 1 else None
+def mean_deviation(by_seed: BySeed) -> tuple[float, float | None]:
+    """Return the mean over one or more seeds and the sample's standard deviation, which is None for a single seed."""
+    values = list(by_seed.values())
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def tabulate(plan: Plan) -> Comparison:
     """Read what the finished runs of a plan reached."""
-    found = [(run, result) for run in plan.runs if (result := read_result(run))]
+    found = [(run, result) for run in plan.runs if (result := run.read_result())]
     costs = {int(r): row["multiply_adds"] for _, result in found for r, row in result["resolutions"].items()}
     return Comparison(
         folder=plan.folder,
@@ -157,7 +155,7 @@ def tabulate(plan: Plan) -> Comparison:
         multiply_adds={r: costs[r] for r in plan.resolutions if r in costs},
         images=next((result["count"] for _, result in found), 0),
         lines=tuple(_lines(plan, found)),
-        runs=tuple(_facts(plan, run, result) for run, result in found),
+        runs=tuple(_facts(run, result) for run, result in found),
         settings=plan.settings,
     )
 
@@ -169,45 +167,42 @@ def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
     native = plan.net.native
     for method in plan.methods:
         own = [(run, result) for run, result in found if run.method == method]
-        name, title, variant, baseline = method.name, method.title, method.variant, method.baseline
         trained = method.trained(plan.net.resolutions)
+        line = partial(Line, variant=method.variant, baseline=method.baseline)
         if not method.apart:
-            yield Line(name, title, variant, baseline, trained, **_accuracies(plan, own))
+            top1, top5 = _accuracies(plan, own)
+            yield line(method.name, method.title, trained=trained, top1=top1, top5=top5)
             continue
-        diagonal = {r: [(run, result) for run, result in own if run.resolutions == (r,)] for r in trained}
-        per_side = {r: _accuracies(plan, pairs) for r, pairs in diagonal.items()}
-        sides = [r for r in plan.resolutions if r in trained]
-        best = {part: {r: per_side[r][part][r] for r in sides} for part in ("top1", "top5")}
-        yield Line(name, title, variant, baseline, trained, **best)
-        name = name.replace(BASELINE, f"inet-{native}")
-        yield Line(name, f"I-{native}", variant, baseline, (native,), **per_side[native])
+        per_side = {r: _accuracies(plan, [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
+        top1, top5 = ({r: per_side[r][part][r] for r in plan.resolutions if r in trained} for part in (0, 1))
+        yield line(method.name, method.title, trained=trained, top1=top1, top5=top5)
+        name, (top1, top5) = method.name.replace(BASELINE, f"inet-{native}"), per_side[native]
+        yield line(name, f"I-{native}", trained=(native,), top1=top1, top5=top5)
 
 
-def _accuracies(plan: Plan, found: _Found) -> dict[str, dict[int, dict[int, float]]]:
-    return {
-        part: {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
+def _accuracies(plan: Plan, found: _Found) -> tuple[dict[int, BySeed], dict[int, BySeed]]:
+    """Return top-1 and top-5 by resolution and seed."""
+    top1, top5 = (
+        {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
         for part in ("top1", "top5")
-    }
+    )
+    return top1, top5
 
 
-def _facts(plan: Plan, run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
-    with open(run.folder / "summary.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    scores = tuple({r: float(row[f"score_{r}"]) for r in run.resolutions} for row in rows)
-    name = run.folder.relative_to(plan.folder).as_posix()
-    return RunFacts(name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
+def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
+    sides, rows = read_scores(run.folder)
+    scores = tuple(dict(zip(sides, row, strict=True)) for row in rows)
+    return RunFacts(run.name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
 
 
 def _summary(by_seed: BySeed) -> dict[str, Any]:
-    values = list(by_seed.values())
-    mean = statistics.fmean(values) if values else None
-    return {"mean": mean, "deviation": deviation(values), "seeds": {str(s): v for s, v in by_seed.items()}}
+    mean, spread = mean_deviation(by_seed) if by_seed else (None, None)
+    return {"mean": mean, "deviation": spread, "seeds": {str(s): v for s, v in by_seed.items()}}
 
 
 def _cell(by_seed: BySeed, form: str, *, plain: bool) -> str:
-    values = list(by_seed.values())
-    if not values:
+    if not by_seed:
         return ""
-    spread = deviation(values)
-    text = form.format(statistics.fmean(values)) + (f" ± {spread:.1f}" if spread is not None else "")
+    mean, spread = mean_deviation(by_seed)
+    text = form.format(mean) + (f" ± {spread:.1f}" if spread is not None else "")
     return text if plain else f"*{text}*"

@@ -1,17 +1,32 @@
-"""How figures look: the sizes of a paper's columns, one font, styles that stay apart without colour."""
+"""Figures as a paper prints them: column widths, one font, styles that differ without colour, files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["COLUMN", "PAGE", "new_figure", "paper_style", "save_figure", "series_style", "step_style"]
+__all__ = [
+    "COLUMN",
+    "ENDINGS",
+    "PAGE",
+    "legend_above",
+    "new_figure",
+    "paper_style",
+    "save_figure",
+    "save_figures",
+    "series_style",
+    "step_style",
+    "write_analysis",
+]
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches: of one column, and of the page."""
+
+ENDINGS = (".png", ".svg", ".csv", ".md")
 
 _RC: Any = {
     "font.size": 8,
@@ -52,6 +67,14 @@ def paper_style(draw: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Re
     return styled
 
 
+class Style(TypedDict, total=False):
+    """How matplotlib draws a curve."""
+
+    color: Any
+    marker: str
+    linestyle: Any
+
+
 def new_figure(width: float, height: float) -> Figure:
     """Return a figure of a size in inches that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -59,20 +82,50 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def legend_above(figure: Figure, panels: Sequence[Axes], columns: int, title: str | None = None) -> None:
+    """Put one legend of all curves of the panels above them; curves of one name are one entry."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in panels]
+    handles = {label: handle for pair in pairs for handle, label in pair}
+    columns = min(columns, len(handles))
+    figure.legend(handles.values(), handles, title=title, loc="outside upper center", ncols=columns)
+
+
 @paper_style
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure in the format of the path's ending: ``.png`` with 300 dots per inch, ``.svg``, ``.pdf``."""
     # Only SVG and PDF keep the hour, under other names.
-    unknown: Mapping[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(path, dpi=300, metadata=unknown.get(Path(path).suffix.lower()))
+    dates: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, dpi=300, metadata=dates.get(Path(path).suffix.lower()))
 
 
-def series_style(index: int) -> dict[str, Any]:
+def save_figures(figure: Figure, stem: str | Path) -> list[Path]:
+    """Write a figure as ``stem.png`` and ``stem.svg``."""
+    files = [Path(f"{stem}.png"), Path(f"{stem}.svg")]
+    for path in files:
+        save_figure(figure, path)
+    return files
+
+
+def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str) -> list[Path]:
+    """Write ``stem.png`` and ``.svg``, the data as ``.csv``, the table as ``.md``; existing files are replaced.
+
+    Raises:
+        OSError: the folder can't be made or written.
+    """
+    data, table = Path(f"{stem}.csv"), Path(f"{stem}.md")
+    data.parent.mkdir(parents=True, exist_ok=True)
+    files = save_figures(figure, stem)
+    data.write_text(csv, encoding="utf-8")
+    table.write_text(markdown + "\n", encoding="utf-8")
+    return [*files, data, table]
+
+
+def series_style(index: int) -> Style:
     """Return colour, marker and line of one of several curves that have no order."""
     colour, marker, line = _SERIES[index % len(_SERIES)]
     return {"color": colour, "marker": marker, "linestyle": line}
 
 
-def step_style(index: int, count: int) -> dict[str, Any]:
+def step_style(index: int, count: int) -> Style:
     """Return colour and line of one of several curves in order, such as resolutions: from dark to light."""
     return {"color": colormaps["viridis"](0.8 * index / max(1, count - 1)), "linestyle": _DASHES[index % len(_DASHES)]}

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import check_order, predict
-from rsconvert.study.paper.style import COLUMN, PAGE, new_figure, paper_style
-from rsconvert.study.paper.tables import Table
+from rsconvert.study.figures import COLUMN, PAGE, new_figure, paper_style
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import Table
 
 __all__ = [
     "Complementarity",
