@@ -1,13 +1,15 @@
 """The importance scores of the resolutions over training: softmax(alpha) (RS-Nets, Appendix A)."""
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -17,9 +19,9 @@ from rsconvert.study.figures import COLUMN, new_figure, paper_style, step_style
 from rsconvert.text import Table
 from rsconvert.training import read_summary
 
-__all__ = ["Importance", "importance", "plot_importance", "read_scores"]
+__all__ = ["Importance", "draw_scores", "importance", "mean_scores", "plot_importance", "read_scores"]
 
-_Scores = dict[int, tuple[float, ...]]
+_Scores = dict[int, dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -28,36 +30,42 @@ class Importance:
 
     Attributes:
         runs: how many.
-        mean: epoch → a score per resolution, the mean over the runs; the scores of an epoch sum to 1.
+        mean: epoch → resolution → the mean score over the runs; the scores of an epoch sum to 1.
         deviation: the standard deviation over the runs (n - 1); None for one run.
     """
 
     runs: int
-    resolutions: tuple[int, ...]
     mean: _Scores
     deviation: _Scores | None
 
     @property
+    def resolutions(self) -> tuple[int, ...]:
+        """Those of the runs, in pixels."""
+        return tuple(self.last)
+
+    @property
+    def last(self) -> dict[int, float]:
+        """The mean scores after the last epoch."""
+        return self.mean[max(self.mean)]
+
+    @property
     def falling(self) -> bool:
         """Whether at the end each resolution has a lower score than the next larger one."""
-        return all(upper > lower for upper, lower in pairwise(self.mean[max(self.mean)]))
+        return all(upper > lower for upper, lower in pairwise(self.last.values()))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with epochs and resolutions as strings."""
-
-        def named(scores: _Scores) -> dict[str, dict[str, float]]:
-            return {
-                str(epoch): dict(zip(map(str, self.resolutions), row, strict=True)) for epoch, row in scores.items()
-            }
-
-        deviation = None if self.deviation is None else named(self.deviation)
-        return {"runs": self.runs, "falling": self.falling, "mean": named(self.mean), "deviation": deviation}
+        mean, deviation = (
+            scores and {str(epoch): {str(r): score for r, score in row.items()} for epoch, row in scores.items()}
+            for scores in (self.mean, self.deviation)
+        )
+        return {"runs": self.runs, "falling": self.falling, "mean": mean, "deviation": deviation}
 
     def table(self) -> Table:
         """Return a row per epoch."""
-        spread = [] if self.deviation is None else [f"± {r}" for r in self.resolutions]
-        titles = ["epoch", *map(str, self.resolutions), *spread]
-        rows = [[epoch, *scores, *(self.deviation or {}).get(epoch, ())] for epoch, scores in self.mean.items()]
+        spreads = self.deviation or {}
+        titles = ["epoch", *map(str, self.resolutions), *(f"± {r}" for r in spreads.get(1, ()))]
+        rows = [[epoch, *row.values(), *spreads.get(epoch, {}).values()] for epoch, row in self.mean.items()]
         fall = "fall" if self.falling else "do not fall"
         return Table(titles, rows, f"Runs: {self.runs}. At the end the scores {fall} with the resolution.")
 
@@ -74,55 +82,62 @@ def importance(runs: Sequence[str | Path]) -> Importance:
     if twice := [run for run, count in Counter(Path(run).resolve() for run in runs).items() if count > 1]:
         raise ConfigError(f"{twice[0]} is given twice; a mean takes each run once. Remove the repeat.")
     read = [read_scores(run) for run in runs]
-    resolutions = read[0][0]
-    if other := [(run, sides) for run, (sides, _) in zip(runs, read, strict=True) if sides != resolutions]:
+    sides = [tuple(rows[0]) for rows in read]
+    if other := next((i for i, own in enumerate(sides) if own != sides[0]), 0):
         raise ConfigError(
-            f"{other[0][0]} has the resolutions {other[0][1]}, {runs[0]} {resolutions}; a mean needs runs with the "
-            "same resolutions."
+            f"{runs[other]} has the resolutions {sides[other]}, {runs[0]} {sides[0]}; a mean needs runs of the same ones."
         )
-    epochs = min(len(rows) for _, rows in read)
-    scores = np.array([rows[:epochs] for _, rows in read])
-    deviation = _by_epoch(scores.std(0, ddof=1)) if len(read) > 1 else None
-    return Importance(len(read), resolutions, _by_epoch(scores.mean(0)), deviation)
+    return mean_scores(read)
 
 
-def read_scores(run: str | Path) -> tuple[tuple[int, ...], list[list[float]]]:
-    """Return the resolutions of a finetuning run, and after each epoch a score for each.
+def read_scores(run: str | Path) -> list[dict[int, float]]:
+    """Return the score of each resolution after each epoch of a finetuning run.
 
     Raises:
         CheckpointError: the folder holds no summary of a run with scores.
     """
-    rows = read_summary(run) or [{}]
-    sides = [name.removeprefix("score_") for name in rows[0] if name.startswith("score_")]
-    scores = [[row[f"score_{side}"] for side in sides if f"score_{side}" in row] for row in rows]
-    if not sides or not all(map(str.isdecimal, sides)) or any(len(row) < len(sides) for row in scores):
+    rows = [
+        {int(name.removeprefix("score_")): score for name, score in row.items() if re.fullmatch(r"score_\d+", name)}
+        for row in read_summary(run) or [{}]
+    ]
+    if not rows[0] or any(row.keys() != rows[0].keys() for row in rows):
         raise CheckpointError(
             f"{Path(run, 'summary.csv')} holds no importance scores of each epoch; the folder of a finetuning run is "
             "needed."
         )
-    return tuple(map(int, sides)), scores
+    return rows
+
+
+def mean_scores(runs: Sequence[Sequence[Mapping[int, float]]]) -> Importance:
+    """Return mean and deviation of the scores of runs with the same resolutions, over the epochs that all have."""
+    epochs = min(map(len, runs))
+    scores = np.array([[list(row.values()) for row in rows[:epochs]] for rows in runs])
+
+    def by_epoch(values: NDArray[np.float64]) -> _Scores:
+        return {epoch: dict(zip(runs[0][0], row, strict=True)) for epoch, row in enumerate(values.tolist(), start=1)}
+
+    return Importance(len(runs), by_epoch(scores.mean(0)), by_epoch(scores.std(0, ddof=1)) if len(runs) > 1 else None)
 
 
 @paper_style
 def plot_importance(result: Importance) -> Figure:
     """Draw a curve per resolution over the epochs, its deviation as a band, and a line where all are equal."""
     figure = new_figure(COLUMN, 2.4)
-    axes = figure.subplots()
-    epochs, mean = list(result.mean), np.array(list(result.mean.values()))
-    count = len(result.resolutions)
-    axes.axhline(1 / count, color="0.6", linewidth=0.8)
-    for i, resolution in enumerate(result.resolutions):
-        style = step_style(i, count)
-        axes.plot(epochs, mean[:, i], marker="o", markersize=2.5, label=str(resolution), **style)
-        if result.deviation is not None:
-            spread = np.array(list(result.deviation.values()))[:, i]
-            low, high = mean[:, i] - spread, mean[:, i] + spread
-            axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel="importance score", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    draw_scores(figure.subplots(), result, result.resolutions)
     figure.legend(title="resolution (pixels)", loc="outside right upper")
     return figure
 
 
-def _by_epoch(scores: NDArray[np.float64]) -> _Scores:
-    return dict(enumerate(map(tuple, scores.tolist()), start=1))
+def draw_scores(axes: Axes, result: Importance, among: Sequence[int]) -> None:
+    """Draw the curves of `plot_importance`, each in the style of its resolution's place ``among`` others."""
+    epochs = list(result.mean)
+    axes.axhline(1 / len(result.resolutions), color="0.6", linewidth=0.8)
+    for r in result.resolutions:
+        style = step_style(among.index(r), len(among))
+        mean = np.array([row[r] for row in result.mean.values()])
+        axes.plot(epochs, mean, marker="o", markersize=2.5, label=str(r), **style)
+        if result.deviation is not None:
+            spread = np.array([row[r] for row in result.deviation.values()])
+            axes.fill_between(epochs, mean - spread, mean + spread, color=style["color"], alpha=0.2, linewidth=0)
+    axes.set(xlabel="epoch", ylabel="importance score", ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -155,7 +155,17 @@ def tabulate(plan: Plan) -> Comparison:
         multiply_adds={r: costs[r] for r in plan.resolutions if r in costs},
         images=next((result["count"] for _, result in found), 0),
         lines=tuple(_lines(plan, found)),
-        runs=tuple(_facts(run, result) for run, result in found),
+        runs=tuple(
+            RunFacts(
+                run.name,
+                run.method.name,
+                run.seed,
+                result["seconds"],
+                tuple(read_scores(run.folder)),
+                result["machine"],
+            )
+            for run, result in found
+        ),
         settings=plan.settings,
     )
 
@@ -187,12 +197,6 @@ def _accuracies(plan: Plan, found: _Found) -> tuple[dict[int, BySeed], dict[int,
         for part in ("top1", "top5")
     )
     return top1, top5
-
-
-def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
-    sides, rows = read_scores(run.folder)
-    scores = tuple(dict(zip(sides, row, strict=True)) for row in rows)
-    return RunFacts(run.name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
 
 
 def _summary(by_seed: BySeed) -> dict[str, Any]:

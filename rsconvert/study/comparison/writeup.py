@@ -2,18 +2,17 @@
 
 import json
 import math
-import statistics
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from rsconvert.checkpoint import replacing
 from rsconvert.study.comparison.findings import BySeed, Comparison, Line, mean_deviation
 from rsconvert.study.curves import Curve, Point, draw_chart, over_resolution
-from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style, step_style
+from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style
+from rsconvert.study.importance import Importance, draw_scores, mean_scores
 from rsconvert.text import Table, plain
 
 __all__ = ["plot_accuracies", "plot_gains", "plot_scores", "write_report"]
@@ -83,10 +82,9 @@ def _score_section(found: Comparison) -> Iterator[str]:
         "resolutions in the ensemble."
     )
     rows = []
-    for method in found.learning:
-        last = [run.scores[-1] for run in found.runs if run.method == method.name]
-        means = {r: sum(scores[r] for scores in last) / len(last) for r in last[0]}
-        rows.append([method.label, *(means.get(r) for r in found.trained)])
+    for label, scores in _scores(found).items():
+        last = dict(zip(scores.resolutions, list(scores.mean.values())[-1], strict=True))
+        rows.append([label, *(last.get(r) for r in found.trained)])
     yield Table(["score at pixels", *map(str, found.trained)], rows).as_markdown()
     yield "![scores](scores.png)\n\n[SVG](scores.svg), [CSV](scores.csv)"
 
@@ -181,18 +179,16 @@ def plot_gains(found: Comparison, stem: Path) -> None:
 
 @paper_style
 def plot_scores(found: Comparison, stem: Path) -> None:
-    """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, the mean over the seeds."""
-    scores = {m.label: [run.scores for run in found.runs if run.method == m.name] for m in found.learning}
+    """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, mean ± deviation over the seeds."""
+    scores = _scores(found)
     with _panels(stem, {label: label for label in scores}, 2.4, 2.4) as panels:
-        for label, runs in scores.items():
-            epochs = list(range(1, len(runs[0]) + 1))
-            for i, r in enumerate(found.trained):
-                # A method of fewer resolutions keeps the others' places, for the legend is common to all.
-                means = [statistics.fmean(rows[epoch - 1].get(r, math.nan) for rows in runs) for epoch in epochs]
-                panels[label].plot(epochs, means, **step_style(i, len(found.trained)), label=str(r))
-            panels[label].set(xlabel="epoch", ylabel="importance score")
-            panels[label].xaxis.set_major_locator(MaxNLocator(integer=True))
-        next(iter(panels.values())).set_ylim(bottom=0)  # of all, when all are drawn
+        for label, result in scores.items():
+            draw_scores(panels[label], result, found.trained)
+
+
+def _scores(found: Comparison) -> dict[str, Importance]:
+    """Return the scores of each learning method over its finished runs."""
+    return {m.label: mean_scores([run.scores for run in found.runs if run.method == m.name]) for m in found.learning}
 
 
 def _variants(found: Comparison) -> dict[str, str]:
