@@ -21,8 +21,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
-from rsconvert.surgery import fold_batchnorm
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.surgery import fill_zeros, fold_batchnorm, scrambled, write
 
 
 def main() -> None:

@@ -26,9 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
 from rsconvert.export import export_onnx, open_onnx
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import SwitchableModel, fill_zeros, scrambled, write
 from rsconvert.surgery.network.resolutions import with_middles
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 
 TRAINED = (224, 192, 160, 128, 96)
 

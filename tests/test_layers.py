@@ -14,6 +14,7 @@ TREE = Path(__file__).parents[1] / PACKAGE
 LAYERS = (
     "errors",
     "text",
+    "settings",
     "data",
     "models",
     "surgery",

@@ -22,8 +22,8 @@ from rsconvert.cli.options import (
 from rsconvert.cli.printing import log_epoch, print_result
 
 if TYPE_CHECKING:
+    from rsconvert.settings import FinetuneConfig
     from rsconvert.study import Plan
-    from rsconvert.training import FinetuneConfig
 
 __all__ = ["compare"]
 
@@ -83,8 +83,8 @@ def compare(
     inets are networks for one resolution each, parallel trains all resolutions without distillation, rsnet with it. The
     same command goes on where an earlier one was interrupted, and reads what is done. DIR gets report.md.
     """
+    from rsconvert.settings import build_config
     from rsconvert.study import plan_comparison
-    from rsconvert.training import build_config
 
     given = {key: value for key, value in options.items() if value is not None}
     resolved = build_config(config, {**strings(settings), **given}, recipe)

@@ -20,8 +20,8 @@ from rsconvert.cli.printing import log_epoch, log_loading, plain, print_result, 
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rsconvert.settings import FinetuneConfig
     from rsconvert.surgery import SwitchableModel
-    from rsconvert.training import FinetuneConfig
 
 __all__ = ["finetune"]
 
@@ -98,7 +98,7 @@ def finetune(
     trains in all processes together.
     """
     from rsconvert.evaluation import launched_rank
-    from rsconvert.training import RECIPES, build_config
+    from rsconvert.settings import RECIPES, build_config
 
     given = {key: value for key, value in options.items() if value is not None}
     if not output:

@@ -28,7 +28,7 @@ def load_among(place: str, model: str | None) -> "SwitchableModel":
     from rsconvert.checkpoint import file_of, names_library, read_metadata
 
     checkpoint = file_of(place)
-    return load_network(checkpoint, None if names_library(read_metadata(checkpoint)) else model)
+    return load_network(checkpoint, None if names_library(read_metadata(checkpoint).source) else model)
 
 
 def load_baselines(

@@ -16,9 +16,10 @@ from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation, evaluate
 from rsconvert.export import export_timm
 from rsconvert.models import create_model
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study import plot_accuracy, save_figure
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig, finetune
+from rsconvert.training import finetune
 
 __all__ = ["DemoResult", "run_demo"]
 

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Samples, ViewLoader, normalize, open_split, postponed_interrupts, training_loader
+from rsconvert.data import (
+    Augmentation,
+    Samples,
+    ViewLoader,
+    normalize,
+    open_split,
+    postponed_interrupts,
+    training_loader,
+)
 from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import (
     Amp,
@@ -143,8 +151,9 @@ def pooled_values(
     how = net.source.preprocessing
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
-        load = partial(training_loader, drawn, sides, batch_size=batch_size, workers=workers, drop_last=False)
-        trains = {area: load(crop_area=area, interpolation=how.interpolation, seed=seed) for area in crop_areas}
+        cuts = {area: Augmentation(crop_area=area, interpolation=how.interpolation) for area in crop_areas}
+        load = partial(training_loader, drawn, sides, batch_size=batch_size, seed=seed, workers=workers)
+        trains = {area: load(augmentation=cut, drop_last=False) for area, cut in cuts.items()}
         look = partial(pooled_features, net, sides, amp=precision, progress=progress, check=check)
         test = look(validation_loader(net, drawn, sides, batch_size=batch_size, workers=workers))
         values = _grid(list(test.values()))

@@ -10,8 +10,8 @@ from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.result import FinetuneResult
 from rsconvert.training.run import Row, Run, RunFolder, open_for_training
 

@@ -1,15 +1,17 @@
 """What the loss accepts: modes, shapes, dtypes."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from rsconvert.errors import ConfigError
+from rsconvert.settings import Distillation
 
 __all__ = ["MODES", "check_inputs"]
 
-MODES = ("full", "vanilla", "top-down", "largest", "none")
+MODES = get_args(Distillation)
 
 
 def check_inputs(

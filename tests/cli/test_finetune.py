@@ -67,7 +67,7 @@ def test_options_reach_the_run(
 
 def test_the_best_epoch_that_is_told_is_that_of_the_file(place: Path, tmp_path: Path) -> None:
     told = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05)
-    epoch = read_metadata(tmp_path / "run" / "best.safetensors")["training"]["epoch"]
+    epoch = read_metadata(tmp_path / "run" / "best.safetensors").fields["training"]["epoch"]
     assert f"best: epoch {epoch}, top-1" in told.stdout
     again = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05, "--resume", "--json")
     assert json.loads(again.stdout)["best"] == epoch

@@ -18,8 +18,9 @@ from rsconvert.data import Samples
 from rsconvert.errors import TrainingError
 from rsconvert.evaluation import evaluate
 from rsconvert.evaluation.memory_errors import is_memory_error, plain_memory_errors
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import make_switchable
-from rsconvert.training import FinetuneConfig, finetune
+from rsconvert.training import finetune
 
 OURS = [
     MemoryError(),

@@ -16,8 +16,7 @@ import rsconvert
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.export.card import model_card
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 

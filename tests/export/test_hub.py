@@ -16,8 +16,7 @@ from torch import Tensor
 import rsconvert
 from rsconvert.errors import CheckpointError, RSConvertError, UnsupportedModelError
 from rsconvert.export import export_hub, verify_export
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 FILES = ["README.md", "config.json", "model.safetensors", "rsconvert.safetensors"]

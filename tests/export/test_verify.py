@@ -12,8 +12,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
 from rsconvert.export import Export, verify_export
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 

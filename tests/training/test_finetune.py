@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import load, read_metadata
-from rsconvert.data import Samples, normalize, open_train_val, training_loader
+from rsconvert.data import Augmentation, Samples, normalize, open_train_val, training_loader
 from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessModelWarning, TrainingError
 from rsconvert.evaluation import Accuracy, Evaluation
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 
 MakeNet = Callable[..., SwitchableModel]
@@ -117,7 +117,9 @@ def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, seed=4, **options))
     area = FinetuneConfig().crop_area
-    loader = training_loader(train, (32, 24, 16), batch_size=24, seed=4, workers=0, crop_area=(area[0], area[1]))
+    loader = training_loader(
+        train, (32, 24, 16), batch_size=24, seed=4, workers=0, augmentation=Augmentation(crop_area=(area[0], area[1]))
+    )
     ((views, target),) = loader
     inputs = [normalize(view, other.source.preprocessing, dtype=torch.float64) for view in views]
     hand_written_step(other, inputs, target, lr=0.05, alpha_lr=0.3)
@@ -181,10 +183,10 @@ def test_the_settings_of_the_views_reach_the_loader(
 
     monkeypatch.setattr("rsconvert.training.step.feeding.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
-    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1), "seed": 3}
-    finetune(net, photos, config=settings(**wanted))
-    assert {name: taken[name] for name in wanted} == wanted
-    assert taken["interpolation"] == "bicubic"
+    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1)}
+    finetune(net, photos, config=settings(**wanted, seed=3))
+    assert taken["augmentation"] == Augmentation(**wanted, interpolation="bicubic")
+    assert taken["seed"] == 3
 
 
 # Randomness
@@ -246,7 +248,7 @@ def test_the_files_tell_how_they_came_about(net: SwitchableModel, photos: str, t
     assert config["peak_lr"] == pytest.approx(0.005 * 8 / 32 / 3)
     assert (config["steps_per_epoch"], config["resolutions"], config["precision"]) == (3, [32, 24, 16], "float32")
     assert (config["crop_area"], config["resolved_device"]) == ([0.5, 1.0], "cpu")
-    metadata = read_metadata(tmp_path / "last.safetensors")
+    metadata = read_metadata(tmp_path / "last.safetensors").fields
     assert metadata["class_names"] == ["blue", "green", "red"]
     assert (metadata["training"]["epoch"], metadata["training"]["seed"]) == (2, 0)
 
@@ -270,7 +272,9 @@ def test_best_is_the_epoch_of_the_highest_mean(
     monkeypatch.setattr("rsconvert.training.run.epochs.measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
-    epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}
+    epochs = {
+        name: read_metadata(tmp_path / f"{name}.safetensors").fields["training"]["epoch"] for name in ("best", "last")
+    }
     assert epochs == {"best": 2, "last": 3}
 
 
@@ -339,7 +343,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(
     with pytest.raises(TrainingError, match=told) as caught:
         finetune(net, photos, tmp_path, settings(epochs=3), on_epoch=poison)
     assert "\n" not in str(caught.value)
-    assert read_metadata(tmp_path / "last.safetensors")["training"]["epoch"] == 1
+    assert read_metadata(tmp_path / "last.safetensors").fields["training"]["epoch"] == 1
     assert len((tmp_path / "summary.csv").read_text().splitlines()) == 2
 
 

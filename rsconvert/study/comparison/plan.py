@@ -11,9 +11,10 @@ from rsconvert.checkpoint import digest, replacing
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
+from rsconvert.settings import FinetuneConfig, build_config
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.text import Table, plain
-from rsconvert.training import FREE_SETTINGS, FinetuneConfig, build_config, data_identity, open_for_training
+from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training
 
 __all__ = ["BASELINE", "KNOWN", "Method", "Plan", "PlannedRun", "choose_methods", "plan_comparison"]
 

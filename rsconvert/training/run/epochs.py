@@ -15,8 +15,8 @@ from rsconvert.checkpoint import digest
 from rsconvert.data import Interrupts, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from rsconvert.evaluation import Evaluation, Processes, choose_precision, measure, validation_loader
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.board import Board
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.identity import check_same_run, data_identity

@@ -93,7 +93,7 @@ class RunFolder:
         Raises:
             CheckpointError: there is no such file.
         """
-        return int(read_metadata(self.best)["training"]["epoch"])
+        return int((read_metadata(self.best).source.training or {})["epoch"])
 
     def _end_earlier(self) -> None:
         if self._fresh:

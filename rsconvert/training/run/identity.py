@@ -8,8 +8,8 @@ from typing import Any
 
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
 __all__ = ["FREE_SETTINGS", "check_same_run", "data_identity"]
 

@@ -7,8 +7,8 @@ import torch
 from rsconvert.data import Samples, open_train_val
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import check_classes, mapped_outputs
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
 __all__ = ["open_for_training"]
 

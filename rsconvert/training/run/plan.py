@@ -10,8 +10,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from rsconvert.errors import TrainingError, first_line
 from rsconvert.evaluation import autocast, is_memory_error
 from rsconvert.models import example_input
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step import Objective, set_checkpointing
 
 __all__ = ["memory_estimate"]

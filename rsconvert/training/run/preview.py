@@ -7,8 +7,8 @@ from typing import Any
 
 from rsconvert.data import Interrupts
 from rsconvert.evaluation import amp_name, joined_processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.epochs import Run
 from rsconvert.training.run.opening import open_for_training
 from rsconvert.training.run.plan import memory_estimate

@@ -9,8 +9,8 @@ from typing import Any
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import MREDLoss
 
 __all__ = ["SUMMARY", "Progress", "Row", "epoch_row", "note_training", "read_summary", "write_summary"]

@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rsconvert.errors import DataError, RSConvertError, TrainingError
 from rsconvert.evaluation import autocast, check_labels, is_memory_error
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, copy_structure, eval_mode
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import MREDLoss, mred_loss
 from rsconvert.training.step.learning import learning_parameters
 

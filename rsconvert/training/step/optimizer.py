@@ -12,8 +12,8 @@ from torch import nn
 
 from rsconvert.errors import ConfigError
 from rsconvert.models import classifier_keys
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
 __all__ = ["create_optimizer", "create_schedule", "parameter_groups"]
 

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from rsconvert.checkpoint import digest
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import MREDLoss
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers, set_checkpointing
 from rsconvert.training.step.objective import Objective

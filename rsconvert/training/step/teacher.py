@@ -9,8 +9,8 @@ from rsconvert.checkpoint import load_beside
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
 from rsconvert.models import count_outputs, create_model, is_file_name, source_of
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
 __all__ = ["Teacher", "create_teacher"]
 

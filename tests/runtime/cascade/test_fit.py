@@ -152,7 +152,7 @@ def test_the_rest_of_the_network_stays(net: SwitchableModel, samples: Samples) -
 
 def test_it_is_stored_and_runs_again(net: SwitchableModel, report: CascadeReport, tmp_path: Path) -> None:
     rsconvert.save(net, tmp_path / "net.safetensors")
-    stored = read_metadata(tmp_path / "net.safetensors")["cascade"]
+    stored = read_metadata(tmp_path / "net.safetensors").fields["cascade"]
     assert stored == json.loads(json.dumps(report.record()))
     again = rsconvert.load(tmp_path / "net.safetensors").eval()
     assert again.measured.cascade == net.measured.cascade

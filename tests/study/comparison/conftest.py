@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study import KNOWN, Comparison, Line, RunFacts
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig
 
 TOP1 = {
     "inets": {32: (80.0, 82.0), 16: (60.0, 61.0)},

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study import Plan, plan_comparison
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig
 
 Settings = Callable[..., FinetuneConfig]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from rsconvert.study.comparison.results import deviation, tabulate
 
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study import Comparison, plan_comparison
 from rsconvert.study.comparison.runs import complete
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training import FinetuneConfig
 
 
 def cells(table: str) -> dict[str, list[str]]:

@@ -14,11 +14,12 @@ from torch import nn
 from rsconvert.checkpoint import load, subset
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import evaluate
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study import Plan, PlannedRun, plan_comparison
 from rsconvert.study.comparison import runs
 from rsconvert.study.comparison.runs import complete, read_result, starting_network
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training import FinetuneConfig, finetune
+from rsconvert.training import finetune
 
 SIDES = (32, 24, 20, 16)
 

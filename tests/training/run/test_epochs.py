@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import read_metadata
 from rsconvert.errors import CheckpointError, ConfigError, TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 from rsconvert.training.run.state_files import StateFiles
 
@@ -141,7 +141,7 @@ def test_a_finished_run_is_resumed_to_its_end(make_net: MakeNet, photos: str, tm
 
 def test_the_best_epoch_is_that_of_the_file(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
     result = finetune(make_net(), photos, tmp_path, settings(epochs=4, lr=0.3))
-    told = read_metadata(tmp_path / "best.safetensors")["training"]["epoch"]
+    told = read_metadata(tmp_path / "best.safetensors").fields["training"]["epoch"]
     assert result.best == told == result.best_row["epoch"]
     # A state of a version that did not keep it.
     states = StateFiles(tmp_path / "state", 2)

@@ -13,8 +13,8 @@ import torch
 import rsconvert.training.run.folder as module
 from rsconvert.checkpoint import read_metadata, save
 from rsconvert.errors import CheckpointError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.folder import RunFolder
 
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
@@ -47,7 +47,7 @@ def test_an_epoch_leaves_four_files(tmp_path: Path, net: SwitchableModel) -> Non
         assert list(csv.reader(file)) == [["epoch", "loss"], ["1", "0.5"], ["2", "0.25"]]
     settings = json.loads(folder.config.read_text(encoding="utf-8"))
     assert (settings["epochs"], settings["peak_lr"], settings["class_weights"]) == (3, 0.5, [1.0, 2.0, 3.0])
-    assert read_metadata(folder.last)["resolutions"] == net.resolutions
+    assert read_metadata(folder.last).resolutions == net.resolutions
 
 
 def test_best_is_written_when_told(tmp_path: Path, net: SwitchableModel, held: Held) -> None:

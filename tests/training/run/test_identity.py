@@ -9,8 +9,8 @@ import pytest
 
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.identity import check_same_run, data_identity
 
 SAVED = json.loads(json.dumps({**asdict(FinetuneConfig()), "processes": 1, "images": 30}))

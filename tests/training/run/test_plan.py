@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from rsconvert.errors import TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.plan import memory_estimate
 
 # Floats: two convolutions and the classifier; S sets of two BatchNorms of 6 channels.

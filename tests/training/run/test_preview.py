@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rsconvert.errors import DataError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
 from rsconvert.training.run.preview import preview
 

@@ -9,8 +9,8 @@ import torch
 
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.state import collect_state, restore_state
 from rsconvert.training.step.optimizer import create_optimizer
 

@@ -8,8 +8,8 @@ import pytest
 
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Accuracy, Evaluation
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.summary import Progress, epoch_row, note_training, read_summary, write_summary
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
 from rsconvert.training.step.objective import Objective
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, DataError, TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.objective import Objective
 
 

@@ -13,8 +13,8 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from rsconvert.errors import ConfigError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.optimizer import create_optimizer, create_schedule, parameter_groups
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes
 from rsconvert.models import create_model
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.stepper import Stepper
 
 MakeNet = Callable[..., SwitchableModel]

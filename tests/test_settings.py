@@ -1,6 +1,7 @@
-"""FinetuneConfig: every type of value, the refusals, the file, the default rate."""
+"""The settings of finetuning: every type of value, the refusals, the file, the recipes, the texts, the default rate."""
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ import numpy as np
 import pytest
 
 from rsconvert.errors import ConfigError
-from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.recipes import build_config
+from rsconvert.settings import RECIPES, FinetuneConfig, build_config, setting_help
 
 
 @pytest.mark.parametrize(
@@ -177,3 +177,48 @@ def test_what_has_no_effect_beside_another_is_refused(settings: dict[str, Any], 
     with pytest.raises(ConfigError, match=told) as caught:
         FinetuneConfig(**settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "lr", "weight_decay"), [("paper-resnet", 120, 0.1, 1e-4), ("paper-mobilenetv2", 150, 0.05, 4e-5)]
+)
+def test_the_papers_numbers(name: str, epochs: int, lr: float, weight_decay: float) -> None:
+    config = build_config(recipe=name)
+    assert (config.epochs, config.lr, config.alpha_lr, config.weight_decay) == (epochs, lr, lr, weight_decay)
+    assert (config.batch_size, config.optimizer, config.momentum, config.schedule) == (256, "momentum", 0.9, "cosine")
+    assert (config.crop_area, config.crop_aspect, config.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), "per-view")
+    assert (config.decay_all, config.warmup_epochs, config.best, config.distill) == (True, 0.0, "native", "full")
+
+
+def test_the_usual_recipe_is_the_default() -> None:
+    assert build_config(recipe="finetune") == build_config() == FinetuneConfig()
+
+
+def test_a_file_overrides_the_recipe_and_a_setting_both(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 4\nlr = 0.5\n")
+    config = build_config(file, {"epochs": "7"}, "paper-resnet")
+    assert (config.epochs, config.lr, config.batch_size) == (7, 0.5, 256)
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=f"recipe is 'imagenet'; {', '.join(RECIPES)} are accepted"):
+        build_config(recipe="imagenet")
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(FinetuneConfig)])
+def test_each_setting_has_a_text_and_its_own_default(name: str) -> None:
+    default, choices, text = setting_help(name)
+    assert default == getattr(FinetuneConfig(), name)
+    assert text.endswith(".")
+    assert choices is None or default is None or default in choices
+
+
+def test_the_help_of_an_option_ends_with_its_default() -> None:
+    assert setting_help("train").choices == ("all", "bn", "head")
+    assert setting_help("train").sentence.endswith(
+        "bn (all BN sets but the native one) or head (the classifier); default all."
+    )
+    assert setting_help("crop_area").sentence.endswith("0.08 to 1; default 0.35, 1.")
+    assert setting_help("log_dir").sentence == "Folder for TensorBoard."
+    assert "default" not in setting_help("low_memory").sentence
