@@ -11,7 +11,7 @@ from rsconvert.study.complementarity import (
     right_answers,
 )
 from rsconvert.study.curves import dense_resolutions, plot_accuracy
-from rsconvert.study.figures import ENDINGS, save_figure, write_analysis
+from rsconvert.study.figures import ENDINGS, save_figures, write_analysis
 from rsconvert.study.importance import importance, plot_importance
 from rsconvert.study.pooling import plot_pooling, pooled_values
 from rsconvert.study.report import write_report
@@ -35,7 +35,7 @@ __all__ = [
     "plot_pooling",
     "pooled_values",
     "right_answers",
-    "save_figure",
+    "save_figures",
     "write_analysis",
     "write_report",
 ]

@@ -44,21 +44,17 @@ class BatchNormSets:
     resolutions: tuple[int, ...]
     rows: tuple[SetRow, ...]
 
-    def distance(self, tensor: str, resolution: int) -> float | None:
-        """Return the mean over the layers of the distance from the native set; None if no layer has such a tensor."""
-        found = [row.distance for row in self.rows if (row.tensor, row.resolution) == (tensor, resolution)]
-        return sum(found) / len(found) if found else None
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the resolutions as strings."""
-        distances = {str(r): {tensor: self.distance(tensor, r) for tensor in _SYMBOLS} for r in self.resolutions}
+        distances = {str(r): {tensor: self._distance(tensor, r) for tensor in _SYMBOLS} for r in self.resolutions}
         return {"mean_distance": distances, "rows": [dict(vars(row)) for row in self.rows]}
 
     def table(self) -> Table:
         """Return the mean distances, a row per resolution."""
-        known = {(r, tensor): self.distance(tensor, r) for r in self.resolutions for tensor in _SYMBOLS}
-        cells = {key: "" if distance is None else f"{distance:.4f}" for key, distance in known.items()}
-        rows = [[r, *(cells[r, tensor] for tensor in _SYMBOLS)] for r in self.resolutions]
+        rows: list[list[object]] = []
+        for r in self.resolutions:
+            found = [self._distance(tensor, r) for tensor in _SYMBOLS]
+            rows.append([r, *("" if distance is None else f"{distance:.4f}" for distance in found)])
         layers = len({row.layer for row in self.rows})
         note = f"Distance from the native set, the mean over {layers} BatchNorms; 0: equal, 1.41: unrelated."
         return Table(["resolution", *_SYMBOLS.values()], rows, note)
@@ -66,6 +62,11 @@ class BatchNormSets:
     def data(self) -> Table:
         """Return all rows."""
         return Table(list(SetRow.__annotations__), [list(vars(row).values()) for row in self.rows])
+
+    def _distance(self, tensor: str, resolution: int) -> float | None:
+        """Return the mean distance over the layers; None if no layer has such a tensor."""
+        found = [row.distance for row in self.rows if (row.tensor, row.resolution) == (tensor, resolution)]
+        return sum(found) / len(found) if found else None
 
 
 def batchnorm_sets(net: SwitchableModel) -> BatchNormSets:
@@ -83,8 +84,7 @@ def batchnorm_sets(net: SwitchableModel) -> BatchNormSets:
     )
     if not rows:
         raise UnsupportedModelError(
-            "the network has one BN set for all resolutions; private sets are needed to compare them. Convert it with "
-            "private=True."
+            "the network has one BN set for all resolutions; private sets are needed. Convert it with private=True."
         )
     return BatchNormSets(net.resolutions, rows)
 

@@ -142,7 +142,8 @@ def _draw_curve(axes: Axes, curve: Curve) -> None:
         style["linestyle"] = ""
         axes.plot(*zip(*hollow, strict=True), **style, markerfacecolor="white", markersize=3, zorder=above)
     spans = [(point.x, *point.interval) for point in points if point.interval]
-    if spans and curve.band:
-        axes.fill_between(*zip(*spans, strict=True), color=style["color"], alpha=0.18, linewidth=0)
-    elif spans:
-        axes.vlines(*zip(*spans, strict=True), color=style["color"], linewidth=0.8, zorder=2)
+    at, lows, highs = ([span[i] for span in spans] for i in range(3))
+    if curve.band:
+        axes.fill_between(at, lows, highs, color=style["color"], alpha=0.18, linewidth=0)
+    else:
+        axes.vlines(at, lows, highs, color=style["color"], linewidth=0.8, zorder=2)

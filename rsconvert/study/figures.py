@@ -16,7 +16,6 @@ __all__ = [
     "legend_above",
     "new_figure",
     "paper_style",
-    "save_figure",
     "save_figures",
     "series_style",
     "step_style",
@@ -42,7 +41,7 @@ _RC: Any = {
     "legend.handlelength": 2.4,
     "lines.linewidth": 1.2,
     "lines.markersize": 4,
-    "svg.hashsalt": "rsconvert",  # the same figure is the same file
+    "svg.hashsalt": "rsconvert",
 }
 
 # The colours of Okabe and Ito without yellow; each with a marker and a line of its own, for print without colour.
@@ -55,7 +54,6 @@ _SERIES = (
     ("#e69f00", "P", (0, (3, 1, 1, 1, 1, 1))),
     ("#000000", "X", (0, (1, 1))),
 )
-_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -91,19 +89,12 @@ def legend_above(figure: Figure, panels: Sequence[Axes], columns: int, title: st
 
 
 @paper_style
-def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure in the format of the path's ending: ``.png`` with 300 dots per inch, ``.svg``, ``.pdf``."""
-    # Only SVG and PDF keep the hour, under other names.
-    dates: dict[str, Any] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(path, dpi=300, metadata=dates.get(Path(path).suffix.lower()))
-
-
 def save_figures(figure: Figure, stem: str | Path) -> list[Path]:
-    """Write a figure as ``stem.png`` and ``stem.svg``."""
-    files = [Path(f"{stem}.png"), Path(f"{stem}.svg")]
-    for path in files:
-        save_figure(figure, path)
-    return files
+    """Write a figure as ``stem.png``, with 300 dots per inch, and as ``stem.svg``."""
+    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
+    figure.savefig(png, dpi=300)
+    figure.savefig(svg, metadata={"Date": None})  # the same figure is the same file
+    return [png, svg]
 
 
 def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str) -> list[Path]:
@@ -128,4 +119,4 @@ def series_style(index: int) -> Style:
 
 def step_style(index: int, count: int) -> Style:
     """Return colour and line of one of several curves in order, such as resolutions: from dark to light."""
-    return {"color": colormaps["viridis"](0.8 * index / max(1, count - 1)), "linestyle": _DASHES[index % len(_DASHES)]}
+    return {"color": colormaps["viridis"](0.8 * index / max(1, count - 1)), "linestyle": _SERIES[index % 6][2]}

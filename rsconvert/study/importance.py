@@ -56,7 +56,7 @@ class Importance:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with epochs and resolutions as strings."""
         mean, deviation = (
-            scores and {str(epoch): {str(r): score for r, score in row.items()} for epoch, row in scores.items()}
+            None if scores is None else {str(e): {str(r): x for r, x in row.items()} for e, row in scores.items()}
             for scores in (self.mean, self.deviation)
         )
         return {"runs": self.runs, "falling": self.falling, "mean": mean, "deviation": deviation}
@@ -85,7 +85,7 @@ def importance(runs: Sequence[str | Path]) -> Importance:
     sides = [tuple(rows[0]) for rows in read]
     if other := next((i for i, own in enumerate(sides) if own != sides[0]), 0):
         raise ConfigError(
-            f"{runs[other]} has the resolutions {sides[other]}, {runs[0]} {sides[0]}; a mean needs runs of the same ones."
+            f"{runs[other]} has the resolutions {sides[other]}, {runs[0]} {sides[0]}; a mean needs equal ones."
         )
     return mean_scores(read)
 
@@ -102,8 +102,7 @@ def read_scores(run: str | Path) -> list[dict[int, float]]:
     ]
     if not rows[0] or any(row.keys() != rows[0].keys() for row in rows):
         raise CheckpointError(
-            f"{Path(run, 'summary.csv')} holds no importance scores of each epoch; the folder of a finetuning run is "
-            "needed."
+            f"{Path(run, 'summary.csv')} holds no importance scores of each epoch; a finetuning run is needed."
         )
     return rows
 

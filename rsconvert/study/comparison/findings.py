@@ -1,9 +1,8 @@
 """Comparison: the accuracies of each method at each resolution over the seeds, and their gains against the I-Nets."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,22 @@ BySeed = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy.
+    """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy, of what ``method`` trained.
 
-    ``trained`` are the resolutions at which it was trained; ``baseline`` is the name of the line that it gains against;
-    ``variant`` distinguishes it from another one of the same title.
+    ``trained`` are the resolutions at which its networks were trained.
     """
 
     name: str
     title: str
-    variant: str
-    baseline: str
+    method: Method
     trained: tuple[int, ...]
     top1: Mapping[int, BySeed]
     top5: Mapping[int, BySeed]
 
     @property
     def label(self) -> str:
-        """The title with the variant."""
-        return f"{self.title}, {self.variant}" if self.variant else self.title
+        """The title with the method's variant."""
+        return replace(self.method, title=self.title).label
 
 
 @dataclass(frozen=True)
@@ -75,54 +72,46 @@ class Comparison:
         ran = {run.method for run in self.runs}
         return tuple(method for method in self.methods if not method.apart and method.name in ran)
 
-    def gains(self, line: Line) -> dict[int, dict[int, float]]:
-        """Return a line's top-1 less its baseline's, in points: resolution → seed, as far as both are known."""
-        base = next((other.top1 for other in self.lines if other.name == line.baseline != line.name), {})
+    def gains(self, line: Line) -> dict[int, BySeed]:
+        """Return a line's top-1 less its baseline's, in points: resolution → seed, where both are known."""
+        base = next((other.top1 for other in self.lines if other.name == line.method.baseline != line.name), {})
         both = {r: {s: v - base[r][s] for s, v in line.top1[r].items() if s in base[r]} for r in line.top1 if r in base}
         return {r: by_seed for r, by_seed in both.items() if by_seed}
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with resolutions and seeds as strings."""
-        lines = {
-            line.name: {
-                "title": line.label,
-                "trained": list(line.trained),
-                "top1": {str(r): _summary(v) for r, v in line.top1.items()},
-                "top5": {str(r): _summary(v) for r, v in line.top5.items()},
-                "gain": {str(r): _summary(v) for r, v in self.gains(line).items()},
-            }
-            for line in self.lines
-        }
-        runs = [
-            {**vars(run), "scores": [{str(r): x for r, x in row.items()} for row in run.scores]} for run in self.runs
-        ]
+        lines = {}
+        for line in self.lines:
+            parts = {"top1": line.top1, "top5": line.top5, "gain": self.gains(line)}
+            facts = {part: {str(r): _summary(v) for r, v in values.items()} for part, values in parts.items()}
+            lines[line.name] = {"title": line.label, "trained": list(line.trained), **facts}
+        scores = [[{str(r): score for r, score in row.items()} for row in run.scores] for run in self.runs]
         return {
             "output": str(self.folder),
             "seeds": list(self.seeds),
             "count": self.images,
             "multiply_adds": {str(r): cost for r, cost in self.multiply_adds.items()},
             "methods": lines,
-            "runs": runs,
+            "runs": [{**vars(run), "scores": rows} for run, rows in zip(self.runs, scores, strict=True)],
             "settings": dict(self.settings),
         }
 
     def table(self) -> str:
         """Return mean top-1 in percent ± deviation over the seeds as Markdown; italics are untrained resolutions."""
-        return self._markdown("top-1 (%) at pixels", {line.label: (line, line.top1) for line in self.lines}, "{:.1f}")
+        return self._markdown("top-1 (%) at pixels", [(line, line.top1) for line in self.lines], "{:.1f}")
 
     def gain_table(self) -> str:
         """Return the gains against the I-Nets in points, mean ± deviation of the differences within each seed."""
-        gains = {line.label: (line, self.gains(line)) for line in self.lines}
-        gains = {title: pair for title, pair in gains.items() if pair[1]}
+        gains = [(line, gains) for line in self.lines if (gains := self.gains(line))]
         return self._markdown("gain (points) at pixels", gains, "{:+.1f}")
 
-    def _markdown(self, corner: str, lines: Mapping[str, tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
+    def _markdown(self, corner: str, lines: Iterable[tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
         costs = [f"{self.multiply_adds[r] / 1e6:.1f}" if r in self.multiply_adds else "" for r in self.resolutions]
         rows = [["multiply-adds (M)", *costs, ""]]
-        for title, (line, values) in lines.items():
+        for line, values in lines:
             cells = [_cell(values.get(r, {}), form, plain=r in line.trained) for r in self.resolutions]
             all_trained = set(self.trained) <= set(line.trained)
-            rows.append([title, *cells, _cell(self._mean(values), form, plain=all_trained)])
+            rows.append([line.label, *cells, _cell(self._mean(values), form, plain=all_trained)])
         return Table([corner, *map(str, self.resolutions), "mean"], rows).as_markdown()
 
     def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
@@ -155,48 +144,41 @@ def tabulate(plan: Plan) -> Comparison:
         multiply_adds={r: costs[r] for r in plan.resolutions if r in costs},
         images=next((result["count"] for _, result in found), 0),
         lines=tuple(_lines(plan, found)),
-        runs=tuple(
-            RunFacts(
-                run.name,
-                run.method.name,
-                run.seed,
-                result["seconds"],
-                tuple(read_scores(run.folder)),
-                result["machine"],
-            )
-            for run, result in found
-        ),
+        runs=tuple(_facts(run, result) for run, result in found),
         settings=plan.settings,
     )
 
 
 _Found = Sequence[tuple[PlannedRun, Mapping[str, Any]]]
+_Accuracies = dict[int, BySeed]
 
 
 def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
-    native = plan.net.native
     for method in plan.methods:
         own = [(run, result) for run, result in found if run.method == method]
         trained = method.trained(plan.net.resolutions)
-        line = partial(Line, variant=method.variant, baseline=method.baseline)
         if not method.apart:
-            top1, top5 = _accuracies(plan, own)
-            yield line(method.name, method.title, trained=trained, top1=top1, top5=top5)
+            yield Line(method.name, method.title, method, trained, *_accuracies(plan, own))
             continue
-        per_side = {r: _accuracies(plan, [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
-        top1, top5 = ({r: per_side[r][part][r] for r in plan.resolutions if r in trained} for part in (0, 1))
-        yield line(method.name, method.title, trained=trained, top1=top1, top5=top5)
-        name, (top1, top5) = method.name.replace(BASELINE, f"inet-{native}"), per_side[native]
-        yield line(name, f"I-{native}", trained=(native,), top1=top1, top5=top5)
+        each = {r: _accuracies(plan, [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
+        top1, top5 = ({r: each[r][part][r] for r in plan.resolutions if r in trained} for part in (0, 1))
+        yield Line(method.name, method.title, method, trained, top1, top5)
+        native = plan.net.native
+        yield Line(method.name.replace(BASELINE, f"inet-{native}"), f"I-{native}", method, (native,), *each[native])
 
 
-def _accuracies(plan: Plan, found: _Found) -> tuple[dict[int, BySeed], dict[int, BySeed]]:
+def _accuracies(plan: Plan, found: _Found) -> tuple[_Accuracies, _Accuracies]:
     """Return top-1 and top-5 by resolution and seed."""
-    top1, top5 = (
-        {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
-        for part in ("top1", "top5")
-    )
-    return top1, top5
+
+    def read(part: str) -> _Accuracies:
+        return {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
+
+    return read("top1"), read("top5")
+
+
+def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
+    scores = tuple(read_scores(run.folder))
+    return RunFacts(run.name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
 
 
 def _summary(by_seed: BySeed) -> dict[str, Any]:

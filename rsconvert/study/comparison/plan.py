@@ -114,19 +114,8 @@ class PlannedRun:
         return "begun" if (self.folder / "state").is_dir() else "to do"
 
     def read_result(self) -> dict[str, Any]:
-        """Return what is known of a finished run, else nothing.
-
-        Raises:
-            CheckpointError: its file is damaged.
-        """
-        if not self.result.is_file():
-            return {}
-        try:
-            return dict(json.loads(self.result.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.result} can't be read ({error}); what compare wrote is needed. Delete its folder."
-            ) from error
+        """Return what is known of a finished run, else nothing."""
+        return _read(self.result, "delete its folder") if self.result.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -146,32 +135,18 @@ class Plan:
     settings: Mapping[str, Any]
 
     def write_settings(self) -> None:
-        """Record in the folder what the comparison is.
-
-        Raises:
-            CheckpointError: the folder can't be written.
-        """
+        """Record in the folder what the comparison is."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / _SETTINGS) as part:
-                part.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(
-                f"{self.folder} can't be written ({error}); a folder is needed. Choose another."
-            ) from error
+            raise CheckpointError(f"{self.folder} can't be written ({error}); a folder is needed.") from error
+        with replacing(self.folder / _SETTINGS) as part:
+            part.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        runs = [
-            {
-                "folder": run.name,
-                "seed": run.seed,
-                "resolutions": list(run.resolutions),
-                "lr": run.config.lr,
-                "status": run.status,
-            }
-            for run in self.runs
-        ]
+        rows = [(run.name, run.seed, list(run.resolutions), run.config.lr, run.status) for run in self.runs]
+        runs = [dict(zip(("folder", "seed", "resolutions", "lr", "status"), row, strict=True)) for row in rows]
         return {"output": str(self.folder), "runs": runs, "settings": dict(self.settings)}
 
     def __str__(self) -> str:
@@ -251,13 +226,7 @@ def choose_methods(
     subsets: Sequence[Sequence[int]] = (),
     crop_area: Sequence[float] | str | None = None,
 ) -> list[Method]:
-    """Return the methods of these names, parallel training of each subset, and all again with another crop area.
-
-    Args:
-        resolutions: those of the network.
-    Raises:
-        ConfigError: a method is unknown, or there is none; one comes twice; a subset is not one of the resolutions.
-    """
+    """Return the methods of these names, parallel training of each subset, and all again with another crop area."""
     methods = [_known(name) for name in names] + [_subset(kept, resolutions) for kept in subsets]
     if not methods:
         raise ConfigError(f"methods is empty; at least one of {', '.join(KNOWN)} is needed.")
@@ -350,26 +319,26 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{folder} exists and holds no comparison; a new or empty folder is needed. Choose another by --output."
             )
         return
-    try:
-        saved = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} can't be read ({error}); choose another folder by --output.") from error
-    differing = [name for name in settings if saved.get(name) != settings[name]]
-    if differing:
-        changes = ", ".join(f"{name} was {saved.get(name)} and is {settings[name]}" for name in differing)
+    saved = _read(file, "choose another folder by --output")
+    changes = [f"{name} was {saved.get(name)} and is {new}" for name, new in settings.items() if saved.get(name) != new]
+    if changes:
         raise ConfigError(
-            f"{folder} holds another comparison: {changes}; one budget serves all runs of a comparison. "
-            "Give the same again, or choose another folder by --output."
+            f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "
+            "Choose another folder by --output."
         )
 
 
+def _read(file: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} can't be read ({error}); what compare wrote is needed: {remedy}.") from error
+
+
 def _check_different(runs: Sequence[PlannedRun]) -> None:
-    seen: dict[str, PlannedRun] = {}
+    seen: dict[str, str] = {}
     for run in runs:
         key = repr((run.resolutions, run.method.private, replace(run.config, log_dir=None)))
-        if key in seen:
-            raise ConfigError(
-                f"{run.method.name} trains as {seen[key].method.name} does with these settings; methods that differ "
-                "are needed. Leave one out."
-            )
-        seen[key] = run
+        if other := seen.get(key):
+            raise ConfigError(f"{run.method.name} trains as {other} does with these settings. Leave one out.")
+        seen[key] = run.method.name

@@ -81,10 +81,9 @@ def _score_section(found: Comparison) -> Iterator[str]:
         "## Importance scores\n\nsoftmax(alpha) after the last epoch, mean over the seeds: the weights of the "
         "resolutions in the ensemble."
     )
-    rows = []
+    rows: list[list[object]] = []
     for label, scores in _scores(found).items():
-        last = dict(zip(scores.resolutions, list(scores.mean.values())[-1], strict=True))
-        rows.append([label, *(last.get(r) for r in found.trained)])
+        rows.append([label, *(scores.last.get(r) for r in found.trained)])
     yield Table(["score at pixels", *map(str, found.trained)], rows).as_markdown()
     yield "![scores](scores.png)\n\n[SVG](scores.svg), [CSV](scores.csv)"
 
@@ -122,22 +121,21 @@ def _run_section(found: Comparison) -> Iterator[str]:
 
 def _accuracy_data(found: Comparison) -> Table:
     titles = ("method", "title", "resolution", "trained", "seed", "top1", "top5", "gain")
-    rows = []
-    for line in found.lines:
-        gains = found.gains(line)
-        for r, by_seed in line.top1.items():
-            for seed, top1 in by_seed.items():
-                gain = gains.get(r, {}).get(seed)
-                rows.append((line.name, line.label, r, r in line.trained, seed, top1, line.top5[r][seed], gain))
+    rows = [
+        (line.name, line.label, r, r in line.trained, seed, top1, line.top5[r][seed], gains.get(r, {}).get(seed))
+        for line in found.lines
+        for gains in (found.gains(line),)
+        for r, by_seed in line.top1.items()
+        for seed, top1 in by_seed.items()
+    ]
     return Table(titles, rows)
 
 
 def _score_data(found: Comparison) -> Table:
-    learning = {method.name for method in found.learning}
     rows = [
         (run.method, run.seed, epoch, r, score)
         for run in found.runs
-        if run.method in learning
+        if run.method in {method.name for method in found.learning}
         for epoch, scores in enumerate(run.scores, start=1)
         for r, score in scores.items()
     ]
@@ -155,7 +153,7 @@ def plot_accuracies(found: Comparison, stem: Path) -> None:
     titles = list(dict.fromkeys(line.title for line in found.lines))
     with _panels(stem, _variants(found), 4.6, 3.6) as panels:
         for variant, axes in panels.items():
-            lines = [line for line in found.lines if line.variant == variant]
+            lines = [line for line in found.lines if line.method.variant == variant]
             draw_chart(axes, over_resolution([_curve(line, titles.index(line.title)) for line in lines]))
 
 
@@ -170,7 +168,7 @@ def plot_gains(found: Comparison, stem: Path) -> None:
             i, width = titles.index(line.title), 0.8 / len(titles)
             gains = {r: by_seed for r, by_seed in found.gains(line).items() if r in line.trained}
             places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: by_seed for r, by_seed in gains.items()}
-            _plot_bars(panels[line.variant], i, line.title, places, width)
+            _plot_bars(panels[line.method.variant], i, line.title, places, width)
         for axes in panels.values():
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set(xlabel="resolution (pixels)", ylabel="top-1 against the I-Nets (points)")
@@ -179,7 +177,7 @@ def plot_gains(found: Comparison, stem: Path) -> None:
 
 @paper_style
 def plot_scores(found: Comparison, stem: Path) -> None:
-    """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, mean ± deviation over the seeds."""
+    """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, mean ± deviation."""
     scores = _scores(found)
     with _panels(stem, {label: label for label in scores}, 2.4, 2.4) as panels:
         for label, result in scores.items():
@@ -193,7 +191,7 @@ def _scores(found: Comparison) -> dict[str, Importance]:
 
 def _variants(found: Comparison) -> dict[str, str]:
     """Return the title of the panel of each variant; a single one needs none."""
-    variants = list(dict.fromkeys(line.variant for line in found.lines))
+    variants = list(dict.fromkeys(line.method.variant for line in found.lines))
     if len(variants) == 1:
         return {variants[0]: ""}
     low, high = found.settings["crop_area"]
@@ -218,11 +216,7 @@ def _plot_bars(axes: Axes, i: int, title: str, values: Mapping[float, BySeed], w
 
 @contextmanager
 def _panels(stem: Path, titles: Mapping[str, str], width: float, height: float) -> Iterator[dict[str, Axes]]:
-    """Yield empty axes under the keys of their titles, then write their figure with a legend.
-
-    Args:
-        width: of one panel in inches, as ``height``; the legend is as high as it needs.
-    """
+    """Yield empty axes of a size in inches under the keys of their titles, then write their figure with a legend."""
     columns, rows = min(len(titles), _PER_ROW), math.ceil(len(titles) / _PER_ROW)
     figure = new_figure(width, height)
     places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
@@ -230,8 +224,7 @@ def _panels(stem: Path, titles: Mapping[str, str], width: float, height: float) 
     yield panels
     for i, (key, axes) in enumerate(panels.items()):
         axes.set_title(titles[key])
-        if i % columns:
-            axes.set_ylabel("")  # that of the first one of the row
+        axes.yaxis.label.set_visible(i % columns == 0)
     for unused in places[len(titles) :]:
         unused.remove()
     handles, labels = places[0].get_legend_handles_labels()

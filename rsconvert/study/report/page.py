@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -72,13 +73,15 @@ def write_report(
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
-    known = {"checkpoint": None, "epochs": None} if origin is None else _known(origin)
+    checkpoint = None if origin is None else file_facts(origin)
+    epochs = None if origin is None else read_summary(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
     found = predict(with_baselines(net, baselines), samples, sizes, **options)
     evaluation = summarize(found, per_class=True)
     facts = {
         "made": made_facts(command, net.alpha.device),
-        **known,
+        "checkpoint": checkpoint,
+        "epochs": epochs,
         "data": str(data) if isinstance(data, str | Path) else "samples",
         "network": network_facts(net),
         **answer_facts(found, evaluation, labels),
@@ -104,14 +107,13 @@ def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequen
     pages.filters |= {"number": _number, "percent": _percent}
     # Markup: the script is ours, and an escaped one would not run.
     script = Markup(pages.get_template("slider.js").render())
-    plain = _finite(facts)
-    training = _training_charts(plain["epochs"] or [])
+    plain = json.loads(json.dumps(facts), parse_constant=lambda _: None)  # NaN is null
     return pages.get_template("page.html").render(
         facts=plain,
         title=plain["network"]["name"].rpartition("/")[2],
         pictures=pictures,
-        accuracy=map(Drawing, accuracy),
-        training=map(Drawing, training),
+        accuracy=[Drawing(chart) for chart in accuracy],
+        training=[Drawing(chart) for chart in _training_charts(plain["epochs"] or [])],
         rows=_rows(plain),
         latencies=[_latencies(machine, rows) for machine, rows in plain["network"]["costs"].items()],
         own=NETWORK,
@@ -164,29 +166,20 @@ def _resolution(size: str) -> int:
     return round(math.sqrt(int(height) * int(width or height)))
 
 
-def _known(origin: str | Path) -> dict[str, Any]:
-    """Return what is known of the network's file, and of its run."""
-    return {"checkpoint": file_facts(origin), "epochs": read_summary(origin) if Path(origin).is_dir() else None}
-
-
 def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Return the charts of a run's table: losses, accuracies, scores, each as far as the table has them."""
     ways = (
-        (
-            "Loss (sum over the resolutions)",
-            "mean of the epoch (nats)",
-            "^(loss|classification|ensemble|distillation)$",
-        ),
-        ("Top-1 after each epoch", "top-1 (%)", "^top1_"),
-        ("Importance scores", "softmax(alpha)", "^score_"),
+        ("Loss (sum over the resolutions)", "mean of the epoch (nats)", "loss|classification|ensemble|distillation"),
+        ("Top-1 after each epoch", "top-1 (%)", "top1_"),
+        ("Importance scores", "softmax(alpha)", "score_"),
     )
     charts = []
     for title, label, pattern in ways:
-        keys = [key for key in (epochs[0] if epochs else ()) if re.match(pattern, key)]
-        curves = []
-        for i, key in enumerate(keys):
-            points = tuple(Point(row["epoch"], row[key]) for row in epochs if key in row)
-            curves.append(Curve(key.partition("_")[2] or key, points, i))
+        curves: list[Curve] = []
+        for key in epochs[0] if epochs else ():
+            if re.match(pattern, key):
+                points = tuple(Point(row["epoch"], row[key]) for row in epochs if key in row)
+                curves.append(Curve(key.partition("_")[2] or key, points, len(curves)))
         if curves:
             charts.append(Chart(title, "epoch", label, tuple(curves)))
     return charts
@@ -198,12 +191,3 @@ def _number(value: float | None, digits: int = 0) -> str:
 
 def _percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:.{digits}f} %"
-
-
-def _finite(value: Any) -> Any:
-    """Return facts in which NaN and infinity are null, for JSON has no such numbers."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
