@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from rsconvert import SwitchableModel, create_model, make_switchable
-from rsconvert.study import write_report
+from rsconvert.study.report import write_report
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
