@@ -12,7 +12,7 @@ from PIL import Image
 from rsconvert.checkpoint import save
 from rsconvert.cli import main
 from rsconvert.models import create_model
-from rsconvert.study import KNOWN
+from rsconvert.study.comparison.plan import KNOWN
 from rsconvert.surgery import make_switchable
 
 SMALL = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "warmup_epochs=0")
