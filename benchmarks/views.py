@@ -5,7 +5,8 @@
 
 Pillow's way opens, converts, crops, resizes S times and makes float tensors; rsconvert's ends in uint8 tensors, since
 `normalize` runs on the device that trains (it is timed below, on the CPU). Both cut the same crops from the same JPEGs,
-by turns; the figures are means over the photos of the shortest time in all rounds, which a busy machine changes least.
+alternately; the figures are means over the photos of the shortest time in all rounds, which a busy machine changes
+least.
 """
 
 import argparse

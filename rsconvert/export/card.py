@@ -12,7 +12,7 @@ import torchvision
 from huggingface_hub import ModelCardData
 
 from rsconvert.errors import ConfigError, first_line
-from rsconvert.evaluation import Accuracy, Evaluation, Paired, as_markdown, multiply_adds
+from rsconvert.evaluation import Accuracy, Evaluation, Paired, multiply_adds
 from rsconvert.export.stock import stock_library
 from rsconvert.models import TORCHVISION, count_outputs
 from rsconvert.surgery import SwitchableModel
@@ -138,7 +138,7 @@ def _costs(net: SwitchableModel) -> str:
 def _accuracies(net: SwitchableModel, results: Evaluation | Mapping[str, Any]) -> str:
     try:
         found = results if isinstance(results, Evaluation) else _evaluation(results)
-        table = as_markdown(found)
+        table = found.as_markdown()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"results are not those of an evaluation ({type(error).__name__}: {first_line(error)}); what "

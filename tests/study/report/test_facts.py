@@ -12,7 +12,8 @@ from torch import Tensor
 
 import rsconvert
 from rsconvert.errors import CheckpointError, DataError
-from rsconvert.evaluation import Answers, Predictions, summarize
+from rsconvert.evaluation import Predictions, summarize
+from rsconvert.evaluation.subject import Answers
 from rsconvert.study.report.facts import (
     answer_facts,
     drawn_facts,
