@@ -88,7 +88,8 @@ def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
     for. Several other networks trained for one resolution each are a set of I-Nets: over multiply-adds they are one
     curve, through the own point of each.
     """
-    sides, costs = _curves(networks, lambda size, _: resolution_of(size)), _curves(networks, _millions)
+    sides = _curves(networks, lambda size, _: resolution_of(size))
+    costs = _curves(networks, lambda _, row: (row.multiply_adds or 0) / 1e6)
     own = {curve.name: [point for point in curve.points if not point.hollow] for curve in costs[1:]}
     single = [points[0] for points in own.values() if len(points) == 1]
     if len(single) > 1:
@@ -126,10 +127,6 @@ def _curves(networks: Mapping[str, Evaluation], x: Callable[[Size, Accuracy], fl
             points.append(Point(x(size, row), row.top1, interval, size_name(size), row.interpolated))
         curves.append(Curve(name, tuple(sorted(points, key=lambda point: point.x)), i, band=i == 0))
     return curves
-
-
-def _millions(_: Size, row: Accuracy) -> float:
-    return (row.multiply_adds or 0) / 1e6
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:

@@ -1,8 +1,8 @@
 """Figures as a paper prints them: column widths, one font, styles that differ without colour, files."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
@@ -55,14 +55,8 @@ _SERIES = (
     ("#000000", "X", (0, (1, 1))),
 )
 
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-def paper_style(draw: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Make a function draw in this style; the caller's own settings of matplotlib hold again after it."""
-    styled: Callable[_Arguments, _Result] = rc_context(_RC)(draw)
-    return styled
+paper_style = rc_context(_RC)
+"""A decorator: the function draws in this style; the caller's own settings of matplotlib hold again after it."""
 
 
 class Style(TypedDict, total=False):
@@ -89,12 +83,10 @@ def legend_above(figure: Figure, panels: Sequence[Axes], columns: int, title: st
 
 
 @paper_style
-def save_figures(figure: Figure, stem: str | Path) -> list[Path]:
+def save_figures(figure: Figure, stem: str | Path) -> None:
     """Write a figure as ``stem.png``, with 300 dots per inch, and as ``stem.svg``."""
-    png, svg = Path(f"{stem}.png"), Path(f"{stem}.svg")
-    figure.savefig(png, dpi=300)
-    figure.savefig(svg, metadata={"Date": None})  # the same figure is the same file
-    return [png, svg]
+    figure.savefig(f"{stem}.png", dpi=300)
+    figure.savefig(f"{stem}.svg", metadata={"Date": None})  # the same figure is the same file
 
 
 def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str) -> list[Path]:
@@ -103,12 +95,11 @@ def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str)
     Raises:
         OSError: the folder can't be made or written.
     """
-    data, table = Path(f"{stem}.csv"), Path(f"{stem}.md")
-    data.parent.mkdir(parents=True, exist_ok=True)
-    files = save_figures(figure, stem)
-    data.write_text(csv, encoding="utf-8")
-    table.write_text(markdown + "\n", encoding="utf-8")
-    return [*files, data, table]
+    Path(stem).parent.mkdir(parents=True, exist_ok=True)
+    save_figures(figure, stem)
+    Path(f"{stem}.csv").write_text(csv, encoding="utf-8")
+    Path(f"{stem}.md").write_text(markdown + "\n", encoding="utf-8")
+    return [Path(f"{stem}{ending}") for ending in ENDINGS]
 
 
 def series_style(index: int) -> Style:

@@ -97,8 +97,7 @@ class PooledValues:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        rows = [{**vars(row), "cdf": list(row.cdf)} for row in self.rows]
-        return {"images": self.images, "features": self.features, "values": list(self.values), "rows": rows}
+        return {**vars(self), "rows": [dict(vars(row)) for row in self.rows]}
 
     def table(self) -> Table:
         """Return a row per resolution and kind of views, without the CDFs."""
@@ -160,11 +159,8 @@ def pooled_values(
         rows = [_row(r, "test", 1.0, test[r], test[r], values) for r in sides]
         for area, views in trains.items():
             train, name = look(views), "train {:g}-{:g}".format(*area)
-            shares = crop_shares(how, net.resolutions, sides)
-            rows += [
-                _row(r, name, object_size(area, share), train[r], test[r], values)
-                for r, share in zip(sides, shares, strict=True)
-            ]
+            for r, share in zip(sides, crop_shares(how, net.resolutions, sides), strict=True):
+                rows.append(_row(r, name, object_size(area, share), train[r], test[r], values))
     rows.sort(key=lambda row: sides.index(row.resolution))
     return PooledValues(len(drawn), test[sides[0]].shape[1], tuple(values.tolist()), tuple(rows))
 
@@ -181,11 +177,7 @@ def pooled_features(
 ) -> dict[int, NDArray[np.float32]]:
     """Return the classifier's input, (N, features), for the views of a loader; the loader is closed.
 
-    Args:
-        amp: as of ``choose_precision``.
-        check: is called after each batch, and may raise.
-    Raises:
-        UnsupportedModelError: the network has no classifier.
+    ``check`` is called after each batch, and may raise.
     """
     paths = {r: net.at(r) for r in resolutions}
     dtype = float_dtype(net)
@@ -280,13 +272,7 @@ def _row(
     resolution: int, views: str, size: float, features: _Values, test: _Values, where: NDArray[np.float64]
 ) -> PoolingRow:
     values = np.sort(features.ravel())
-    return PoolingRow(
-        resolution,
-        views,
-        size,
-        float(values.mean(dtype=np.float64)),
-        float(values.std(dtype=np.float64)),
-        100 * float(np.mean(values == 0)),
-        100 * cdf_distance(values, test.ravel()),
-        tuple((np.searchsorted(values, where, side="right") / len(values)).tolist()),
-    )
+    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    zeros, distance = 100 * float(np.mean(values == 0)), 100 * cdf_distance(values, test.ravel())
+    cdf = tuple((np.searchsorted(values, where, side="right") / len(values)).tolist())
+    return PoolingRow(resolution, views, size, mean, deviation, zeros, distance, cdf)

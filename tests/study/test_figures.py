@@ -32,8 +32,7 @@ def test_the_same_figure_is_the_same_file(tmp_path: Path) -> None:
     for name in ("a", "b"):
         figure = new_figure(COLUMN, 2)
         figure.subplots().fill_between([0, 1], [1, 2], label="x")
-        files = save_figures(figure, tmp_path / name)
-        assert [file.name for file in files] == [f"{name}.png", f"{name}.svg"]
+        save_figures(figure, tmp_path / name)
     for ending in ("png", "svg"):
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
 

@@ -3,8 +3,7 @@
 methods → `plan` → `runs` → `findings` → `writeup`
 """
 
-from rsconvert.study.comparison.findings import Comparison, Line, RunFacts
-from rsconvert.study.comparison.plan import KNOWN, Plan, PlannedRun, plan_comparison
+from rsconvert.study.comparison.plan import Plan, plan_comparison
 from rsconvert.study.comparison.runs import compare
 
-__all__ = ["KNOWN", "Comparison", "Line", "Plan", "PlannedRun", "RunFacts", "compare", "plan_comparison"]
+__all__ = ["Plan", "compare", "plan_comparison"]

@@ -46,7 +46,8 @@ def _sections(found: Comparison, command: str | None) -> Iterator[str]:
     if command is not None:
         yield f"```sh\n{command}\n```"
     yield from _accuracy_section(found)
-    yield from _gain_section(found)
+    if any(found.gains(line) for line in found.lines):
+        yield from _gain_section(found)
     if found.learning:
         yield from _score_section(found)
     yield from _budget_section(found)
@@ -54,9 +55,8 @@ def _sections(found: Comparison, command: str | None) -> Iterator[str]:
 
 
 def _accuracy_section(found: Comparison) -> Iterator[str]:
-    seeds = ", ".join(map(str, found.seeds))
     several = "mean ± sample standard deviation over the seeds" if len(found.seeds) > 1 else "of one seed"
-    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {several} ({seeds})."
+    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {several} ({plain(found.seeds)})."
     yield found.table()
     yield (
         "*In italics*: not trained at this resolution; a switchable network interpolates its BN sets there, and beyond "
@@ -69,8 +69,6 @@ def _accuracy_section(found: Comparison) -> Iterator[str]:
 
 
 def _gain_section(found: Comparison) -> Iterator[str]:
-    if not any(found.gains(line) for line in found.lines):
-        return
     yield "## Gains against the I-Nets\n\nIn points of top-1, mean ± deviation of the differences within each seed."
     yield found.gain_table()
     yield "![gains](gains.png)\n\nLines on the bars: ± deviation. [SVG](gains.svg), [CSV](accuracy.csv)"

@@ -1,19 +1,25 @@
-"""What a page shows, as plain data: lists, numbers, text; sizes by their names."""
+"""What a page shows, as plain data: lists, numbers, text, images as text; sizes by their names."""
 
+import base64
+import io
 import os
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from PIL import Image
+from torch import Tensor
 
 from rsconvert import __version__
-from rsconvert.errors import CheckpointError, DataError
+from rsconvert.data import EvaluationViews, Samples
+from rsconvert.errors import CheckpointError, ConfigError, DataError
 from rsconvert.evaluation import (
     NETWORK,
     Evaluation,
@@ -27,19 +33,19 @@ from rsconvert.surgery import SwitchableModel
 from rsconvert.text import read_pairs
 
 __all__ = [
-    "MATRIX_CLASSES",
     "answer_facts",
+    "draw_images",
     "drawn_facts",
+    "encoded_views",
     "file_facts",
     "made_facts",
     "network_facts",
     "read_class_names",
+    "short_name",
 ]
 
-MATRIX_CLASSES = 20
-"""With more classes than these the page lists the most frequent mistakes instead of a confusion matrix."""
-
-_MISTAKES = 12
+# With more classes than these the page lists the most frequent mistakes instead of a confusion matrix.
+_MATRIX_CLASSES, _MISTAKES = 20, 12
 
 # NAME LABEL: the name goes to the first tab, or is one word.
 _LABEL = r"((?=.*\t)[^\t]*[^\t\s]|\S+)\s+(.+)"
@@ -110,7 +116,7 @@ def answer_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[st
     only = [[100 * float((a & ~b).double().mean()) for b in right] for a in right]
     truths = found.targets.tolist()
     counts = {size_name(size): Counter(zip(truths, answers[size].best.tolist(), strict=True)) for size in sizes}
-    small = len(names) <= MATRIX_CLASSES
+    small = len(names) <= _MATRIX_CLASSES
     return {
         "sizes": [size_name(size) for size in sizes],
         "classes": names,
@@ -120,6 +126,17 @@ def answer_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[st
         "confusion": {size: _matrix(pairs, len(names)) for size, pairs in counts.items()} if small else None,
         "mistakes": None if small else {size: _mistakes(pairs) for size, pairs in counts.items()},
     }
+
+
+def draw_images(count: int, of: int, seed: int) -> list[int]:
+    """Return the sorted indices of images drawn without replacement; all if there are no more.
+
+    Raises:
+        ConfigError: the count is negative.
+    """
+    if count < 0:
+        raise ConfigError(f"examples is {count}; a number of images of 0 or more is accepted.")
+    return sorted(Random(seed).sample(range(of), min(count, of)))
 
 
 def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -139,6 +156,27 @@ def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) 
         }
         for index, name in zip(drawn, names, strict=True)
     ]
+
+
+def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) -> Iterator[dict[str, str]]:
+    """Yield for each drawn image its view at every size, a JPEG as a data URI, by the size's name.
+
+    Raises:
+        DataError: one can't be read.
+    """
+    subject = found.subjects[NETWORK]
+    interpolation = subject.preprocessing.interpolation
+    views = EvaluationViews(samples, list(subject.paths), crop_pct=subject.crop_pct, interpolation=interpolation)
+    for index in drawn:
+        seen = views[index]
+        if isinstance(seen, DataError):
+            raise seen
+        yield {size_name(size): _data_uri(view) for size, view in zip(subject.paths, seen[0], strict=True)}
+
+
+def short_name(samples: Samples, index: int) -> str:
+    """Return the file of a sample with the name of its folder."""
+    return "/".join(Path(samples.name(index)).parts[-2:])
 
 
 def read_class_names(path: str | Path, classes: Sequence[str] | None) -> tuple[str, ...]:
@@ -164,6 +202,12 @@ def read_class_names(path: str | Path, classes: Sequence[str] | None) -> tuple[s
             f"class names {path} lack {missing[0]!r}; each of the {len(classes)} classes of the data needs a label."
         )
     return tuple(labels[name] for name in classes)
+
+
+def _data_uri(view: Tensor) -> str:
+    file = io.BytesIO()
+    Image.fromarray(view.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=88, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _outputs(found: Predictions) -> int:

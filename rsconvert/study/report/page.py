@@ -19,14 +19,16 @@ from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import NETWORK, default_resolutions, predict, summarize, with_baselines
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
-from rsconvert.study.report.examples import draw_images, encoded_views, short_name
 from rsconvert.study.report.facts import (
     answer_facts,
+    draw_images,
     drawn_facts,
+    encoded_views,
     file_facts,
     made_facts,
     network_facts,
     read_class_names,
+    short_name,
 )
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import read_summary
