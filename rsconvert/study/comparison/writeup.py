@@ -177,7 +177,7 @@ def plot_gains(found: Comparison, stem: Path) -> None:
 def plot_scores(found: Comparison, stem: Path) -> None:
     """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, mean ± deviation."""
     scores = _scores(found)
-    with _panels(stem, {label: label for label in scores}, 2.4, 2.4) as panels:
+    with _panels(stem, {label: label for label in scores}, 2.4, 2.4, "resolution (pixels)") as panels:
         for label, result in scores.items():
             draw_scores(panels[label], result, found.trained)
 
@@ -213,7 +213,9 @@ def _plot_bars(axes: Axes, i: int, title: str, values: Mapping[float, BySeed], w
 
 
 @contextmanager
-def _panels(stem: Path, titles: Mapping[str, str], width: float, height: float) -> Iterator[dict[str, Axes]]:
+def _panels(
+    stem: Path, titles: Mapping[str, str], width: float, height: float, legend: str | None = None
+) -> Iterator[dict[str, Axes]]:
     """Yield empty axes of a size in inches under the keys of their titles, then write their figure with a legend."""
     columns, rows = min(len(titles), _PER_ROW), math.ceil(len(titles) / _PER_ROW)
     figure = new_figure(width, height)
@@ -226,6 +228,6 @@ def _panels(stem: Path, titles: Mapping[str, str], width: float, height: float) 
     for unused in places[len(titles) :]:
         unused.remove()
     handles, labels = places[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", frameon=False)
+    figure.legend(handles, labels, title=legend, loc="outside right upper")
     figure.set_size_inches(width * columns + 1.4, max(height * rows, 0.22 * len(labels) + 0.4))
     save_figures(figure, stem)

@@ -87,7 +87,7 @@ def test_one_rate_for_all_is_told(found: Comparison) -> None:
     [
         (plot_accuracies, ("I-Nets", "I-32", "RS-Net", "top-1 (%)", "resolution (pixels); hollow: not trained", "16")),
         (plot_gains, ("RS-Net", "top-1 against the I-Nets (points)", "32", "16")),
-        (plot_scores, ("RS-Net", "importance score", "epoch", "32", "16")),
+        (plot_scores, ("RS-Net", "importance score", "epoch", "resolution (pixels)", "32", "16")),
     ],
 )
 def test_a_figure_is_written_twice_and_names_what_it_shows(
