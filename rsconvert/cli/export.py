@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsconvert.cli.loading import load_network
-from rsconvert.cli.options import (
-    force_option,
-    json_option,
-    model_option,
-    numbers,
-    ranges,
-    refuse_existing,
-)
-from rsconvert.cli.printing import print_result
+from rsconvert.cli.options import numbers, print_result, ranges, refuse_existing, result
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,9 +64,7 @@ _TAKEN_BY = {
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
 @click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm tells of them.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and hub.")
-@model_option
-@force_option
-@json_option
+@result
 def export(
     checkpoint: str,
     form: str,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rsconvert.data import Samples, normalize, open_images
 from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
-from rsconvert.evaluation import check_colours, validation_loader
+from rsconvert.evaluation import check_colours, float_dtype, validation_loader
 from rsconvert.export.agreement import Agreement, Verification, compare
 from rsconvert.export.opening import Export, open_export
 from rsconvert.models import example_input
@@ -158,7 +158,7 @@ def _real_images(
     batch = int(export.batch) if fixed else _BATCHES[-1]
     if len(order) < (batch if fixed else 1):
         raise DataError(f"the data holds {len(order)} images; the export takes {batch} at once. Add images.")
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    dtype = float_dtype(net)
     with closing(validation_loader(net, samples.subset(order), sides, batch_size=batch, workers=0)) as loader:
         for views, target in loader:
             if len(target) == batch or not fixed:

@@ -56,7 +56,7 @@ def make_switchable(
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
             unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
-            a position table of one of the names in ``position_tables.TABLES``.
+            a position table of one of the names in ``network/rebuilding.py``.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
             needed if they are not images (N, C, H, W). What changes with the resolution is an image.
         image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all

@@ -1,7 +1,9 @@
-"""analyze: each command's files and its JSON, the figures counted again from logits; what exists is kept."""
+"""analyze: files and JSON of each command, figures counted again from logits; report: its page, and what it refuses."""
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,75 @@ def test_what_exists_is_kept(place: Path, here: Path) -> None:
     assert not Path("out/deep/batchnorm.png").exists()
     assert run(*words, "--force").exit_code == 0
     assert Path("out/deep/batchnorm.csv").read_text() != "mine"
+
+
+OPTIONS = ["--data", "photos", "--workers", 0, "--device", "cpu", "--examples", 2]
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def trained(place: Path, here: Path) -> Path:
+    """A folder with a run of one epoch, made by hand, and a folder of images."""
+    shutil.copytree(place / "photos", "photos")
+    Path("run").mkdir()
+    shutil.copy(place / "net.rs.safetensors", "run/best.safetensors")
+    Path("run/summary.csv").write_text("epoch,loss,score_64,score_48,top1_64,top1_48\n1,2,.5,.5,50,50\n")
+    return here
+
+
+def test_report_writes_a_page_about_a_run(trained: Path) -> None:
+    baseline = ["--baseline", "twin=run/best.safetensors"]
+    result = command("report", "run", *OPTIONS, *baseline)
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(r"wrote report\.html, 0\.\d MB: 3 sizes, 2 example images\n", result.stdout)
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "The run" in page
+    assert page.count("<img ") == 6
+    facts = json.loads(page.partition('id="facts">')[2].partition("</script>")[0])
+    twin = facts["evaluation"]["baselines"]["twin"]["resolutions"]["64"]["paired"]
+    assert (twin["only_network"], twin["only_baseline"]) == (0, 0)
+    assert facts["checkpoint"]["name"] == "run/best.safetensors"
+    assert facts["made"]["command"].startswith("rsconvert")
+
+
+def test_the_json_of_a_report_is_that_of_evaluate(trained: Path) -> None:
+    told = command("report", "run/best.safetensors", *OPTIONS, "--resolutions", "64,48", "-o", "x.html", "--json")
+    measured = command("evaluate", "run", *OPTIONS[:6], "--per-class", "--json")
+    facts = json.loads(told.stdout)
+    assert facts.pop("output") == "x.html"
+    assert facts.pop("bytes") == (trained / "x.html").stat().st_size
+    assert facts == json.loads(measured.stdout)
+    assert "The run" not in (trained / "x.html").read_text(encoding="utf-8")
+
+
+def test_a_report_takes_a_published_folder(trained: Path) -> None:
+    assert command("export", "run", "--format", "hub", "-o", "hub").exit_code == 0
+    for folder in ("hub", "local-dir:hub"):
+        result = command("report", folder, *OPTIONS, "--resolutions", "48", "--force")
+        assert result.exit_code == 0, result.output
+        page = (trained / "report.html").read_text(encoding="utf-8")
+        facts = json.loads(page.partition('id="facts">')[2].partition("</script>")[0])
+        assert facts["checkpoint"]["name"] == "hub/rsconvert.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--resolutions", "x"], "x"),
+        (["--examples", "-1"], "examples is -1"),
+        (["--class-names", "none.txt"], "none.txt can't be read"),
+        (["--baseline", "network=run/best.safetensors"], "network"),
+        (["-o", "missing/x.html"], "missing"),
+        (["-o", "run/summary.csv"], "--force"),
+    ],
+)
+def test_a_mistake_of_a_report_is_one_line(trained: Path, options: list[str], words: str) -> None:
+    result = command("report", "run", *OPTIONS, *options)
+    assert result.exit_code == 1, result.output
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (trained / "report.html").exists()

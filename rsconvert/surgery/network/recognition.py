@@ -1,7 +1,8 @@
-"""BatchNorms written by hand: known by their tensors, and proved by what they compute.
+"""Which modules are BatchNorms: those of known classes, and those written by hand, proved by what they compute.
 
 DETR's FrozenBatchNorm2d and its relatives hold weight, bias, running_mean and running_var, and subclass no BatchNorm.
-What holds these alone, and computes f(weight · (x - running_mean) / √(running_var + ε) + bias) value by value, is one.
+A module that holds these alone, and computes f(weight · (x - running_mean) / √(running_var + ε) + bias) value by
+value, is one.
 """
 
 import re
@@ -10,50 +11,70 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.surgery.network.copying import copy_modules
 
-__all__ = ["holds_running_statistics", "is_handwritten"]
+__all__ = ["batchnorms", "holds_running_statistics", "is_batchnorm"]
 
+_CLASSES = (_BatchNorm, FrozenBatchNorm2d, FrozenBatchNormAct2d)
 _STATISTICS, _AFFINE = ("running_mean", "running_var"), ("weight", "bias")
-_TELLING = re.compile(r"(running|moving)_?(mean|avg|average|var|variance|std)", re.IGNORECASE)
-# So large that no usual ε shows beside it.
+_NAMED_SO = re.compile(r"(running|moving)_?(mean|avg|average|var|variance|std)", re.IGNORECASE)
+# So large that no usual ε shows next to it.
 _VARIANCE = 1e6
 _Tensors = dict[str, Tensor]
-# What a class computes does not change: its answers, by the settings of the instance.
-_answers: WeakKeyDictionary[type[nn.Module], dict[Hashable, bool]] = WeakKeyDictionary()
+# What a class computes does not change: the verdicts on it, by the settings of the instance.
+_verdicts: WeakKeyDictionary[type[nn.Module], dict[Hashable, bool]] = WeakKeyDictionary()
 
 
-def is_handwritten(module: nn.Module) -> bool:
-    """Tell whether a module, of no class of torch's, is a BatchNorm in eval mode by its tensors and its arithmetic.
+def is_batchnorm(module: nn.Module) -> bool:
+    """Return whether a module is a BatchNorm: 1d-3d, fused with an activation, synchronised, frozen, written by hand.
 
-    A copy of it runs on a few numbers, so that the answer needs neither the model nor its values.
+    A copy of one written by hand runs on a few numbers in eval mode, so the verdict needs neither the model nor its
+    values.
     """
+    if isinstance(module, _CLASSES):
+        return True
     if not _has_the_tensors(module):
         return False
     settings = _settings(module)
     if settings is None:
         return _normalizes(module)
-    answers = _answers.setdefault(type(module), {})
-    if settings not in answers:
-        answers[settings] = _normalizes(module)
-    return answers[settings]
+    verdicts = _verdicts.setdefault(type(module), {})
+    if settings not in verdicts:
+        verdicts[settings] = _normalizes(module)
+    return verdicts[settings]
+
+
+def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every outermost BatchNorm by its qualified names; one under two names appears under both."""
+    found: dict[str, nn.Module] = {}
+
+    def visit(module: nn.Module, name: str) -> None:
+        if is_batchnorm(module):
+            found[name] = module
+            return
+        for child_name, child in module._modules.items():
+            if child is not None:
+                visit(child, f"{name}.{child_name}" if name else child_name)
+
+    visit(model, "")
+    return found
 
 
 def holds_running_statistics(module: nn.Module) -> bool:
-    """Tell whether a module's own tensors are named as running statistics, torch's InstanceNorm apart."""
+    """Return whether a module's own tensors are named as running statistics; False for torch's InstanceNorm."""
     if isinstance(module, _NormBase):
         return False
     plain = (name for name, value in vars(module).items() if isinstance(value, Tensor))
-    return any(_TELLING.search(name) for name in (*module._parameters, *module._buffers, *plain))
+    return any(_NAMED_SO.search(name) for name in (*module._parameters, *module._buffers, *plain))
 
 
 def _has_the_tensors(module: nn.Module) -> bool:
-    """Tell whether a module holds the tensors of a BatchNorm, which a file keeps, and no others but single numbers."""
-    if not any("running_mean" in tensors for tensors in (module._buffers, module._parameters)):
-        return False
+    """Return whether a module holds a BatchNorm's tensors, which a file keeps, and no others but single numbers."""
     own = {**module._parameters, **module._buffers}
     mean = own.get("running_mean")
     if mean is None or own.get("running_var") is None or isinstance(module, _NormBase):
@@ -75,12 +96,12 @@ def _settings(module: nn.Module) -> Hashable | None:
         return None
     tensors = tuple(name for name, t in (*module._parameters.items(), *module._buffers.items()) if t is not None)
     plain = (bool, int, float, str, type(None))
-    values = [
-        (k, repr(v) if type(v) in plain or callable(v) else str(type(v)))
-        for k, v in vars(module).items()
-        if k != "training"
-    ]
-    return tensors, tuple(values), tuple((name, str(child)) for name, child in module.named_children())
+    values = tuple(
+        (name, repr(value) if type(value) in plain or callable(value) else str(type(value)))
+        for name, value in vars(module).items()
+        if name != "training"
+    )
+    return tensors, values, tuple((name, str(child)) for name, child in module.named_children())
 
 
 @torch.no_grad()
@@ -97,10 +118,8 @@ def _normalizes(module: nn.Module) -> bool:
 def _shapes(channels: int) -> Iterator[tuple[tuple[int, ...], int]]:
     """Yield shapes of inputs and their axis of channels, whose length no other axis has."""
     a, b, c = [n for n in (3, 4, 5, 6) if n != channels][:3]
-    for inner in ((a, b), (a,), (), (a, b, c)):
-        yield (2, channels, *inner), 1
-    for inner in ((a, b), (a,)):
-        yield (2, *inner, channels), len(inner) + 1
+    yield from (((2, channels, *inner), 1) for inner in ((a, b), (a,), (), (a, b, c)))
+    yield from (((2, *inner, channels), len(inner) + 1) for inner in ((a, b), (a,)))
 
 
 def _agrees(module: nn.Module, shape: tuple[int, ...], axis: int) -> bool:
@@ -120,9 +139,8 @@ def _agrees(module: nn.Module, shape: tuple[int, ...], axis: int) -> bool:
 
 def _drawn(module: nn.Module, generator: torch.Generator) -> _Tensors:
     """Return values for the tensors of a BatchNorm, in float64."""
-    own = _own(module)
-    drawn = {name: torch.rand(t.shape, generator=generator, dtype=torch.float64) for name, t in own.items()}
-    drawn = {name: values + 0.5 for name, values in drawn.items()}
+    own = _own(module).items()
+    drawn = {name: torch.rand(t.shape, generator=generator, dtype=torch.float64) + 0.5 for name, t in own}
     drawn["running_var"] *= _VARIANCE
     return drawn
 

@@ -1,15 +1,18 @@
-"""What a switchable network offers of its source: facts, dispatch, modes, and refusals that name the place."""
+"""Attributes of a network: its source's, its structure, what was measured on it."""
 
 import copy
+import dataclasses
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rsconvert.surgery.network.services import service
+from rsconvert.data import Preprocessing
+from rsconvert.surgery import Measured, SwitchableModel, make_switchable
+from rsconvert.surgery.network.attributes import service, structure
 
 
 class Served(nn.Module):
@@ -181,7 +184,7 @@ def test_a_method_of_one_path_is_refused_with_its_place(net, name) -> None:
     with pytest.raises(AttributeError) as caught:
         getattr(net, name)
     assert str(caught.value) == (
-        f"{name} is a method of one path; a switchable network offers those that take an image, tell facts or set a "
+        f"{name} is a method of one path; a switchable network offers those that take an image, return facts or set a "
         f"mode. Call net.at(resolution).{name}(…), or net.extract(resolution).{name}(…) if it changes modules."
     )
 
@@ -190,7 +193,7 @@ def test_forward_head_is_refused_for_its_features(net) -> None:
     with pytest.raises(AttributeError) as caught:
         net.forward_head(torch.ones(1, 2))
     assert str(caught.value) == (
-        "forward_head takes features, which do not tell their resolution; a switchable network needs an image to "
+        "forward_head takes features, which do not show their resolution; a switchable network needs an image to "
         "choose a path. Call net.at(resolution).forward_head(…)."
     )
 
@@ -231,3 +234,139 @@ def test_a_copy_serves_its_own_paths(net, copied) -> None:
 def test_it_compiles(net) -> None:
     x = torch.ones(1, 3, 32, 32)
     assert (torch.compile(net, backend="eager")(x) == 10).all()
+
+
+def test_replaced_modules_and_other_shapes_show_in_the_structure() -> None:
+    def made(*layers: nn.Module) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.1), nn.ReLU(inplace=True), *layers)
+
+    first = structure(made())
+    assert structure(made().half().eval()) == first
+    assert first != structure(made(nn.Identity()))
+    for place, layer, same in [
+        (0, nn.Conv2d(3, 4, 3, stride=2), False),
+        (0, nn.Conv2d(3, 4, 5), False),
+        (0, nn.Conv2d(3, 4, 3, bias=False), False),
+        (1, nn.BatchNorm2d(8), False),
+        (1, nn.SyncBatchNorm(4, eps=0.1), True),
+        (2, nn.Dropout(0.5), True),
+        (2, nn.Dropout2d(0.1), False),
+        (3, nn.ReLU(), True),
+        (3, nn.GELU(), False),
+    ]:
+        other = made()
+        other[place] = layer
+        assert (structure(other) == first) is same, layer
+
+
+def test_tensors_that_no_file_holds_are_no_structure() -> None:
+    one, other = nn.Identity(), nn.Identity()
+    one.register_buffer("index", torch.arange(3), persistent=False)
+    assert structure(one) == structure(other)
+    other.register_buffer("index", torch.arange(3))
+    assert structure(one) != structure(other)
+
+
+RECORD = Measured(cascade={"stages": [32, 64], "thresholds": [0.5]})
+
+
+@pytest.fixture
+def measured(tiny: type[nn.Module]) -> SwitchableModel:
+    torch.manual_seed(0)
+    net = make_switchable(tiny(), (64, 32))
+    net.measured = RECORD
+    return net
+
+
+def train(net: SwitchableModel) -> None:
+    optimizer = torch.optim.AdamW(net.parameters(), 0.01)
+    sum(z.square().sum() for z in net.train()(views=[torch.randn(2, 3, r, r) for r in (64, 32)])).backward()
+    optimizer.step()
+
+
+def running(net: SwitchableModel) -> None:
+    with torch.no_grad():
+        net.at(32).train()(torch.randn(2, 3, 32, 32))
+
+
+def state(net: SwitchableModel, **options: bool) -> None:
+    net.load_state_dict({k: v + 1 if v.is_floating_point() else v for k, v in net.state_dict().items()}, **options)
+
+
+def permuted(net: SwitchableModel) -> None:
+    state = net.state_dict()
+    state["fc.weight"], state["bn1.at.32.weight"] = state["fc.weight"].flip(0), torch.arange(8.0)
+    net.load_state_dict(state)
+    net.measured = RECORD
+    net.load_state_dict(state | {"bn1.at.32.weight": torch.arange(8.0).flip(0)})
+
+
+CHANGES: dict[str, Callable[[SwitchableModel], object]] = {
+    "another order": permuted,
+    "another order of the classes": lambda net: net.fc.weight.data.copy_(net.fc.weight.data.flip(0)),
+    "a step": train,
+    "statistics": running,
+    "a value past autograd": lambda net: net.at(32).fc.bias.data.add_(1),
+    "other memory": lambda net: setattr(net.at(64).fc.weight, "data", net.at(64).fc.weight + 1),
+    "one set": lambda net: net.at(32).bn1.running_mean.add_(0.1),
+    "sets exchanged": lambda net: [net.at(a).bn1.running_var.fill_(a) for a in (32, 64)],
+    "load_state_dict": state,
+    "load_state_dict, assigned": lambda net: state(net, assign=True),
+    "another precision": lambda net: net.half(),
+    "the images": lambda net: setattr(
+        net, "source", dataclasses.replace(net.source, preprocessing=Preprocessing(mean=(0.1, 0.1, 0.1)))
+    ),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_change_drops_it_for_good(measured: SwitchableModel, change: str) -> None:
+    before = copy.deepcopy(measured.state_dict())
+    CHANGES[change](measured)
+    assert measured.measured == Measured()
+    measured.float().load_state_dict(before)
+    assert measured.measured == Measured()
+
+
+SAME: dict[str, Callable[[SwitchableModel], object]] = {
+    "deepcopy": copy.deepcopy,
+    "the same device": lambda measured: measured.to("cpu"),
+    "other strides": lambda measured: measured.to(memory_format=torch.channels_last),
+    "modes": lambda measured: measured.eval().train(),
+    "a forward": lambda measured: measured.eval()(torch.randn(1, 3, 48, 48)),
+    "its own state": lambda measured: measured.load_state_dict(measured.state_dict()),
+    "the record of a training": lambda measured: setattr(
+        measured, "source", dataclasses.replace(measured.source, training={"epochs": 1})
+    ),
+}
+
+
+@pytest.mark.parametrize("same", list(SAME))
+def test_what_changes_no_value_keeps_it(measured: SwitchableModel, same: str) -> None:
+    found = SAME[same](measured)
+    assert measured.measured is RECORD
+    if isinstance(found, SwitchableModel):
+        assert found.measured == RECORD
+
+
+def test_a_copy_has_a_record_of_its_own(measured: SwitchableModel) -> None:
+    other = copy.deepcopy(measured)
+    train(other)
+    assert (measured.measured, other.measured) == (RECORD, Measured())
+
+
+def test_a_new_record_holds_for_the_values_of_its_time(measured: SwitchableModel) -> None:
+    train(measured)
+    measured.measured = RECORD
+    assert measured.measured is RECORD
+    train(measured)
+    assert measured.measured == Measured()
+
+
+def test_a_network_without_values_has_none(measured: SwitchableModel) -> None:
+    assert measured.to("meta").measured == Measured()
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Measured().costs = {}

@@ -1,6 +1,9 @@
-"""evaluate: lists of sizes, baselines of every kind, tables on disk."""
+"""evaluate: lists of sizes, baselines of every kind, tables on disk; benchmark: its JSON, its table, its mistakes."""
 
 import json
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ import rsconvert
 from rsconvert.cli import main
 from rsconvert.cli.options import resolution_list, size_list
 from rsconvert.errors import ResolutionError
+from rsconvert.evaluation import Switching, machine_key
+from rsconvert.runtime import resolution_for_budget
 
 NAME = "test_efficientnet"
 
@@ -123,3 +128,93 @@ def test_bad_input_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, wor
     assert result.exit_code == 1
     assert expected in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+QUICK = ("--rounds", 1, "--forms", "plain", "--device", "cpu")
+
+
+@pytest.fixture
+def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint and labelled images, where the commands run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "photos", "photos")
+    shutil.copy(place / "net.rs.safetensors", "net.safetensors")
+    return tmp_path
+
+
+def test_json_says_what_was_measured_and_the_file_is_left(here: Path) -> None:
+    before = Path("net.safetensors").read_bytes()
+    result = run("benchmark", "net.safetensors", *QUICK, "--resolutions", "48:64:8", "--batch-sizes", "1,2", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert [(c["resolution"], c["batch_size"]) for c in facts["costs"]] == [
+        (r, b) for r in (64, 56, 48) for b in (1, 2)
+    ]
+    assert (facts["machine"], facts["stored"]) == (machine_key(torch.device("cpu")), False)
+    assert facts["switching"]["create_ms"] > 0
+    assert facts["switching"]["load_ms"] > 0
+    assert Path("net.safetensors").read_bytes() == before
+
+
+def test_the_stored_table_has_the_top1_of_evaluate(here: Path) -> None:
+    before = load_file("net.safetensors")
+    options = ("--resolutions", "64,56", "--data", "photos", "--workers", 0)
+    result = run("benchmark", "net.safetensors", *QUICK, *options, "--store")
+    assert result.exit_code == 0, result.output
+    assert "stored in net.safetensors" in result.stdout
+    told = json.loads(run("evaluate", "net.safetensors", *options, "--device", "cpu", "--json").stdout)["resolutions"]
+    net = rsconvert.load("net.safetensors")
+    ((machine, rows),) = net.measured.costs.items()
+    assert machine == machine_key(torch.device("cpu"))
+    assert {str(row["resolution"]): row["top1"] for row in rows} == {r: row["top1"] for r, row in told.items()}
+    assert {str(row["resolution"]): row["multiply_adds"] for row in rows} == {
+        r: row["multiply_adds"] for r, row in told.items()
+    }
+    assert resolution_for_budget(net, latency_ms=1e9) in (64, 56)
+    after = load_file("net.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+def test_a_full_disk_leaves_the_file(
+    here: Path, full_disk: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsconvert.evaluation.benchmark.measure_switching", lambda *_, **__: Switching(32, 0.1))
+    before = Path("net.safetensors").read_bytes()
+    with full_disk():
+        result = run("benchmark", "net.safetensors", *QUICK, "--store")
+    assert result.exit_code == 1
+    assert "net.safetensors can't be written" in result.stderr
+    assert Path("net.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_can_not_be_written_is_told_before_measuring(here: Path, monkeypatch) -> None:
+    def refuse(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("rsconvert.evaluation.measure_costs", lambda *_, **__: pytest.fail("it measured"))
+    result = run("benchmark", "net.safetensors", *QUICK, "--store")
+    assert result.exit_code == 1
+    assert "net.safetensors can't be written" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--forms", "plane"], "Did you mean plain?"),
+        (["--batch-sizes", "2,2"], "batch_sizes has 2 twice"),
+        (["--batch-sizes", "x"], "batch_sizes is 'x'"),
+        (["--resolutions", "48,48"], "48"),
+        (["--rounds", "0"], "rounds is 0"),
+        (["--threads", "0"], "threads is 0"),
+        (["--workers", "1"], "workers is 1 without data"),
+        (["--device", "banana"], "device is 'banana'"),
+    ],
+)
+def test_a_mistake_of_a_benchmark_is_one_line(here: Path, options: list[str], words: str) -> None:
+    result = run("benchmark", "net.safetensors", *options)
+    assert result.exit_code == 1, result.output
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith("Error: ")
+    assert words in line

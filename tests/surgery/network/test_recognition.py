@@ -1,17 +1,29 @@
-"""BatchNorms written by hand: converted as any other, or named; nothing else is taken for one."""
+"""Which modules are BatchNorms: known classes, and those written by hand, converted as any other; nothing else."""
 
 import copy
 
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import EvoNorm2dB0, FilterResponseNormTlu2d, GroupNorm, LayerNorm2d, ScaledStdConv2d, StdConv2d
+from timm.layers import (
+    BatchNormAct2d,
+    EvoNorm2dB0,
+    FilterResponseNormTlu2d,
+    FrozenBatchNormAct2d,
+    GroupNorm,
+    GroupNormAct,
+    LayerNorm2d,
+    ScaledStdConv2d,
+    StdConv2d,
+)
+from timm.layers.split_batchnorm import SplitBatchNorm2d
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 import rsconvert
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery import SwitchableBN, batchnorms, fold_batchnorm, is_batchnorm, make_switchable
-from rsconvert.surgery.network.handwritten import holds_running_statistics
+from rsconvert.surgery.network.recognition import holds_running_statistics
 
 RESOLUTIONS = (64, 48, 32)
 
@@ -251,3 +263,30 @@ def test_folding_leaves_one_by_hand_and_says_so() -> None:
     _, report = fold_batchnorm(network(Frozen).eval(), 32)
     assert "arithmetic of its own" in report.kept["1"]
     assert report.folded == {"4": "3"}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (nn.BatchNorm1d(2), True),
+        (nn.BatchNorm3d(2), True),
+        (nn.SyncBatchNorm(2), True),
+        (BatchNormAct2d(2), True),
+        (SplitBatchNorm2d(2), True),
+        (FrozenBatchNorm2d(2), True),
+        (FrozenBatchNormAct2d(2), True),
+        (nn.InstanceNorm2d(2, track_running_stats=True), False),
+        (nn.GroupNorm(1, 2), False),
+        (GroupNormAct(2, 1), False),
+        (nn.LayerNorm(2), False),
+    ],
+)
+def test_what_counts_as_a_batchnorm(module: nn.Module, expected: bool) -> None:
+    assert is_batchnorm(module) is expected
+
+
+def test_batchnorms_are_the_outermost_under_all_their_names() -> None:
+    shared = nn.BatchNorm2d(2)
+    model = nn.ModuleDict({"one": shared, "split": SplitBatchNorm2d(2), "deep": nn.Sequential(nn.Identity(), shared)})
+    assert batchnorms(model) == {"one": shared, "split": model["split"], "deep.1": shared}
+    assert batchnorms(shared) == {"": shared}
