@@ -102,11 +102,7 @@ def open_onnx(path: str | PathLike[str]) -> Export:
 
 
 def needed(package: str) -> Any:
-    """Import a package of the extra ``onnx``.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """Import a package of the extra ``onnx``; raise a ConfigError if it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

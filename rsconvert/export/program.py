@@ -28,11 +28,7 @@ _TOLERANCE = 1e-4
 def write_program(
     net: SwitchableModel, resolution: int, path: Path, *, fold: bool = False, aot: bool = False
 ) -> FoldReport | None:
-    """Write the file of `export_program`, compared with the path; return what was folded.
-
-    Raises:
-        UnsupportedModelError, CheckpointError, ResolutionError: as there.
-    """
+    """Write the file of `export_program`, compared with the path; return what was folded."""
     model, report = net.extract(resolution).eval().requires_grad_(False), None
     if fold:
         model, report = fold_batchnorm(model, resolution)
@@ -50,11 +46,7 @@ def write_program(
 
 
 def check_compiler() -> None:
-    """Refuse ahead-of-time compilation without a C++ compiler.
-
-    Raises:
-        ConfigError: there is none.
-    """
+    """Raise a ConfigError if there is no C++ compiler."""
     try:
         get_cpp_compiler()
     except InvalidCxxCompiler as error:

@@ -29,8 +29,7 @@ def write_timm(net: SwitchableModel, resolution: int, folder: Path, *, fold: boo
     """Write the two files of `export_timm` into a folder; return what was folded.
 
     Raises:
-        UnsupportedModelError, CheckpointError, ResolutionError: as there.
-        OSError, TypeError, ValueError: ``config.json`` can't be written.
+        OSError, TypeError, ValueError: ``config.json`` can't be written; all else is as there.
     """
     stock, metadata, report = _stock(net, resolution, "timm", fold)
     if net.source.num_classes is None:
@@ -40,20 +39,15 @@ def write_timm(net: SwitchableModel, resolution: int, folder: Path, *, fold: boo
         )
     # There the writer of any timm finds it; later ones alone take it as an argument.
     stock.pretrained_cfg = cast(Any, _pretrained_cfg(net, resolution, stock))
-    names = net.source.class_names
     write_tensors(stock.state_dict(), folder / "model.safetensors", metadata)
-    labels = {} if names is None else {"label_names": list(names)}
+    labels = {} if net.source.class_names is None else {"label_names": list(net.source.class_names)}
     save_config_for_hf(stock, folder / "config.json", labels, kwargs_at(net.source, resolution))
     sync(folder / "config.json")
     return report
 
 
 def write_torchvision(net: SwitchableModel, resolution: int, path: Path, *, fold: bool = False) -> FoldReport | None:
-    """Write the state_dict of `export_torchvision`; return what was folded.
-
-    Raises:
-        UnsupportedModelError, CheckpointError, ResolutionError: as there.
-    """
+    """Write the state_dict of `export_torchvision`; return what was folded."""
     stock, metadata, report = _stock(net, resolution, "torchvision", fold)
     if path.suffix == ".safetensors":
         write_tensors(stock.state_dict(), path, metadata)
@@ -64,11 +58,7 @@ def write_torchvision(net: SwitchableModel, resolution: int, path: Path, *, fold
 
 
 def stock_library(net: SwitchableModel) -> str:
-    """Return the library that knows the network by name, ``timm`` or ``torchvision``.
-
-    Raises:
-        UnsupportedModelError: neither does.
-    """
+    """Return the library that knows the network by name, ``timm`` or ``torchvision``; raise if neither does."""
     name = net.source.architecture
     if name is None or not names_library(net.source):
         raise UnsupportedModelError(
@@ -95,11 +85,7 @@ def _stock(
 
 
 def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
-    """Return the model that the library itself builds, with the path's tensors: another network may have the same keys.
-
-    Raises:
-        UnsupportedModelError: it has other tensors than the path, or computes something else.
-    """
+    """Return the model that the library itself builds, with the path's tensors; keys alone prove nothing."""
     path = net.extract(resolution).cpu().to(memory_format=torch.contiguous_format).eval()
     kwargs = kwargs_at(net.source, resolution)
     stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=kwargs).eval()

@@ -20,11 +20,7 @@ def numbered(path: Path, resolutions: Sequence[int], *, is_folder: bool = False)
 
 
 def check_target(path: Path, force: bool, suffixes: Sequence[str] = ()) -> None:
-    """Refuse a place without a folder, one that is taken, unless ``force``, and another suffix than those named.
-
-    Raises:
-        CheckpointError: the place can't take the export.
-    """
+    """Refuse a place without a folder, one that is taken, unless ``force``, and another suffix than those named."""
     if suffixes and path.suffix not in suffixes:
         raise CheckpointError(f"{path} has the suffix {path.suffix!r}; {', '.join(suffixes)} is accepted. Rename it.")
     if not path.absolute().parent.is_dir():
@@ -51,10 +47,7 @@ def check_folder(folder: Path, force: bool, names: Collection[str]) -> None:
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder next to ``folder`` to write into; then put it in the place of ``folder``.
 
-    A link is followed. An interruption leaves the old folder, and no temporary one.
-
-    Raises:
-        CheckpointError: the disk is full, or a file can't be written.
+    A link is followed. An interruption or a full disk, a CheckpointError, leaves the old folder and no temporary one.
     """
     target = Path(os.path.realpath(folder))
     part = target.parent / f".{target.name}.{os.getpid()}.part"

@@ -50,6 +50,12 @@ class Agreement:
     float64: int = 0
     failure: str | None = None
 
+    @property
+    def cells(self) -> tuple[object, ...]:
+        """The row of a table: images, difference, same class, note."""
+        note = self.failure or (f"{self.float64} compared in float64" if self.float64 else "")
+        return self.images, f"{self.difference:.1e}", f"{self.agreeing} of {self.clear}", note
+
     def __add__(self, other: "Agreement") -> "Agreement":
         return Agreement(
             max(self.difference, other.difference),
@@ -79,19 +85,14 @@ class Verification:
         return not self._wrong()
 
     def check(self, what: str) -> None:
-        """Raise unless the export agrees; ``what`` names it.
-
-        Raises:
-            CheckpointError: it does not.
-        """
+        """Raise a CheckpointError unless the export agrees; ``what`` names it."""
         if not (wrong := self._wrong()):
             return
         row = self.sizes[wrong[0]]
         found = row.failure or f"difference {row.difference:.2g}, {row.clear - row.agreeing} other classes"
         raise CheckpointError(
             f"{what} disagrees with the network at {', '.join(wrong)} ({wrong[0]}: {found}); a relative difference of "
-            f"{self.tolerance:g} and equal classes are accepted. Compare the checkpoint that it came from, or export "
-            "it once more, in another format if need be."
+            f"{self.tolerance:g} and equal classes are accepted. Give its own checkpoint, or export another format."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,10 +102,7 @@ class Verification:
         return {**whole, "resolutions": rows}
 
     def __str__(self) -> str:
-        rows = [
-            (size, row.images, f"{row.difference:.1e}", f"{row.agreeing} of {row.clear}", _note(row))
-            for size, row in self.sizes.items()
-        ]
+        rows = [(size, *row.cells) for size, row in self.sizes.items()]
         titles = ("resolution", "images", "relative difference", "same class", "")
         verdict = "agrees" if self.passed else "disagrees"
         note = f"{verdict}: largest difference {self.difference:.1e}, {self.tolerance:g} is accepted"
@@ -113,10 +111,6 @@ class Verification:
     def _wrong(self) -> list[str]:
         rows = self.sizes.items()
         return [size for size, row in rows if row.difference > self.tolerance or row.agreeing < row.clear]
-
-
-def _note(row: Agreement) -> str:
-    return row.failure or (f"{row.float64} compared in float64" if row.float64 else "")
 
 
 def _finite(number: float) -> float | None:
@@ -158,9 +152,8 @@ def verify_export(
     with eval_mode([net, *map(net.at, net.resolutions)]):
         for size in _sizes(opened, net, resolutions):
             # The network need not take a size that nobody named.
-            named = size[0] == size[1] and (
-                resolutions or opened.bound or size[0] in {*net.resolutions, *opened.branches}
-            )
+            own = resolutions or opened.bound or size[0] in {*net.resolutions, *opened.branches}
+            named = size[0] == size[1] and own
             for x in _random_images(opened, net, size):
                 try:
                     expected = logits_of(net, x)
@@ -212,12 +205,7 @@ def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterato
 
 
 def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
-    """Return what a network gives for images (N, C, H, W): one tensor (N, classes, …).
-
-    Raises:
-        ResolutionError: it does not take the size.
-        UnsupportedModelError: it gives something else.
-    """
+    """Return what a network gives for images (N, C, H, W): one tensor (N, classes, …); else raise."""
     try:
         logits = net(x)
     except Exception as error:  # whatever the model's own code raises
@@ -247,14 +235,13 @@ def _real_images(
     check_colours(net)
     samples = data if isinstance(data, Samples) else open_images(str(data))
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))[:images].tolist()
-    fixed = isinstance(export.batch, int)
-    batch = int(export.batch) if fixed else _BATCHES[-1]
-    if len(order) < (batch if fixed else 1):
+    batch, least = (_BATCHES[-1], 1) if isinstance(export.batch, str) else (export.batch, export.batch)
+    if len(order) < least:
         raise DataError(f"the data holds {len(order)} images; the export takes {batch} at once. Add images.")
     dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
     with closing(validation_loader(net, samples.subset(order), sides, batch_size=batch, workers=0)) as loader:
         for views, target in loader:
-            if len(target) == batch or not fixed:
+            if len(target) >= least:
                 for side, view in zip(sides, views, strict=True):
                     yield (side, side), normalize(view.contiguous(), net.source.preprocessing, dtype=dtype)
 

@@ -28,6 +28,7 @@ __all__ = ["check_readers", "export_onnx", "share_weights"]
 
 # Less is not worth a reference; onnx's own limit.
 _SMALLEST = 1024
+_Sides = Sequence[int] | None
 
 
 def export_onnx(
@@ -82,7 +83,7 @@ def export_onnx(
     return Exported(files, verification=verified, weights=weights)
 
 
-def _free_places(path: Path, sides: Sequence[int] | None, force: bool) -> Mapping[Path, int | None]:
+def _free_places(path: Path, sides: _Sides, force: bool) -> Mapping[Path, int | None]:
     check_target(path, force=True, suffixes=(".onnx",))
     files: Mapping[Path, int | None] = {path: None} if sides is None else numbered(path, sides)
     for file in files:
@@ -99,13 +100,7 @@ def _put(folder: Path, weights: Path | None, graphs: Sequence[Path]) -> None:
                 graph.unlink(missing_ok=True)  # an old one that an interruption leaves would read new weights
 
 
-def _check_options(
-    net: SwitchableModel,
-    sides: Sequence[int] | None,
-    branches: Sequence[int] | None,
-    compact: bool,
-    shared_weights: bool,
-) -> None:
+def _check_options(net: SwitchableModel, sides: _Sides, branches: _Sides, compact: bool, shared_weights: bool) -> None:
     set_ = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
     if compact and branches is not None:
         raise ConfigError(f"compact is set, and branches is {list(branches)}; a compact file has none. Leave one out.")
@@ -157,7 +152,7 @@ def _serves_all(net: SwitchableModel) -> bool:
     return len(net.resolutions) == 1 or not net.private
 
 
-def _branches(net: SwitchableModel, asked: Sequence[int] | None) -> Sequence[int]:
+def _branches(net: SwitchableModel, asked: _Sides) -> Sequence[int]:
     """Return the resolutions that get a branch, all of which the network takes."""
     if asked is None:
         return default_resolutions(net)
@@ -196,11 +191,7 @@ def _metadata(net: SwitchableModel, side: int | None) -> dict[str, str]:
 
 
 def check_readers(path: Path, graphs: Iterable[Path]) -> None:
-    """Refuse to replace a file of weights that other graphs next to it read.
-
-    Raises:
-        CheckpointError: there is one.
-    """
+    """Raise a CheckpointError for a file of weights, to be replaced, that other graphs next to it read."""
     replaced = {graph.name for graph in graphs}
     for graph in sorted(path.parent.glob(f"{path.stem}-*.onnx")) if path.exists() else ():
         if graph.name not in replaced and path.name.encode() in graph.read_bytes():
@@ -211,11 +202,7 @@ def check_readers(path: Path, graphs: Iterable[Path]) -> None:
 
 
 def share_weights(models: Sequence[Any], path: Path) -> None:
-    """Move the tensors of ``onnx.ModelProto``s into one file, equal ones to one place.
-
-    Args:
-        path: the file to write; the models refer to it by its name, as a file next to theirs.
-    """
+    """Move the tensors of ``onnx.ModelProto``s into one file next to theirs, equal ones to one place."""
     onnx = needed("onnx")
     places: dict[bytes, int] = {}
     with open(path, "wb") as file:
