@@ -1,4 +1,4 @@
-"""Verifies the ONNX file that switches, of eight networks: differences, classes on photos, size, latency.
+"""Verifies the one ONNX file for all sizes, of eight networks: differences, classes on photos, size, latency.
 
     python benchmarks/exports.py --data photos
     python benchmarks/exports.py --models resnet18 --resolutions 224,208,96 --rounds 10

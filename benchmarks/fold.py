@@ -3,8 +3,8 @@
     python benchmarks/fold.py
     python benchmarks/fold.py --models efficientnet_b0 --resolutions 224,96 --rounds 60
 
-Every BatchNorm gets values of its own first, for on a fresh network a mistake is invisible. Batch 1, one thread; the
-two run by turns in one process, the ratio of the medians, folded / plain, is what counts.
+Every BatchNorm gets other values first: on a fresh network a mistake would be invisible. Batch 1, one thread; the
+two run alternately in one process, the ratio of the medians, folded / plain, is what counts.
 """
 
 import argparse
@@ -21,8 +21,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
-from rsconvert.surgery import fold_batchnorm
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.surgery import fill_zeros, fold_batchnorm, scrambled, write
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     python benchmarks/forward.py
     python benchmarks/forward.py --models resnet18 --rounds 200
 
-The three run by turns in one process on the same input, so that a busy machine slows all; the ratio of the
-medians is what counts. 1.00 means that a path is free. ``net(x) adds`` is the time of choosing the path, on a model
-that does next to nothing.
+The three run alternately in one process on the same input, so that a busy machine slows all; the ratio of the
+medians is what counts. 1.00 means that a path costs no extra time. ``net(x) adds`` is the time of choosing the path,
+on a model that does next to nothing.
 """
 
 import argparse

@@ -4,9 +4,9 @@
     python benchmarks/onnx_speed.py --models resnet18,resnet50 --rounds 50
     python benchmarks/onnx_speed.py --models torchvision/mobilenet_v2 --resolutions 224,96 --static
 
-Without --static: the file that switches (branches, and --compact) against torch's own export of the source with
-dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. All run by turns on the same
-input, so that a busy machine slows all alike; the ratio of the medians is what counts.
+Without --static: the file for all sizes (branches, and --compact) against torch's own export of the source with
+dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. All run alternately on the same
+input, so that a busy machine slows all equally; the ratio of the medians is what counts.
 """
 
 import argparse
@@ -26,9 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
 from rsconvert.export import export_onnx, open_onnx
-from rsconvert.surgery import SwitchableModel
+from rsconvert.surgery import SwitchableModel, fill_zeros, scrambled, write
 from rsconvert.surgery.network.resolutions import with_middles
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
 
 TRAINED = (224, 192, 160, 128, 96)
 

@@ -1,4 +1,4 @@
-"""Times one S-view training step against what it stands for, on the CPU or a GPU.
+"""Times one S-view training step against a reference, on the CPU or a GPU.
 
     python benchmarks/step.py
     python benchmarks/step.py --amp bf16 --reference float32
@@ -7,8 +7,8 @@
 
 The reference is S plain steps of the source model, one per resolution, in the same precision and memory format
 (forward, cross entropy, backward, step of timm's own optimizer); or the S-view step itself in float32 and contiguous
-memory; or the S-view step with all views at once. Both sides run by turns on the same views; the figure is the ratio of
-the medians.
+memory; or the S-view step with all views at once. Both sides run alternately on the same views; the figure is the ratio
+of the medians.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python benchmarks/switching.py
     python benchmarks/switching.py --model mobilenetv2_100 --rounds 5
 
-``net.at`` at a trained and at an untrained resolution run by turns; then creating a model and loading a file of weights
-into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
+``net.at`` at a trained and at an untrained resolution run alternately; then creating a model and loading a file of
+weights into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
 processor's cache. The file is in the system's memory after its first reading, so a cold disk would take longer.
 """
 

@@ -88,6 +88,13 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_files_that_answer_a_newcomer_exist() -> None:
+    section = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8").partition("## Where is it?")[2]
+    files = re.findall(r"^\| .*\? \| `(.+)` \|$", section, re.MULTILINE)
+    assert len(files) >= 10
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
 def test_the_command_page_is_what_help_prints() -> None:
     page = ROOT / "docs" / "commands.md"
     make = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["commands_page"]

@@ -11,7 +11,7 @@ import torch
 from rsconvert import create_model, make_switchable
 from rsconvert.compatibility.exactness import exact_in_batches
 from rsconvert.compatibility.train_step import check_training
-from rsconvert.surgery.scramble import fill_zeros, write
+from rsconvert.surgery import fill_zeros, write
 
 SMALL = (96, 64, 32)
 FAMILIES = {

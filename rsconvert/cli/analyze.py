@@ -132,7 +132,6 @@ def accuracy(
     """
     stem = _stem(output, "accuracy", force)
     from rsconvert import evaluate, study
-    from rsconvert.evaluation import as_csv, as_markdown, as_text
     from rsconvert.surgery import SwitchableModel
 
     net = load_network(checkpoint, model)
@@ -141,7 +140,7 @@ def accuracy(
     asked = study.dense_resolutions(sorted(trained)) if resolutions is None else resolution_list(resolutions)
     result = evaluate(net, resolutions=asked, baselines=beside, **_computing(reading, as_json))
     figure = study.plot_accuracy({network_name(checkpoint): result, **result.baselines})
-    _finish(stem, figure, as_csv(result), as_markdown(result), result.to_dict(), as_text(result), as_json)
+    _finish(stem, figure, result.as_csv(), result.as_markdown(), result.to_dict(), str(result), as_json)
 
 
 @analyze.command()

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_FORMS = {".csv": "as_csv", ".md": "as_markdown"}
-
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
@@ -76,7 +74,7 @@ def evaluate(
     for path in (output, logits):
         if path is not None:
             refuse_existing(Path(path), force)
-    if output is not None and Path(output).suffix not in _FORMS:
+    if output is not None and Path(output).suffix not in (".csv", ".md"):
         raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or take --json.")
     from rsconvert.evaluation import joined_processes, predict, with_baselines
 
@@ -110,8 +108,7 @@ def _tell(found: "Predictions", output: str | None, logits: str | None, per_clas
 
 
 def _write(result: "Evaluation", output: str) -> None:
-    from rsconvert import evaluation
     from rsconvert.checkpoint import replacing
 
     with replacing(output) as part:
-        part.write_text(getattr(evaluation, _FORMS[Path(output).suffix])(result), encoding="utf-8")
+        part.write_text(result.as_csv() if Path(output).suffix == ".csv" else result.as_markdown(), encoding="utf-8")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
-from rsconvert.models import Source, input_channels, source_of
+from rsconvert.models import Source, example_stem, source_of
 from rsconvert.surgery import SwitchableModel
 
 __all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
@@ -65,7 +65,7 @@ def check_colours(net: nn.Module) -> None:
         DataError: it does not.
     """
     path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, 224)
-    if (channels := input_channels(path, side)) != 3:
+    if (channels := example_stem(path, side).channels) != 3:
         raise DataError(f"the network takes {channels} channels; images have 3. Convert a network of three channels.")
 
 

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCardData
 
 from rsconvert.checkpoint import PUBLISHED, save, sync
 from rsconvert.errors import ConfigError, first_line
-from rsconvert.evaluation import Accuracy, Evaluation, Paired, as_markdown, multiply_adds
+from rsconvert.evaluation import Accuracy, Evaluation, Paired, multiply_adds
 from rsconvert.export.exported import Exported
 from rsconvert.export.stock import TIMM_FILES, stock_library, write_timm, write_torchvision
 from rsconvert.export.target import check_folder, replacing_folder
@@ -175,7 +175,7 @@ def _costs(net: SwitchableModel) -> str:
 def _accuracies(net: SwitchableModel, results: Evaluation | Mapping[str, Any]) -> str:
     try:
         found = results if isinstance(results, Evaluation) else _evaluation(results)
-        table = as_markdown(found)
+        table = found.as_markdown()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"results are not those of an evaluation ({type(error).__name__}: {first_line(error)}); what "

@@ -30,8 +30,7 @@ from rsconvert.models import (
     unfilled,
 )
 from rsconvert.surgery.network import copy_model
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
-from rsconvert.surgery.trial import equal_outputs
+from rsconvert.surgery.trial import equal_outputs, fill_zeros, scrambled, write
 
 __all__ = ["adopted"]
 

@@ -1,18 +1,18 @@
 """The survey: at which resolutions a model runs, as it is or built again for each of them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, cast
+from functools import cache, cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
-from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem, resizes_inside
+from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem
 from rsconvert.surgery.network import (
     Build,
     build_like,
@@ -24,10 +24,18 @@ from rsconvert.surgery.network import (
     size_dependent,
     told_images,
 )
-from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
-from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
+from rsconvert.surgery.trial import (
+    Trial,
+    equal_outputs,
+    fill_zeros,
+    fitted_inside,
+    run_trial,
+    scrambled,
+    tensors,
+    write,
+)
 
-__all__ = ["Example", "Survey", "arguments_of", "fitted_inside", "survey", "working_resolutions"]
+__all__ = ["Example", "Survey", "arguments_of", "survey", "working_resolutions"]
 
 Example = Callable[[int], Arguments]
 
@@ -39,7 +47,7 @@ class Survey:
     ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
     the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
     unless ``private``; ``images`` the arguments whose size chooses the path; ``attempts`` why other ways to build the
-    model were dropped; ``seconds`` what the trials took.
+    model were dropped; ``seconds`` the time of the trials and of the proof.
     """
 
     example: Example
@@ -65,6 +73,10 @@ class Survey:
         found = size_dependent(self.built) if self.built else {}
         return tuple(f"{owner}.{name}".lstrip(".") for owner, names in found.items() for name in names)
 
+    def model_for(self, model: nn.Module, resolution: int) -> nn.Module:
+        """Return the model that runs at a resolution: itself, or built again around its tensors."""
+        return model if self.build is None else build_like(self.build, model, resolution)
+
 
 def survey(
     model: nn.Module,
@@ -89,7 +101,7 @@ def survey(
             computes something else.
     """
     given = _steady(example or arguments_of(model, image))
-    best = as_it_is = _try_as_it_is(model, resolutions, Survey(given, private=private))
+    best = as_it_is = _tried(model, resolutions, Survey(given, private=private))
     if best.refused or build is not None:
         best = _built_best(model, source, best, build)
         _check_same(model, as_it_is, best)
@@ -103,14 +115,20 @@ def _built_best(model: nn.Module, source: Source, best: Survey, build: Build | N
     """Return the best survey of a model built again, or the one of the model as it is."""
     given, resolutions, private = best.example, tuple(best.trials), best.private
     for way, function in builders(source, build):
-        other = _try_built(model, resolutions, Survey(given, way, function, private=private))
+        other = _tried(model, resolutions, Survey(given, way, function, private=private))
         if _rank(other) < _rank(best) or build is not None:
             best, other = other, best
-        dropped = {other.way: next(iter(other.refused.values()))} if other.way and other.refused else {}
-        best.attempts |= other.attempts | dropped
+        best.attempts |= other.attempts
+        if other.way and other.refused:
+            best.attempts[other.way] = next(iter(other.refused.values()))
         if not best.refused and not best.tables:
             break
     return best
+
+
+def _rank(found: Survey) -> tuple[int, int]:
+    """Order surveys: fewer refusals first, then fewer tables."""
+    return len(found.refused), len(found.tables)
 
 
 def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
@@ -132,14 +150,13 @@ def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
 def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[int]) -> list[int]:
     """Return the candidates that a model takes in the way that its survey chose, from the largest.
 
-    Only shapes are computed: these are proposals, which a survey or a conversion tries in earnest.
+    Only shapes are computed: these are proposals, which a survey or a conversion tries on real tensors.
     """
     works = []
     for resolution in sorted(set(candidates), reverse=True):
         with suppress(RSConvertError), torch.no_grad():
-            plain = model if found.build is None else build_like(found.build, model, resolution)
-            reference = on_meta(plain).eval()
-            arguments = tree_map(_to_meta, found.example(resolution))
+            reference = on_meta(found.model_for(model, resolution)).eval()
+            arguments = tree_map_only(Tensor, lambda t: t.to("meta"), found.example(resolution))
             with fitted_inside(reference, resolution):
                 works += [resolution] if run_trial(reference, arguments).failure is None else []
     return works
@@ -147,17 +164,16 @@ def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[in
 
 def _steady(example: Example) -> Example:
     """Return the same arguments for a resolution at each call, whatever ``example`` draws or ``forward`` overwrites."""
-    drawn: dict[int, Arguments] = {}
+    drawn = cache(example)
 
     def arguments(resolution: int) -> Arguments:
-        if resolution not in drawn:
-            drawn[resolution] = example(resolution)
-        if not isinstance(drawn[resolution], tuple | dict):
+        given: object = drawn(resolution)
+        if not isinstance(given, tuple | dict):
             raise ConfigError(
-                f"example returned {type(drawn[resolution]).__name__} for {resolution}; a tuple of the arguments of "
+                f"example returned {type(given).__name__} for {resolution}; a tuple of the arguments of "
                 "forward is needed, or a dict of keyword arguments. Write (x,) for one."
             )
-        return cast(Arguments, tree_map(_clone, drawn[resolution]))
+        return cast(Arguments, tree_map_only(Tensor, Tensor.clone, given))
 
     return arguments
 
@@ -175,48 +191,20 @@ def _check_same(model: nn.Module, as_it_is: Survey, best: Survey) -> None:
             )
 
 
-def _clone(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _to_meta(leaf: Any) -> Any:
-    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
-
-
-@contextmanager
-def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
-    """Let a model that resizes inside do so to a resolution meanwhile, where it would compute far more by default."""
-    if not resizes_inside(model):
-        yield
-        return
-    transform: Any = model.transform
-    usual = {name: getattr(transform, name) for name in ("min_size", "max_size", "fixed_size")}
-    transform.min_size, transform.max_size = (resolution,), resolution
-    transform.fixed_size = usual["fixed_size"] and (resolution, resolution)
-    try:
-        yield
-    finally:
-        vars(transform).update(usual)
-
-
-def _try_as_it_is(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
-    for resolution in resolutions:
-        _try(found, model, resolution)
-    return found
-
-
-def _try_built(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
-    assert found.build is not None
+def _tried(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
+    """Return the survey with a trial of each resolution."""
     for resolution in resolutions:
         try:
-            found.built[resolution] = build_like(found.build, model, resolution)
-        except UnsupportedModelError as error:  # by this way no resolution can be had
+            own = found.model_for(model, resolution)
+        except UnsupportedModelError as error:  # this way builds the model for no resolution
             found.trials = {r: Trial(failure=str(error)) for r in resolutions}
-            return found
+            break
         except RSConvertError as error:
             found.trials[resolution] = Trial(failure=str(error))
-        else:
-            _try(found, found.built[resolution], resolution)
+            continue
+        if found.build is not None:
+            found.built[resolution] = own
+        _try(found, own, resolution)
     return found
 
 
@@ -226,8 +214,7 @@ def _try(found: Survey, model: nn.Module, resolution: int) -> None:
     start, known = time.perf_counter(), -1
     while known < len(found.functional):
         known = len(found.functional)
-        key = resolution if found.private else 0
-        values = {**fill_zeros(model), **scrambled(model, key, found.functional)}
+        values = {**fill_zeros(model), **scrambled(model, resolution if found.private else 0, found.functional)}
         reference = _copy_to_write(model, values)
         write(reference, values)
         with fitted_inside(reference, resolution):
@@ -242,8 +229,3 @@ def _copy_to_write(model: nn.Module, names: Iterable[str]) -> nn.Module:
     own = tensors(model)
     written = {id(own[name]) for name in names}
     return copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()
-
-
-def _rank(found: Survey) -> tuple[int, int]:
-    """Order surveys: fewer refusals first, then fewer tables."""
-    return len(found.refused), len(found.tables)

@@ -162,7 +162,7 @@ def test_the_crop_may_differ_by_resolution(
         taken.append(options["crop_pct"])
         return evaluation_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.evaluation.predictions.evaluation_loader", spy)
+    monkeypatch.setattr("rsconvert.evaluation.subject.evaluation_loader", spy)
     net.source = replace(net.source, preprocessing=Preprocessing(crop_pct=(1.0, 0.9, 0.8)))
     evaluate(net, samples, (16, 17, 26, 40, 24), workers=0)
     assert taken == [(0.8, 0.8, 0.9, 1.0, 0.9)]

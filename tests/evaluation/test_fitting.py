@@ -9,7 +9,8 @@ import torch
 
 from rsconvert.data import Samples
 from rsconvert.errors import DataError
-from rsconvert.evaluation import check_classes, check_colours, check_targets
+from rsconvert.evaluation import check_classes, check_colours
+from rsconvert.evaluation.fitting import check_targets
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")

@@ -23,8 +23,7 @@ from rsconvert.errors import CheckpointError, ConfigError, RSConvertError, Unsup
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.export import export_hub, verify_export
 from rsconvert.export.hub import model_card
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 FILES = ["README.md", "config.json", "model.safetensors", "rsconvert.safetensors"]

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.export import export_program, verify_export
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 # Opens a program where neither rsconvert nor the libraries of models can be imported.
 FRESH = """

@@ -15,8 +15,7 @@ import rsconvert
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError, UnsupportedModelError
 from rsconvert.export import Agreement, Export, Verification, verify_export
 from rsconvert.export.verification import compare
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 X = torch.zeros(2, 3, 4, 4)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled
-from rsconvert.surgery.scramble import write as write_values
+from rsconvert.surgery.trial import scrambled
+from rsconvert.surgery.trial import write as write_values
 
 
 @pytest.fixture(autouse=True)

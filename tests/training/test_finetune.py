@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import load, read_metadata
-from rsconvert.data import Samples, normalize, open_train_val, training_loader
+from rsconvert.data import Augmentation, Samples, normalize, open_train_val, training_loader
 from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessModelWarning, TrainingError
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.settings import FinetuneConfig
@@ -117,7 +117,9 @@ def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, seed=4, **options))
     area = FinetuneConfig().crop_area
-    loader = training_loader(train, (32, 24, 16), batch_size=24, seed=4, workers=0, crop_area=(area[0], area[1]))
+    loader = training_loader(
+        train, (32, 24, 16), batch_size=24, seed=4, workers=0, augmentation=Augmentation(crop_area=(area[0], area[1]))
+    )
     ((views, target),) = loader
     inputs = [normalize(view, other.source.preprocessing, dtype=torch.float64) for view in views]
     hand_written_step(other, inputs, target, lr=0.05, alpha_lr=0.3)
@@ -181,10 +183,10 @@ def test_the_settings_of_the_views_reach_the_loader(
 
     monkeypatch.setattr("rsconvert.training.step.feeding.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
-    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1), "seed": 3}
-    finetune(net, photos, config=settings(**wanted))
-    assert {name: taken[name] for name in wanted} == wanted
-    assert taken["interpolation"] == "bicubic"
+    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1)}
+    finetune(net, photos, config=settings(**wanted, seed=3))
+    assert taken["augmentation"] == Augmentation(**wanted, interpolation="bicubic")
+    assert taken["seed"] == 3
 
 
 # Randomness

@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rsconvert.data import Samples, ViewLoader, open_split, postponed_interrupts, training_loader
+from rsconvert.data import Augmentation, Samples, ViewLoader, open_split, postponed_interrupts, training_loader
 from rsconvert.errors import DataError
 from rsconvert.evaluation import (
     Amp,
@@ -209,10 +209,11 @@ def _training_views(
     seed: int,
     loading: Mapping[str, int],
 ) -> ViewLoader:
+    cut = Augmentation(crop_area=area, interpolation=net.source.preprocessing.interpolation)
     size, workers = loading["batch_size"], loading["workers"]
-    how = net.source.preprocessing.interpolation
-    cut: dict[str, Any] = {"crop_area": area, "interpolation": how, "drop_last": False}
-    return training_loader(samples, resolutions, batch_size=size, workers=workers, seed=seed, **cut)
+    return training_loader(
+        samples, resolutions, batch_size=size, workers=workers, seed=seed, augmentation=cut, drop_last=False
+    )
 
 
 def _object_sizes(net: SwitchableModel, resolutions: Sequence[int], area: tuple[float, float]) -> list[float]:

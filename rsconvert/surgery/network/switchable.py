@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,9 @@ from rsconvert.surgery.network.resolutions import check_resolutions
 from rsconvert.surgery.network.services import service
 from rsconvert.surgery.network.structure import structure
 from rsconvert.surgery.network.tree import divided, private_tensors, shown_children
-from rsconvert.surgery.report import ConversionReport
+
+if TYPE_CHECKING:
+    from rsconvert.surgery.report import ConversionReport
 
 __all__ = ["SwitchableModel", "assemble", "regroup"]
 
@@ -69,7 +71,7 @@ class SwitchableModel(Part):
     """
 
     measured = MeasuredAttribute()
-    report: ConversionReport | None = None
+    report: "ConversionReport | None" = None
     resolutions: tuple[int, ...]
     source: Source
     private: bool

@@ -7,7 +7,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from rsconvert.data import Samples, normalize, training_loader
+from rsconvert.data import Augmentation, Samples, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Processes, check_labels
 from rsconvert.models import count_outputs
@@ -49,13 +49,15 @@ class Feed:
             batch_size=config.batch_size,
             seed=config.seed,
             workers=config.workers,
-            crop_area=(config.crop_area[0], config.crop_area[1]),
-            crop_aspect=(config.crop_aspect[0], config.crop_aspect[1]),
-            crop=config.crop,
-            flip=config.flip,
-            color_jitter=config.color_jitter,
-            rand_augment=config.rand_augment,
-            interpolation=net.source.preprocessing.interpolation,
+            augmentation=Augmentation(
+                crop_area=(config.crop_area[0], config.crop_area[1]),
+                crop_aspect=(config.crop_aspect[0], config.crop_aspect[1]),
+                crop=config.crop,
+                flip=config.flip,
+                color_jitter=config.color_jitter,
+                rand_augment=config.rand_augment,
+                interpolation=net.source.preprocessing.interpolation,
+            ),
             pin_memory=processes.device.type == "cuda",
             rank=processes.rank,
             world_size=processes.world_size,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rsconvert.data import Samples, evaluation_views, normalize, training_loader
+from rsconvert.data import Augmentation, Samples, evaluation_views, normalize, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import validation_loader
 from rsconvert.study import plot_pooling, pooled_values
@@ -25,7 +25,14 @@ def test_distributions_are_those_of_numpy(network: Callable[..., SwitchableModel
     loading = {"batch_size": 60, "workers": 0}
     (tests,) = list(validation_loader(net, samples.subset(order), (32, 24), **loading))
     (trains,) = list(
-        training_loader(samples.subset(order), (32, 24), seed=3, crop_area=AREA, drop_last=False, **loading)
+        training_loader(
+            samples.subset(order),
+            (32, 24),
+            seed=3,
+            augmentation=Augmentation(crop_area=AREA),
+            drop_last=False,
+            **loading,
+        )
     )
     rows = {(row.resolution, row.views): row for row in result.rows}
     assert list(rows) == [(32, "test"), (32, "train 0.3-0.5"), (24, "test"), (24, "train 0.3-0.5")]

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsconvert.evaluation import Answers, Predictions
+from rsconvert.evaluation import Predictions
+from rsconvert.evaluation.subject import Answers
 from rsconvert.study.report.facts import answer_facts, drawn_facts, network_facts
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import rsconvert
 from rsconvert.errors import ConfigError, ResolutionError
-from rsconvert.models.image_argument import ImageArgument
+from rsconvert.models import ImageArgument
 from rsconvert.surgery import examine, make_switchable, to_graph
 from rsconvert.surgery.network.images import default_images, find_images
 from rsconvert.surgery.network.switchable import SwitchableModel

@@ -11,7 +11,7 @@ import rsconvert
 from rsconvert.checkpoint import subset
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery import assemble, make_switchable
-from rsconvert.surgery.scramble import tensors
+from rsconvert.surgery.trial import tensors
 
 RESOLUTIONS = (64, 48, 32)
 

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.models import Source, create_model
-from rsconvert.models.source import source_of
+from rsconvert.models import Source, create_model, source_of
 from rsconvert.surgery import make_switchable
 from rsconvert.surgery.network.rebuilding import build_like, builders, fit_to, kwargs_at, rebuilt
 

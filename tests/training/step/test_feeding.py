@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rsconvert.data import normalize, open_train_val, training_loader
+from rsconvert.data import Augmentation, normalize, open_train_val, training_loader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Processes
 from rsconvert.settings import FinetuneConfig
@@ -36,7 +36,9 @@ def same(one: tuple[list[Tensor], Tensor], other: tuple[list[Tensor], Tensor]) -
 
 def test_the_views_are_the_loaders_normalized(net: SwitchableModel, photos: str) -> None:
     train, _ = open_train_val(photos)
-    loader = training_loader(train, (32, 24, 16), batch_size=4, seed=3, workers=0, crop_area=(0.35, 1.0))
+    loader = training_loader(
+        train, (32, 24, 16), batch_size=4, seed=3, workers=0, augmentation=Augmentation(crop_area=(0.35, 1.0))
+    )
     loader.set_epoch(1)
     feed = feed_of(net, photos)
     assert len(feed) == 6

@@ -1,13 +1,16 @@
-"""What the fit of a cascade tells: every single path, and the cascade, on images that the fit did not see."""
+"""The report of a fitted cascade: every single path, and the cascade, on images that the fit did not see."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rsconvert.evaluation import Paired
-from rsconvert.runtime.cascade.thresholds import Fitted
+from rsconvert.runtime.thresholds import Fitted
+from rsconvert.text import Table
 
 __all__ = ["CascadeReport", "Outcome", "PathFigures", "best_path"]
+
+_TITLES = ("resolution", "top-1, fit (%)", "top-1 (%)", "multiply-adds (M)", "ms per image", "")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class CascadeReport:
-    """A fitted cascade beside every single path.
+    """A fitted cascade next to every single path.
 
     Attributes:
         aim: ``top1`` in percent, or ``multiply_adds``: what the fit was for.
@@ -93,54 +96,41 @@ class CascadeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the resolutions as strings."""
-        beside = {"rival": self.rival, "best": self.best}
         return {
             **self.record(),
-            "paths": {str(r): dict(vars(path)) for r, path in self.paths.items()},
-            **{name: {"resolution": r, "ratios": self.ratios(r)} for name, r in beside.items()},
-            "paired": dict(vars(self.paired)),
+            "paths": {str(r): asdict(path) for r, path in self.paths.items()},
+            "rival": {"resolution": self.rival, "ratios": self.ratios(self.rival)},
+            "best": {"resolution": self.best, "ratios": self.ratios(self.best)},
+            "paired": asdict(self.paired),
         }
 
     def __str__(self) -> str:
-        done = self.measured
-        titles = ("resolution", "top-1, fit (%)", "top-1 (%)", "multiply-adds (M)", "ms per image", "")
-        rows: list[tuple[str, ...]] = [titles]
-        for r, p in self.paths.items():
-            note = "interpolated" if p.interpolated else ""
-            rows.append(_row(str(r), p.top1_fit, p.top1, p.multiply_adds, p.milliseconds, note))
-        rows.append(_row("cascade", self.fit.top1, done.top1, done.multiply_adds, done.milliseconds, ""))
-        widths = [max(len(row[i]) for row in rows) + 2 for i in range(5)]
-        lines = [
-            "".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) + f"  {row[5]}".rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, *self._words()])
+        rows = [_cells(str(r), path.top1_fit, path, path.interpolated) for r, path in self.paths.items()]
+        rows.append(_cells("cascade", self.fit.top1, self.measured))
+        return Table(_TITLES, rows, "\n".join(self._lines())).as_text()
 
-    def _words(self) -> list[str]:
-        done, rival = self.measured, self.paths[self.rival]
-        steps = [f"{r} if sure by {limit:.4f}" for r, limit in zip(self.fit.stages, self.fit.thresholds, strict=False)]
-        shares = ", ".join(f"{share:.1f} % at {r}" for r, share in done.answered.items())
-        kind = "the cheapest path as good" if rival.top1 >= done.top1 else "the best path, none is as good"
-        beside = [(self.rival, kind)] + ([(self.best, "the best path")] if self.best != self.rival else [])
+    def _lines(self) -> Iterator[str]:
+        done, rival, best, pair = self.measured, self.rival, self.best, self.paired
+        yield f"{done.count} images measured, {self.fit_count} others of the fit (seed {self.seed})"
+        limits = zip(self.fit.stages, self.fit.thresholds, strict=False)
+        steps = [*(f"{r} if sure by {limit:.4f}" for r, limit in limits), str(self.fit.stages[-1])]
+        yield f"cascade: {', then '.join(steps)}"
+        yield f"answered: {', '.join(f'{share:.1f} % at {r}' for r, share in done.answered.items())}"
         low, high = done.top1_interval
-        lines = [
-            f"{done.count} images measured, {self.fit_count} others of the fit (seed {self.seed})",
-            f"cascade: {', then '.join([*steps, str(self.fit.stages[-1])])}",
-            f"answered: {shares}",
-            f"top-1 {done.top1:.2f} (95 %: {low:.1f}-{high:.1f}); {done.top1_own_views:.2f} with a view per stage",
-        ]
-        for r, words in beside:
-            cost, time = self.ratios(r).values()
-            lines.append(
-                f"against {r}, {words}: {done.top1 - self.paths[r].top1:+.2f} points, multiply-adds x {cost:.2f}, "
-                f"time x {time:.2f}"
-            )
-        pair = self.paired
-        told = f"only the cascade {pair.only_network}, only {self.best} {pair.only_baseline}, p = {pair.p_value:.3g}"
-        lines.append(f"right alone: {told} (McNemar)")
-        if self.ratios(self.rival)["multiply_adds"] >= 1:
-            lines.append(f"no gain on these images: the path {self.rival} alone costs no more")
-        return lines
+        yield f"top-1 {done.top1:.2f} (95 %: {low:.1f}-{high:.1f}); {done.top1_own_views:.2f} with a view per stage"
+        as_good = self.paths[rival].top1 >= done.top1
+        yield self._against(rival, "the cheapest path as good" if as_good else "the best path, none is as good")
+        if best != rival:
+            yield self._against(best, "the best path")
+        alone = f"only the cascade {pair.only_network}, only {best} {pair.only_baseline}, p = {pair.p_value:.3g}"
+        yield f"right alone: {alone} (McNemar)"
+        if self.ratios(rival)["multiply_adds"] >= 1:
+            yield f"no gain on these images: the path {rival} alone costs no more"
+
+    def _against(self, resolution: int, words: str) -> str:
+        cost, time = self.ratios(resolution).values()
+        gain = self.measured.top1 - self.paths[resolution].top1
+        return f"against {resolution}, {words}: {gain:+.2f} points, multiply-adds x {cost:.2f}, time x {time:.2f}"
 
 
 def best_path(paths: Mapping[int, PathFigures]) -> int:
@@ -148,5 +138,6 @@ def best_path(paths: Mapping[int, PathFigures]) -> int:
     return max(paths, key=lambda r: (paths[r].top1, -paths[r].multiply_adds))
 
 
-def _row(name: str, fit: float, top1: float, cost: float, ms: float, note: str) -> tuple[str, ...]:
-    return name, f"{fit:.2f}", f"{top1:.2f}", f"{cost / 1e6:.1f}", f"{ms:.3f}", note
+def _cells(name: str, fit: float, found: PathFigures | Outcome, interpolated: bool = False) -> tuple[object, ...]:
+    cost, time = f"{found.multiply_adds / 1e6:.1f}", f"{found.milliseconds:.3f}"
+    return name, fit, found.top1, cost, time, "interpolated" if interpolated else ""

@@ -18,8 +18,11 @@ import rsconvert
 from rsconvert.checkpoint import read_metadata, subset
 from rsconvert.data import Samples, Stream, normalize
 from rsconvert.errors import DataError, ResolutionError
-from rsconvert.evaluation import mcnemar, multiply_adds, predict, validation_loader
-from rsconvert.runtime import CascadeReport, fit_cascade, halves
+from rsconvert.evaluation import multiply_adds, predict, validation_loader
+from rsconvert.evaluation.uncertainty import mcnemar
+from rsconvert.runtime import fit_cascade
+from rsconvert.runtime.cascade_fit import halves
+from rsconvert.runtime.cascade_report import CascadeReport
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 TRIED = (48, 32, 24)

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
+from rsconvert.errors import ConfigError, ResolutionError
+from rsconvert.evaluation import check_logits
 from rsconvert.surgery import SwitchableModel, check_stages, side_of
 
 __all__ = ["Cascade", "CascadeOutput", "cascade"]
@@ -86,7 +87,7 @@ class Cascade:
         logits, answered = torch.empty(0), torch.empty_like(left)
         for i, (resolution, path) in enumerate(zip(self.stages, self._paths, strict=True)):
             view = views[i] if len(left) == len(views[i]) else views[i][left]
-            given = _logits(path, self._resized(view, resolution) if isinstance(images, Tensor) else view)
+            given = check_logits(path(self._resized(view, resolution) if isinstance(images, Tensor) else view))
             kept = self._sure(given, i)
             if i == 0:
                 logits = torch.empty_like(given)
@@ -135,13 +136,3 @@ def cascade(net: SwitchableModel, images: Tensor | Sequence[Tensor]) -> CascadeO
         ResolutionError, UnsupportedModelError: as `Cascade`.
     """
     return Cascade.stored(net)(images)
-
-
-def _logits(path: torch.nn.Module, images: Tensor) -> Tensor:
-    output = path(images)
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        raise UnsupportedModelError(
-            f"the network's output is a {type(output).__name__}; logits (N, classes) are needed to tell how sure it "
-            "is. Wrap the model."
-        )
-    return output.to(torch.promote_types(output.dtype, torch.float32))

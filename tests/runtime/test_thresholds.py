@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rsconvert.errors import ConfigError, DataError
-from rsconvert.runtime import Fitted, answering_stage, fit_thresholds
+from rsconvert.runtime.thresholds import Fitted, answering_stage, fit_thresholds
 
 COSTS = {32: 10, 48: 22, 64: 40}
 

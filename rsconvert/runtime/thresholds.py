@@ -96,7 +96,7 @@ def fit_thresholds(
             stages = {list(costs)[row]: list(costs.values())[row] for row in rows}
             every = _Choices(sure[list(rows)], right[list(rows)], right[best], list(stages.values()))
             if every.top1.numel():
-                place, rank = every.cheapest(aim) if multiply_adds is None else every.best(multiply_adds)
+                place, rank = every.chosen(aim, multiply_adds)
                 found.append((rank, every.fitted(tuple(stages), place)))
     if not found:
         raise DataError(
@@ -126,23 +126,19 @@ class _Choices:
         gap = self.top1 - reference.double().mean()
         self.sure_top1 = self.top1 - len(self.levels) * ((differing - gap**2).clamp(min=0) / count).sqrt()
 
-    def cheapest(self, top1: float) -> tuple[int, tuple[float, ...]]:
-        """Return the place of the cheapest choice that surely has an accuracy, or of the surest; and its rank."""
-        enough = self.sure_top1 >= top1 - 1e-9
-        if enough.any():
-            place = int(self.multiply_adds.where(enough, torch.inf).argmin())
-            return place, (0, float(self.multiply_adds.flatten()[place]))
-        place = int(self.sure_top1.argmax())
-        return place, (1, -float(self.sure_top1.flatten()[place]), float(self.multiply_adds.flatten()[place]))
+    def chosen(self, top1: float, multiply_adds: float | None) -> tuple[int, tuple[float, ...]]:
+        """Return the place of the choice for an aim, and its rank among those of other cascades.
 
-    def best(self, multiply_adds: float) -> tuple[int, tuple[float, ...]]:
-        """Return the place of the surest choice that is cheap enough, or of the cheapest; and its rank."""
-        enough = self.multiply_adds <= multiply_adds
-        if enough.any():
-            place = int(self.sure_top1.where(enough, -torch.inf).argmax())
-            return place, (0, -float(self.sure_top1.flatten()[place]), float(self.multiply_adds.flatten()[place]))
-        place = int(self.multiply_adds.argmin())
-        return place, (1, float(self.multiply_adds.flatten()[place]))
+        It is the cheapest that surely has the accuracy, else the surest; for a budget of multiply-adds the surest
+        within it, else the cheapest.
+        """
+        enough = self.sure_top1 >= top1 - 1e-9 if multiply_adds is None else self.multiply_adds <= multiply_adds
+        missed = not enough.any()
+        if missed == (multiply_adds is None):
+            place = int(self.sure_top1.where(enough | missed, -torch.inf).argmax())
+            return place, (missed, -float(self.sure_top1.flatten()[place]), float(self.multiply_adds.flatten()[place]))
+        place = int(self.multiply_adds.where(enough | missed, torch.inf).argmin())
+        return place, (missed, float(self.multiply_adds.flatten()[place]))
 
     def fitted(self, stages: tuple[int, ...], place: int) -> Fitted:
         """Return the choice at a place."""
