@@ -37,15 +37,13 @@ class Exported:
 
 
 def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
-    """Return the preprocessing of one resolution and what is known of the classes, as plain data."""
-    preprocessing, names = net.source.preprocessing, net.source.class_names
+    """Return the preprocessing of one resolution and what is known of the classes, as JSON has it."""
+    source = net.source
     return {
-        "architecture": net.source.architecture,
-        "num_classes": net.source.num_classes,
+        "architecture": source.architecture,
+        "num_classes": source.num_classes,
         "resolution": resolution,
-        "mean": list(preprocessing.mean),
-        "std": list(preprocessing.std),
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": crop_shares(preprocessing, net.resolutions, [resolution])[0],
-        "class_names": None if names is None else list(names),
+        **vars(source.preprocessing),
+        "crop_pct": crop_shares(source.preprocessing, net.resolutions, [resolution])[0],
+        "class_names": source.class_names,
     }

@@ -77,28 +77,26 @@ def export_hub(
 def model_card(
     net: SwitchableModel, results: Evaluation | Mapping[str, Any] | None = None, licence: str | None = None
 ) -> str:
-    """Return the text of README.md, with the front matter that a hub reads.
+    """Return the text of README.md, with the front matter that a hub reads; arguments are those of `export_hub`.
 
-    Args:
-        net: a network with a name of timm or torchvision.
-        results: of ``evaluate``, or the object that ``rsconvert evaluate --json`` printed; without them the table holds
-            multiply-adds alone.
-        licence: of the source weights; None takes what timm says of weights that were downloaded.
-    Raises:
-        ConfigError: the results are of another network or of no evaluation, or the licence is no line of text.
+    Without results the table holds multiply-adds alone.
     """
     if licence is not None and not (licence.strip() and licence.isprintable()):
         raise ConfigError(f"licence is {licence!r}; a name such as apache-2.0 is accepted. Give it on one line.")
-    licence = licence or _known_licence(net)
+    published = _published(net)
+    licence = licence or net.source.licence
+    if published is not None and published.license != "unknown":  # for files from before the licence was kept
+        licence = licence or published.license
+    datasets = _datasets(net.source.weights or "", published)
     sides, name = ", ".join(map(str, net.resolutions)), str(net.source.architecture)
     parts = [
-        f"---\n{_front_matter(net, licence)}\n---",
+        f"---\n{_front_matter(net, licence, datasets)}\n---",
         f"# {name.removeprefix(TORCHVISION)} at {sides} pixels",
         "One network for several input resolutions, made with rsconvert. All resolutions share the weights of the "
         "layers; each has BatchNorm of its own (RS-Nets, [arXiv 2007.09558](https://arxiv.org/abs/2007.09558)). The "
         "size of the input chooses, and costs what the table says; sizes between run on interpolated BatchNorm.",
         "## What it is",
-        "\n".join(f"- {key}: {value}" for key, value in _facts(net, licence).items()),
+        "\n".join(f"- {key}: {value}" for key, value in _facts(net, licence, datasets).items()),
         "## By resolution",
         _costs(net) if results is None else _accuracies(net, results),
         "## How to load it",
@@ -110,11 +108,6 @@ def model_card(
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _known_licence(net: SwitchableModel) -> str | None:
-    cfg = _published(net)  # for files from before the licence was kept
-    return net.source.licence or (None if cfg is None or cfg.license == "unknown" else cfg.license)
-
-
 def _published(net: SwitchableModel) -> Any:
     """Return what timm says of weights that it downloaded by a name of its own, else None."""
     kind, _, name = (net.source.weights or "").partition(" ")
@@ -124,29 +117,28 @@ def _published(net: SwitchableModel) -> Any:
         return None
 
 
-def _datasets(net: SwitchableModel) -> list[str]:
+def _datasets(weights: str, published: Any) -> list[str]:
     """Return the sets that the source weights were trained on, as far as their tag says."""
-    weights, cfg = net.source.weights or "", _published(net)
-    tag = cfg.tag if cfg is not None else weights if weights.startswith(_PRETRAINED) else ""
+    tag = published.tag if published is not None else weights if weights.startswith(_PRETRAINED) else ""
     words = re.split(r"[^a-z0-9]+", tag.lower())
     return sorted({_DATASETS[word] for word in words if word in _DATASETS})
 
 
-def _front_matter(net: SwitchableModel, licence: str | None) -> str:
+def _front_matter(net: SwitchableModel, licence: str | None, datasets: list[str]) -> str:
     known = licence is None or licence in _LICENCES
     library = stock_library(net)
     data = ModelCardData(
         library_name=library,
         license=(licence or "unknown") if known else "other",
         license_name=None if known else licence,
-        datasets=_datasets(net) or None,
-        pipeline_tag="image-classification" if count_outputs(net.at(net.resolutions[0])) else None,
+        datasets=datasets or None,
+        pipeline_tag="image-classification" if count_outputs(net.at(net.native)) else None,
         tags=[library, "rsconvert", "resolution-switchable"],
     )
     return data.to_yaml()
 
 
-def _facts(net: SwitchableModel, licence: str | None) -> dict[str, str]:
+def _facts(net: SwitchableModel, licence: str | None, datasets: list[str]) -> dict[str, str]:
     source, weights = net.source, net.source.weights or ""
     weights = weights if weights.startswith(_PRETRAINED) else Path(weights).name  # a file's folders are private
     classes = f"{source.num_classes}" + (", named in the files" if source.class_names else "")
@@ -157,7 +149,7 @@ def _facts(net: SwitchableModel, licence: str | None) -> dict[str, str]:
         "classes": "unknown" if source.num_classes is None else classes,
         "images": f"RGB, {_code(json.dumps(vars(source.preprocessing)))}",
         "source weights": _code(weights) if weights else "unknown: fill in",
-        "data of the source weights": ", ".join(_datasets(net)) or "unknown: fill in",
+        "data of the source weights": ", ".join(datasets) or "unknown: fill in",
         "finetuned": _code(json.dumps(dict(source.training))) if source.training else "no",
         "licence of the source weights": _code(licence) if licence else "unknown: fill in before you publish",
     }
@@ -242,7 +234,7 @@ def _loading_plain(net: SwitchableModel) -> str:
             'model.load_state_dict(load_file(hf_hub_download("USER/NAME", "model.safetensors")))',
         ]
     code = "\n".join(lines)
-    return f"With {stock_library(net)} alone, the network of {net.resolutions[0]} pixels:\n\n```python\n{code}\n```"
+    return f"With {stock_library(net)} alone, the network of {net.native} pixels:\n\n```python\n{code}\n```"
 
 
 def _loading_other(net: SwitchableModel) -> str:

@@ -175,18 +175,18 @@ def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shar
         if branches:
             # Beyond the ends several have the same.
             branch(model, [*dict.fromkeys(interpolation_weights(r, net.resolutions) for r in branches)])
-    opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    facts = _metadata(net, side) | ({"branches": json.dumps(branches)} if branches else {})
-    needed("onnx").helper.set_model_props(model, {**facts, "opset": str(opset)})
+    needed("onnx").helper.set_model_props(model, _metadata(model, net, side, branches))
     return model
 
 
-def _metadata(net: SwitchableModel, side: int | None) -> dict[str, str]:
+def _metadata(model: Any, net: SwitchableModel, side: int | None, branches: Sequence[int]) -> dict[str, str]:
     """Return what a caller must know; values that are not text are JSON."""
     facts = image_facts(net, net.native if side is None else side)
     facts["resolutions"] = list(net.resolutions) if side is None else [side]
     if side is None:
         facts |= {"resolution": None, "crop_pct": net.source.preprocessing.crop_pct}
+    facts["branches"] = branches or None
+    facts["opset"] = next(entry.version for entry in model.opset_import if not entry.domain)
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}
 
 
