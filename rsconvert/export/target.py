@@ -61,7 +61,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         reason = (isinstance(error, CheckpointError) and error.__cause__) or error
         raise CheckpointError(
             f"{folder} can't be written ({' '.join(str(reason).split())}); room on the disk, and model_kwargs of plain "
-            "values, are needed. What stood there is untouched: make room, or choose another place."
+            "values, are needed. The old folder is untouched: make room, or choose another place."
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -77,7 +77,7 @@ def _converted(program: torch.export.ExportedProgram, optimize: bool) -> Any:
 def _pad_simply(module: nn.Module) -> set[str]:
     """Give convolutions of "same" padding, in place, a fixed one; return the weights of those that it does not suit.
 
-    What "same" pads hangs on the size, in arithmetic over which the exporter does not finish. Half the kernel gives
+    What "same" pads depends on the size, in arithmetic over which the exporter does not finish. Half the kernel gives
     outputs of the same shape, and with a stride of 1 the same values; for the others ONNX has an attribute.
     """
     names = {id(p): name for name, p in module.named_parameters()}

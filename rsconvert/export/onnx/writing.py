@@ -73,7 +73,7 @@ def export_onnx(
         check_target(weights, force)
         check_readers(weights, files)
     net = _on_cpu(net)
-    with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
+    with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _scratch_folder(path) as folder:
         chosen = () if compact or sides or _serves_all(net) else _branches(net, asked)
         models = {file: _model(net, side, chosen, shared_weights) for file, side in files.items()}
         if weights:
@@ -135,15 +135,15 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
 
 
 @contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
+def _scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a folder for what is not verified yet; nothing of it stays."""
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise CheckpointError(
-            f"{path} can't be written ({error}); room in a folder that exists is needed. What stood there is "
-            "untouched: make room, or choose another place."
+            f"{path} can't be written ({error}); room in a folder that exists is needed. The old files "
+            "are untouched: make room, or choose another place."
         ) from error
 
 
