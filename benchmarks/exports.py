@@ -24,7 +24,7 @@ from onnx_speed import by_turns, network, plain_export
 
 from rsconvert import calibrate
 from rsconvert.export import export_onnx, open_onnx, verify_export
-from rsconvert.surgery.network.resolutions import with_middles
+from rsconvert.surgery import with_middles
 
 MODELS = (
     "resnet18,resnet50,mobilenetv3_large_100,efficientnet_b0,regnety_004,densenet121,repvgg_a0,torchvision/mobilenet_v2"

@@ -19,8 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
-from rsconvert.evaluation import machine_key, measure_switching
-from rsconvert.evaluation.latency import measure_latency
+from rsconvert.evaluation import machine_key, measure_latency, measure_switching
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class FinetuneConfig:
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
         channels_last: memory format of the network, as a rule the faster one; false is contiguous.
-        compile: torch.compile's mode for each path; ``reduce-overhead`` uses CUDA graphs.
+        compile: mode of torch.compile for each path; ``reduce-overhead`` uses CUDA graphs.
         low_memory: the same gradients with the memory of the largest view alone, for about a fifth more time.
         grad_checkpointing: the model's own activation checkpointing, by timm.
         sync_bn: BatchNorm statistics over all processes; else each has its own, averaged at the end of an epoch.

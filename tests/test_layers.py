@@ -21,6 +21,7 @@ LAYERS = (
     "compatibility",
     "checkpoint",
     "evaluation",
+    "wrapping",
     "calibration",
     "training",
     "export",

@@ -22,7 +22,14 @@ from rsconvert.errors import (
     UnsupportedModelError,
     first_line,
 )
-from rsconvert.evaluation import check_colours, choose_device, is_memory_error, plain_memory_errors, validation_loader
+from rsconvert.evaluation import (
+    check_colours,
+    choose_device,
+    float_dtype,
+    is_memory_error,
+    plain_memory_errors,
+    validation_loader,
+)
 from rsconvert.surgery import SwitchableModel, batchnorms, check_resolutions, eval_mode
 
 __all__ = ["CalibrationReport", "calibrate"]
@@ -160,7 +167,7 @@ def _run(
     check: Callable[[], None],
 ) -> None:
     """Show the images to each path, its BatchNorms watched."""
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    dtype = float_dtype(net)
     paths = {r: net.at(r) for r in watched}
     with eval_mode(paths.values()), ExitStack() as stack:
         for r, found in watched.items():

@@ -4,6 +4,7 @@ network → its tensors (`tensors`) with what is known of it (`metadata`) → fi
 a place → its file (`places`)
 """
 
+from rsconvert.checkpoint.baselines import builder_of, load_among, load_baseline
 from rsconvert.checkpoint.file import load, load_beside, load_with, save, subset, write_network
 from rsconvert.checkpoint.metadata import describe, names_library, read_metadata
 from rsconvert.checkpoint.places import PUBLISHED, file_of, loading_note, warn_of_loading
@@ -12,12 +13,15 @@ from rsconvert.checkpoint.tensors import digest, fill, read_header, read_tensors
 
 __all__ = [
     "PUBLISHED",
+    "builder_of",
     "describe",
     "digest",
     "file_of",
     "fill",
     "fill_from_rsnets",
     "load",
+    "load_among",
+    "load_baseline",
     "load_beside",
     "load_with",
     "loading_note",

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsconvert.cli.loading import load_network
-from rsconvert.cli.options import (
-    force_option,
-    json_option,
-    model_option,
-    numbers,
-    ranges,
-    refuse_existing,
-)
-from rsconvert.cli.printing import print_result
+from rsconvert.cli.options import numbers, print_result, ranges, refuse_existing, result
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,9 +64,7 @@ _TAKEN_BY = {
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
 @click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm says of them.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and hub.")
-@model_option
-@force_option
-@json_option
+@result
 def export(
     checkpoint: str,
     form: str,
@@ -97,8 +87,8 @@ def export(
         refuse_existing(Path(output), force, may_be_folder=True)
     net = load_network(checkpoint, model)
     write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)
-    facts, result = write(net, form, output, options, force)
-    print_result({"output": output, "format": form, **facts}, as_json, str(result))
+    facts, written = write(net, form, output, options, force)
+    print_result({"output": output, "format": form, **facts}, as_json, str(written))
 
 
 def _check_options(form: str, options: dict[str, Any]) -> None:
@@ -129,7 +119,7 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
 
     text, branches = options["resolution"], options["branches"]
     sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
-    result = export_onnx(
+    exported = export_onnx(
         net,
         output,
         sides,
@@ -140,9 +130,9 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
     )
     return {
         "resolution": sides[0] if sides and len(sides) == 1 else sides,
-        "files": {str(path): found.to_dict() for path, found in result.verification.items()},
-        **({"weights": str(result.weights)} if result.weights else {}),
-    }, result
+        "files": {str(path): found.to_dict() for path, found in exported.verification.items()},
+        **({"weights": str(exported.weights)} if exported.weights else {}),
+    }, exported
 
 
 def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
@@ -156,8 +146,8 @@ def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any]
         raise ConfigError(
             f"results {path} can't be read ({error}); what evaluate --json prints is needed. Check the path."
         ) from error
-    result = export_hub(net, output, results=results, licence=options["licence"], force=force)
-    return {"resolutions": list(net.resolutions)}, result
+    exported = export_hub(net, output, results=results, licence=options["licence"], force=force)
+    return {"resolutions": list(net.resolutions)}, exported
 
 
 def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
@@ -165,11 +155,11 @@ def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, An
 
     text = options["resolution"]
     sides = list(net.resolutions) if text == "all" else numbers(text)
-    result = export_plain(net, form, output, sides, fold=options["fold_bn"], aot=options["aot"], force=force)
-    written = [*result.files.values()]
-    folding = {str(report.resolution): asdict(report) for report in result.folding.values()}
+    exported = export_plain(net, form, output, sides, fold=options["fold_bn"], aot=options["aot"], force=force)
+    written = [*exported.files.values()]
+    folding = {str(report.resolution): asdict(report) for report in exported.folding.values()}
     return {
         "resolution": written if len(written) > 1 else written[0],
-        "files": {str(side): str(path) for path, side in result.files.items()},
+        "files": {str(side): str(path) for path, side in exported.files.items()},
         **({"folding": folding} if folding else {}),
-    }, result
+    }, exported

@@ -84,11 +84,7 @@ def evaluate(
 
 
 def with_baselines(net: nn.Module, baselines: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
-    """Return networks by name for ``predict``: a network as ``network``, and others.
-
-    Raises:
-        ConfigError: another one has that name.
-    """
+    """Return networks by name for ``predict``: a network as ``network``, and others, which may not have that name."""
     if NETWORK in (baselines or {}):
         raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed.")
     return {**(baselines or {}), NETWORK: net}
@@ -114,15 +110,14 @@ def measure(
 ) -> Evaluation:
     """Measure a network on the batches of `validation_loader`, which may be used again: its rates alone.
 
+    Its errors, and what is not said here, are those of `evaluate`.
+
     Args:
         resolutions: those of the loader; None takes the trained ones.
-        amp: as of ``evaluate``.
         outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
         reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
             measures a share of the images, it adds them up.
-    Raises:
-        DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
     """
     subject = Subject(net, net.resolutions if resolutions is None else resolutions, outputs)
     precision = choose_precision(amp, subject.device)

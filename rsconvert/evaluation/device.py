@@ -50,9 +50,9 @@ def choose_precision(amp: Amp, device: torch.device) -> torch.dtype:
     chosen = _DTYPES.get(amp) if isinstance(amp, str) else amp
     if chosen is None or chosen not in _DTYPES.values():
         types = ", ".join(map(str, _DTYPES.values()))
-        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)}, or {types} are accepted. Choose one of them.")
+        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)}, or {types} are accepted.")
     if chosen is torch.float16 and device.type == "cpu":
-        raise ConfigError("amp is fp16 on the CPU; bf16 or off is accepted there. Change it.")
+        raise ConfigError("amp is fp16 on the CPU; bf16 or off is accepted there.")
     return chosen
 
 

@@ -36,7 +36,6 @@ def measure_latency(
     rounds: int,
     warm_up: int = 3,
     device: torch.device | None = None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[_Key, Latency]:
     """Time each run once a round, beginning with another one from round to round.
 
@@ -45,24 +44,23 @@ def measure_latency(
     Args:
         rounds: how many are counted, after ``warm_up`` rounds that are not.
         device: a GPU is waited for before and after each run; its work is not done when a call returns.
-        clock: returns seconds.
     """
     names = list(runs)
     times: dict[_Key, list[float]] = {name: [] for name in names}
     for i in range(warm_up + rounds):
         for j in range(len(names)):
             name = names[(i + j) % len(names)]
-            times[name].append(_milliseconds(runs[name], device, clock))
+            times[name].append(_milliseconds(runs[name], device))
     percentiles = {name: np.percentile(column[warm_up:], [50, 95]) for name, column in times.items()}
     return {name: Latency(float(median), float(p95)) for name, (median, p95) in percentiles.items()}
 
 
-def _milliseconds(run: Callable[[], object], device: torch.device | None, clock: Callable[[], float]) -> float:
+def _milliseconds(run: Callable[[], object], device: torch.device | None) -> float:
     _wait(device)
-    start = clock()
+    start = time.perf_counter()
     result = run()
     _wait(device)
-    took = clock() - start
+    took = time.perf_counter() - start
     del result  # freeing it is not part of the run
     return 1e3 * took
 

@@ -1,6 +1,7 @@
 """Memory: what a forward holds at its most beyond weights and input, and the many errors that mean too little of it."""
 
 import errno
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,14 +18,8 @@ from rsconvert.errors import TrainingError
 
 __all__ = ["is_memory_error", "peak_memory", "plain_memory_errors"]
 
-# In lower case, from torch on the GPU, torch on the CPU, the system, shared memory, torch's loader.
-_SIGNS = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "unable to allocate shared memory",
-    "dataloader worker (pid",
-)
+# From torch on the GPU, torch on the CPU, the system, shared memory, torch's loader.
+_SIGNS = r"(?i)out of memory|can(no|')t allocate memory|unable to allocate shared memory|dataloader worker \(pid"
 
 
 def is_memory_error(error: BaseException) -> bool:
@@ -33,27 +28,19 @@ def is_memory_error(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE):
         return True
-    return isinstance(error, RuntimeError | OSError) and _has_sign(str(error))
-
-
-def _has_sign(text: str) -> bool:
-    return any(sign in text.lower() for sign in _SIGNS)
+    return isinstance(error, RuntimeError | OSError) and re.search(_SIGNS, str(error)) is not None
 
 
 @contextmanager
 def plain_memory_errors(batch_size: int, workers: int) -> Iterator[None]:
-    """Turn such errors into one line.
-
-    Raises:
-        TrainingError: memory ran out.
-    """
+    """Turn such errors into a TrainingError of one line."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_memory_error(error):
             raise
         lines = str(error).splitlines() or [type(error).__name__]
-        line = next(filter(_has_sign, lines), lines[0]).rstrip(".")
+        line = next((line for line in lines if re.search(_SIGNS, line)), lines[0]).rstrip(".")
         raise TrainingError(
             f"memory ran out, or a worker process died ({textwrap.shorten(line, 160, placeholder=' …')}); a smaller "
             f"load is needed. Lower batch_size (it is {batch_size}) or workers ({workers}); in a script call below "

@@ -5,7 +5,7 @@
 All figures of an evaluation, of the analysis and of a cascade follow from these. Several processes may share the work.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,9 +87,12 @@ def predict(
         subjects = _subjects(networks, samples, sizes, outputs, where)
         check_alike(networks, samples, processes, meet)
         share = _Share(samples, batch_size, workers, processes, interrupts, meet)
+        groups: dict[object, dict[str, Subject]] = {}  # by how they crop images
+        for name, subject in subjects.items():
+            groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
         answers: dict[str, dict[Size | None, Answers]] = {}
         targets: list[Tensor] = []
-        for alike in _groups(subjects):
+        for alike in groups.values():
             found, seen = share.collect(alike, precision, keep_logits, progress)
             answers |= found
             targets.append(seen)
@@ -177,12 +180,7 @@ class _Share:
 
 
 def check_alike(networks: Mapping[str, nn.Module], samples: Samples, processes: Processes, meet: Meeting) -> None:
-    """Check that all processes hold the same networks and images, which they can read by index.
-
-    Raises:
-        DataError: the images can only be read in order, or differ.
-        ConfigError: the networks differ.
-    """
+    """Raise a DataError unless all processes can read the same images by index, a ConfigError if networks differ."""
     if processes.world_size == 1:
         return
     if isinstance(samples, Stream):
@@ -217,12 +215,7 @@ def whole_order(count: int, batch_size: int, processes: Processes) -> Tensor:
 def joined_answers(
     own: Mapping[Size | None, Answers], order: Tensor, processes: Processes, meet: Meeting
 ) -> dict[Size | None, Answers]:
-    """Return what a network predicts for all images, by size; the first process alone gets logits.
-
-    Args:
-        own: the predictions for the images of this process, which may have none.
-        order: see `whole_order`.
-    """
+    """Return what a network predicts for all images, by size, from each process's own; the first alone gets logits."""
     found: dict[Size | None, Answers] = {}
     for size, answers in own.items():
         parts: Sequence[Answers] = meet(answers)  # size by size, for logits are large
@@ -239,11 +232,3 @@ def check_order(targets: Sequence[Tensor]) -> None:
             "the data gives its images in another order each time; one order is needed to compare networks that crop "
             "images in different ways. Take a folder or a map-style data set."
         )
-
-
-def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
-    """Split networks by how they crop images."""
-    groups: dict[object, dict[str, Subject]] = {}
-    for name, subject in subjects.items():
-        groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
-    return groups.values()

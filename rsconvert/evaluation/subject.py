@@ -81,11 +81,7 @@ class Subject:
 
 
 def check_logits(output: object) -> Tensor:
-    """Return a network's output in at least float32.
-
-    Raises:
-        UnsupportedModelError: it is not logits (N, C).
-    """
+    """Return a network's output in at least float32; raise an UnsupportedModelError if it is not logits (N, C)."""
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise UnsupportedModelError(
@@ -200,12 +196,7 @@ def collect(
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
-    """Return what networks predict for the views of a loader, and the targets (N,).
-
-    Args:
-        amp: as of `choose_precision`.
-        check: is called after each batch, and may raise.
-    """
+    """Return what networks predict for the views of a loader, and the targets (N,); ``check`` is called each batch."""
     parts: dict[str, dict[Size | None, list[Answers]]] = {
         name: {size: [] for size in subject.sizes} for name, subject in subjects.items()
     }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsconvert.data import Samples, normalize, open_images
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
-from rsconvert.evaluation import check_colours, size_name, validation_loader
+from rsconvert.evaluation import check_colours, float_dtype, size_name, validation_loader
 from rsconvert.export.opening import Export, open_export
 from rsconvert.models import example_input
 from rsconvert.surgery import (
@@ -238,12 +238,11 @@ def _real_images(
     batch, least = (_BATCHES[-1], 1) if isinstance(export.batch, str) else (export.batch, export.batch)
     if len(order) < least:
         raise DataError(f"the data holds {len(order)} images; the export takes {batch} at once. Add images.")
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
     with closing(validation_loader(net, samples.subset(order), sides, batch_size=batch, workers=0)) as loader:
         for views, target in loader:
             if len(target) >= least:
                 for side, view in zip(sides, views, strict=True):
-                    yield (side, side), normalize(view.contiguous(), net.source.preprocessing, dtype=dtype)
+                    yield (side, side), normalize(view.contiguous(), net.source.preprocessing, dtype=float_dtype(net))
 
 
 def compare(

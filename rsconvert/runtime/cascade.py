@@ -1,8 +1,8 @@
-"""A cascade: one network, its small resolutions first, the large ones for images that the small ones doubt.
+"""A cascade: one network, its small resolutions first, the large ones for images of which the small are not sure.
 
-    images → smallest stage → sure? the answer : the next stage → …
+    images → smallest stage → sure? its prediction : the next stage → …
 
-The confidence of an answer is its probability, the largest of the softmax. The last stage answers always.
+The confidence is the probability of the predicted class, the largest of the softmax. The last stage keeps all.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ __all__ = ["Cascade", "CascadeOutput", "cascade"]
 
 
 class CascadeOutput(NamedTuple):
-    """What a cascade says of N images: logits (N, C), and the resolution that answered each, (N,), int64."""
+    """What a cascade predicts for N images: logits (N, C), and the resolution that answered each, (N,), int64."""
 
     logits: Tensor
     resolution: Tensor
@@ -34,7 +34,7 @@ class Cascade:
 
     Args:
         stages: resolutions in pixels, trained or not, from the smallest to the largest; at least two.
-        thresholds: for each stage but the last the confidence from which an answer is kept, in [0, 1].
+        thresholds: for each stage but the last the confidence from which a prediction is kept, in [0, 1].
         outputs: those among which the confidence is counted, if the network has more of them than the task.
     Raises:
         ResolutionError, ConfigError: an argument is malformed, or the source can't be built for a stage.
@@ -55,11 +55,7 @@ class Cascade:
 
     @classmethod
     def stored(cls, net: SwitchableModel) -> "Cascade":
-        """Return the cascade that was fitted to a network and is stored with it.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """Return the cascade that was fitted to a network and is stored with it; raise a ConfigError without one."""
         known = net.measured.cascade
         if known is None:
             raise ConfigError(
@@ -70,7 +66,7 @@ class Cascade:
 
     @torch.no_grad()
     def __call__(self, images: Tensor | Sequence[Tensor]) -> CascadeOutput:
-        """Run a batch, of which each stage sees what the one before left undecided.
+        """Run a batch, of which each stage takes what the one before left undecided.
 
         Args:
             images: (N, 3, H, W), normalized, as large as the last stage or larger; for each stage they are resized,
@@ -103,13 +99,12 @@ class Cascade:
             if len(images) != len(self.stages) or len({len(view) for view in images}) > 1:
                 raise ResolutionError(
                     f"the batches are {len(images)} of {', '.join(str(len(view)) for view in images)} images; one for "
-                    f"each of {self.stages} is needed, of the same images. Correct them."
+                    f"each of {self.stages} is needed, of the same images."
                 )
             return list(images)
         if side_of(images) < self.stages[-1]:
             raise ResolutionError(
-                f"the images are of {tuple(images.shape[-2:])}; at least {self.stages[-1]} pixels are needed for the "
-                "last stage. Give larger images."
+                f"the images are of {tuple(images.shape[-2:])}; the last stage needs at least {self.stages[-1]} pixels."
             )
         return [images] * len(self.stages)
 
@@ -129,10 +124,9 @@ class Cascade:
 
 
 def cascade(net: SwitchableModel, images: Tensor | Sequence[Tensor]) -> CascadeOutput:
-    """Run images through the cascade that is stored with a network; see `Cascade`, which a server holds instead.
+    """Run images through the cascade that is stored with a network; a server holds a `Cascade`, whose errors these are.
 
     Raises:
         ConfigError: no cascade is stored, or the network is in train mode.
-        ResolutionError, UnsupportedModelError: as `Cascade`.
     """
     return Cascade.stored(net)(images)

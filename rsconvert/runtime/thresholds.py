@@ -1,6 +1,6 @@
-"""The thresholds of a cascade, fitted to what every path answered.
+"""The thresholds of a cascade, fitted to what every path predicts.
 
-A stage keeps the answers whose confidence reaches its threshold; the rest goes up, and the last stage answers always.
+A stage keeps the images whose confidence reaches its threshold; the rest goes up, and the last stage keeps all.
 All pairs and triples of paths are tried, each with all combinations of up to 64 thresholds per stage.
 """
 
@@ -21,7 +21,7 @@ _LEVELS = 64
 
 @dataclass(frozen=True)
 class Fitted:
-    """A cascade as it does on the images that it was fitted to.
+    """A cascade, with its figures on the images that it was fitted to.
 
     Attributes:
         stages: resolutions, from the smallest to the largest.
@@ -45,19 +45,13 @@ def answering_stage(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
 
 
 def check_aim(top1: float | None, multiply_adds: float | None) -> None:
-    """See that what a cascade is to reach, as `fit_thresholds` takes it, makes sense.
-
-    Raises:
-        ConfigError: it does not.
-    """
+    """Raise a ConfigError unless what a cascade is to reach, as `fit_thresholds` takes it, makes sense."""
     if top1 is not None and multiply_adds is not None:
-        raise ConfigError(
-            f"accuracy is {top1} and multiply_adds {multiply_adds}; one of them can be the aim. Drop the other."
-        )
+        raise ConfigError(f"accuracy is {top1} and multiply_adds {multiply_adds}; one of them can be the aim.")
     if top1 is not None and not 0 < top1 <= 100:
-        raise ConfigError(f"accuracy is {top1}; percent above 0, up to 100, are accepted. Correct it.")
+        raise ConfigError(f"accuracy is {top1}; percent above 0, up to 100, are accepted.")
     if multiply_adds is not None and not multiply_adds > 0:
-        raise ConfigError(f"multiply_adds is {multiply_adds}; a number above 0 is accepted. Correct it.")
+        raise ConfigError(f"multiply_adds is {multiply_adds}; a number above 0 is accepted.")
 
 
 def fit_thresholds(
@@ -71,13 +65,12 @@ def fit_thresholds(
 ) -> Fitted:
     """Return the cheapest cascade that is right often enough, or the best of those that are cheap enough.
 
-    Whoever takes the best of thousands takes luck too. So a standard error per threshold is taken off each accuracy:
-    that of its difference to the best single path's, on the same images. If none is high enough then, the one that
-    comes nearest is taken.
+    The best of thousands is in part lucky. So a standard error per threshold is taken off each accuracy: that of its
+    difference to the best single path's, on the same images. If none is high enough then, the nearest one is taken.
 
     Args:
-        confidence: how sure each path is of its answer, (S, N), from the cheapest path to the dearest.
-        right: whether the answer is right, (S, N), bool.
+        confidence: how sure each path is of its prediction, (S, N), from the cheapest path to the most expensive.
+        right: whether the prediction is right, (S, N), bool.
         costs: resolution → multiply-adds of its path, in the same order.
         top1: what to reach, in percent; that of the best single path, unless ``multiply_adds`` is given.
         multiply_adds: of one image, what not to exceed on average.
@@ -93,15 +86,13 @@ def fit_thresholds(
     sure = confidence.double().nan_to_num(nan=-1.0)
     for size in range(2, most_stages + 1):
         for rows in combinations(range(len(costs)), size):
-            stages = {list(costs)[row]: list(costs.values())[row] for row in rows}
-            every = _Choices(sure[list(rows)], right[list(rows)], right[best], list(stages.values()))
+            stages = tuple(list(costs)[row] for row in rows)
+            every = _Choices(sure[list(rows)], right[list(rows)], right[best], [costs[r] for r in stages])
             if every.top1.numel():
                 place, rank = every.chosen(aim, multiply_adds)
-                found.append((rank, every.fitted(tuple(stages), place)))
+                found.append((rank, every.fitted(stages, place)))
     if not found:
-        raise DataError(
-            "every path is equally sure of all images; a cascade needs images that differ. Check data and network."
-        )
+        raise DataError("every path is equally sure of all images; a cascade needs images that differ.")
     _, taken = min(found, key=lambda one: one[0])
     _check_reached(taken, top1, multiply_adds, max(100 * float(singles[best]), *(one.top1 for _, one in found)))
     return taken
@@ -111,18 +102,18 @@ class _Choices:
     """Accuracy and cost of one cascade for all combinations of thresholds, an axis for each stage but the last."""
 
     def __init__(self, confidence: Tensor, right: Tensor, reference: Tensor, costs: Sequence[float]) -> None:
-        count = right.shape[1]
+        count, stages = right.shape[1], range(len(costs))
         self.levels = [_levels(row) for row in confidence[:-1]]
-        sizes = [len(levels) + 1 for levels in self.levels]
+        self.sizes = [len(levels) + 1 for levels in self.levels]
         self.place = torch.zeros(count, dtype=torch.int64)
-        for row, levels, size in zip(confidence, self.levels, sizes, strict=False):
+        for row, levels, size in zip(confidence, self.levels, self.sizes, strict=False):
             self.place = self.place * size + torch.bucketize(row, levels, right=True)
-        self.sizes = sizes
-        stages = range(len(costs))
-        reached = [self._summed(torch.ones(count), i, stops=False) for i in stages]
-        self.multiply_adds = sum((cost * n for cost, n in zip(costs, reached, strict=True)), torch.zeros(())) / count
-        self.top1 = sum((self._summed(right[i], i) for i in stages), torch.zeros(())) / count
-        differing = sum((self._summed(right[i] ^ reference, i) for i in stages), torch.zeros(())) / count
+        zero = torch.zeros(())
+        self.multiply_adds = (
+            sum((costs[i] * self._summed(torch.ones(count), i, stops=False) for i in stages), zero) / count
+        )
+        self.top1 = sum((self._summed(right[i], i) for i in stages), zero) / count
+        differing = sum((self._summed(right[i] ^ reference, i) for i in stages), zero) / count
         gap = self.top1 - reference.double().mean()
         self.sure_top1 = self.top1 - len(self.levels) * ((differing - gap**2).clamp(min=0) / count).sqrt()
 

@@ -36,18 +36,24 @@ class Clock:
         return take
 
 
-def test_median_and_p95_of_the_rounds_that_count() -> None:
-    clock, generator = Clock(), torch.Generator().manual_seed(0)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=clock))
+    return clock
+
+
+def test_median_and_p95_of_the_rounds_that_count(clock: Clock) -> None:
+    generator = torch.Generator().manual_seed(0)
     times = torch.rand(40, generator=generator).tolist()
-    found = measure_latency({"a": clock.run("a", [99, 98, *times])}, rounds=40, warm_up=2, clock=clock)
+    found = measure_latency({"a": clock.run("a", [99, 98, *times])}, rounds=40, warm_up=2)
     assert found["a"].median_ms == pytest.approx(1e3 * statistics.median(times))
     assert found["a"].p95_ms == pytest.approx(1e3 * statistics.quantiles(times, n=20, method="inclusive")[-1])
 
 
-def test_runs_go_by_turns_and_each_begins_once() -> None:
-    clock = Clock()
+def test_runs_go_by_turns_and_each_begins_once(clock: Clock) -> None:
     runs = {name: clock.run(name, [float(i)] * 3) for i, name in enumerate("abc")}
-    found = measure_latency(runs, rounds=2, warm_up=1, clock=clock)
+    found = measure_latency(runs, rounds=2, warm_up=1)
     assert "".join(clock.order) == "abcbcacab"
     assert [found[name].median_ms for name in "abc"] == [0, 1000, 2000]
 
@@ -56,7 +62,7 @@ def test_a_gpu_is_waited_for_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> N
     clock, seen = Clock(), []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: seen.append(len(clock.order)))
     device = torch.device("cuda")
-    measure_latency({"a": clock.run("a", [1.0, 1.0])}, rounds=2, warm_up=0, device=device, clock=clock)
+    measure_latency({"a": clock.run("a", [1.0, 1.0])}, rounds=2, warm_up=0, device=device)
     assert seen == [0, 1, 1, 2]
 
 

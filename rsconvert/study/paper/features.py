@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from rsconvert.data import ViewLoader, normalize
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.evaluation import autocast
+from rsconvert.evaluation import autocast, float_dtype
 from rsconvert.models import classifier_keys
 from rsconvert.surgery import SwitchableModel, eval_mode
 
@@ -37,7 +37,7 @@ def pooled_features(
         UnsupportedModelError: the network has no classifier.
     """
     paths = {r: net.at(r) for r in resolutions}
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    dtype = float_dtype(net)
     batches: dict[int, list[Tensor]] = {r: [] for r in resolutions}
     with closing(loader), eval_mode(paths.values()):
         for views, _ in tqdm(loader, desc="pooling", unit="batch", disable=not progress, leave=False):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rsconvert.checkpoint import digest
 from rsconvert.data import Interrupts, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
-from rsconvert.evaluation import Evaluation, Processes, choose_precision, measure, validation_loader
+from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.board import Board
@@ -59,7 +59,7 @@ class Run:
                 "the processes start from different networks; one is needed. Give all the same checkpoint."
             )
         self.val_images = len(samples[1])
-        dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+        dtype = float_dtype(net)
         self.precision = str(dtype if self.amp is torch.float32 else self.amp).removeprefix("torch.")
         self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]

@@ -6,7 +6,7 @@ import torch
 
 from rsconvert.data import Samples, open_train_val
 from rsconvert.errors import ConfigError, DataError
-from rsconvert.evaluation import check_classes, mapped_outputs
+from rsconvert.evaluation import check_classes, float_dtype, mapped_outputs
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 
@@ -45,7 +45,7 @@ def _listed(classes: tuple[str, ...] | None) -> str:
 
 
 def _check_dtype(net: SwitchableModel) -> None:
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    dtype = float_dtype(net)
     if dtype not in (torch.float32, torch.float64):
         raise ConfigError(
             f"the network's weights are {str(dtype).removeprefix('torch.')}; float32 or float64 learns. "

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rsconvert.checkpoint import load_beside
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation import float_dtype
 from rsconvert.models import count_outputs, create_model, is_file_name, source_of
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
@@ -71,5 +72,5 @@ def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
             f"teacher is {name}, which knows the classes {', '.join(theirs[:3])}, …; the network's "
             f"{', '.join(ours[:3])}, … are needed in their order. Choose another."
         )
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
+    dtype = float_dtype(net)
     return model.to(dtype), source.preprocessing
