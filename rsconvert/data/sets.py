@@ -32,7 +32,7 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
 
     Raises:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
-        ConfigError: ``root`` is given beside a folder.
+        ConfigError: ``root`` is given together with a folder.
     """
     if not data:
         raise DataError("data is empty; a folder or a timm data-set string is needed.")
