@@ -22,7 +22,6 @@ from rsconvert.surgery.network import (
     find_images,
     on_meta,
     size_dependent,
-    told_images,
 )
 from rsconvert.surgery.trial import (
     Trial,
@@ -107,7 +106,7 @@ def survey(
         _check_same(model, as_it_is, best)
     if not best.refused:
         shown = {r: given(r) for r in resolutions}
-        best.images = told_images(find_images(model, shown, given=example is not None), image)
+        best.images = find_images(model, shown, given=example is not None, image=image)
     return best
 
 
