@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def selected_names(only: str | None, limit: int | None) -> list[str]:
-    from rsconvert.compatibility.names import all_names
+    from rsconvert.compatibility.check import all_names
 
     patterns = (only or "*").split(",")
     return [name for name in all_names() if any(fnmatch.fnmatch(name, p) for p in patterns)][:limit]
@@ -155,7 +155,7 @@ class Log:
         return row
 
     def _failed(self, name: str, reason: str) -> Row:
-        from rsconvert.compatibility.names import family_of
+        from rsconvert.compatibility.check import family_of
 
         known = self.counted.get(name) or Row(name=name, family=family_of(name), parameters=0)
         return replace(known, error=reason)
@@ -174,8 +174,7 @@ def work() -> None:
 
 
 def answered(request: dict[str, Any]) -> Row:
-    from rsconvert.compatibility.check import count, measure
-    from rsconvert.compatibility.names import family_of
+    from rsconvert.compatibility.check import count, family_of, measure
 
     name = request["name"]
     try:

@@ -4,7 +4,7 @@ import click
 
 from rsconvert.cli import options
 from rsconvert.cli.loading import log_loading
-from rsconvert.compatibility import FIVE
+from rsconvert.compatibility import FIVE, details, list_models
 from rsconvert.errors import ConfigError
 
 __all__ = ["models", "wrap"]
@@ -114,14 +114,11 @@ def models(pattern: str, check: str | None, size_class: str | None, as_json: boo
     position tables of its own for each; D works at some of them or at others alone; none has no BatchNorm.
     """
     if check is None:
-        from rsconvert.compatibility import list_models
-
         listing = list_models(pattern, size_class)
         options.print_result(listing.to_dict(), as_json, listing)
         return
     if pattern != "*" or size_class is not None:
         raise ConfigError(f"check measures {check} alone, so a pattern and --class have no effect. Leave them out.")
-    from rsconvert.compatibility import details
     from rsconvert.compatibility.check import measure
 
     facts, text = details(measure(check, in_batches=True))

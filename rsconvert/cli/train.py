@@ -11,9 +11,10 @@ import click
 from rsconvert.cli import options
 from rsconvert.cli.loading import load_network, log_loading
 from rsconvert.errors import ConfigError
+from rsconvert.settings import RECIPES, FinetuneConfig, build_config
+from rsconvert.text import plain
 
 if TYPE_CHECKING:
-    from rsconvert.settings import FinetuneConfig
     from rsconvert.study import Plan
     from rsconvert.surgery import SwitchableModel
 
@@ -52,8 +53,6 @@ def finetune(
     trains in all processes together.
     """
     from rsconvert.evaluation import launched_rank
-    from rsconvert.settings import RECIPES
-    from rsconvert.text import plain
 
     if not output:
         raise ConfigError("output is empty; a folder for the run is needed. Give one by --output.")
@@ -73,15 +72,12 @@ def finetune(
 
 def _config(
     file: str | None, settings: tuple[str, ...], given: Mapping[str, Any], recipe: str | None
-) -> "FinetuneConfig":
-    from rsconvert.settings import build_config
-
+) -> FinetuneConfig:
     own = {key: value for key, value in given.items() if value is not None}
     return build_config(file, {**options.strings(settings), **own}, recipe)
 
 
-def _preview(net: "SwitchableModel", data: str, config: "FinetuneConfig", as_json: bool, leads: bool) -> None:
-    from rsconvert.text import plain
+def _preview(net: "SwitchableModel", data: str, config: FinetuneConfig, as_json: bool, leads: bool) -> None:
     from rsconvert.training import preview
 
     facts = preview(net, data, config)
@@ -95,7 +91,7 @@ def _finetune(
     net: "SwitchableModel",
     data: str,
     output: str,
-    config: "FinetuneConfig",
+    config: FinetuneConfig,
     as_json: bool,
     leads: bool,
     *,
@@ -187,7 +183,7 @@ def compare(
         _compare(plan, resolved, as_json)
 
 
-def _compare(plan: "Plan", config: "FinetuneConfig", as_json: bool) -> None:
+def _compare(plan: "Plan", config: FinetuneConfig, as_json: bool) -> None:
     from rsconvert.study import compare as run
     from rsconvert.training import keep_freed_memory
 

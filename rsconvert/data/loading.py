@@ -66,10 +66,8 @@ class EpochSampler(Sampler[Key]):
 class TrainingViews(Dataset[Sample | DataError]):
     """Key (epoch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
 
-    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
-
-    Raises:
-        ResolutionError: as `training_views`, at once rather than in a worker.
+    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback. Errors of
+    the settings are raised at once.
     """
 
     def __init__(
@@ -110,8 +108,31 @@ class ViewLoader:
         RuntimeError: a worker process died; torch may raise it anywhere in the main thread.
     """
 
-    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | StreamViews | None = None) -> None:
-        self._batches, self._sampler = batches, sampler
+    def __init__(
+        self,
+        views: Dataset[Any],
+        order: EpochSampler | list[int] | None,
+        *,
+        batch_size: int,
+        workers: int,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._views, self._order = views, order
+        self._batches: DataLoader[Any] = DataLoader(
+            views,
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=_collate,
+            drop_last=drop_last,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            # Without one of its own, the loader would draw from torch's global generator at each epoch.
+            generator=torch.Generator().manual_seed(seed),
+        )
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -127,21 +148,19 @@ class ViewLoader:
             seen += len(targets)
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets
-        if isinstance(self._sampler, StreamViews):
-            self._sampler.check_count(seen)
+        if isinstance(self._views, StreamViews):
+            self._views.check_count(seen)
 
     def _received(self) -> Iterator[Any]:
         try:
-            yield from self._started()
+            with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
+                started = iter(self._batches)
+            yield from started
         except (ConnectionError, EOFError) as error:
             # A worker was killed while it handed over a batch. Its sockets close before the process has ended; after
             # that torch itself raises, out of a signal handler here.
             time.sleep(_SECONDS_TO_DIE)
             raise RuntimeError("DataLoader worker (pid unknown) exited unexpectedly") from error
-
-    def _started(self) -> Iterator[Any]:
-        with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
-            return iter(self._batches)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
@@ -158,8 +177,9 @@ class ViewLoader:
         what an uninterrupted epoch would have given; but a stream, whose order depends on what its workers read before,
         may give others. The loader's length remains that of a full epoch.
         """
-        if self._sampler is not None:
-            self._sampler.set_epoch(epoch, skip)
+        for part in (self._views, self._order):
+            if isinstance(part, (StreamViews, EpochSampler)):
+                part.set_epoch(epoch, skip)
 
 
 def training_loader(
@@ -185,10 +205,12 @@ def training_loader(
     """
     _check_sizes(batch_size, workers)
     views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation)
-    batches = partial(_batches, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory)
+    loader = partial(
+        ViewLoader, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed
+    )
     if isinstance(samples, Stream):
         stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size, seed=seed, training=True)
-        return ViewLoader(batches(stream, None, seed=seed), stream)
+        return loader(stream, None)
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (needed := batch_size if drop_last else 1):
         images = f"{len(sampler)} images{' per process' if world_size > 1 else ''}"
@@ -196,7 +218,7 @@ def training_loader(
             f"the training set has {images}, fewer than one batch of {needed}; every batch must be full. Choose "
             f"a batch size of at most {len(sampler)}, or add images."
         )
-    return ViewLoader(batches(views, sampler), sampler)
+    return loader(views, sampler)
 
 
 def evaluation_loader(
@@ -220,11 +242,10 @@ def evaluation_loader(
     """
     _check_sizes(batch_size, workers)
     views = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
-    batches = partial(_batches, batch_size=batch_size, workers=workers, drop_last=False, pin_memory=pin_memory)
+    loader = partial(ViewLoader, batch_size=batch_size, workers=workers, pin_memory=pin_memory)
     if isinstance(samples, Stream):
-        stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size)
-        return ViewLoader(batches(stream, None), stream)
-    return ViewLoader(batches(views, share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size)))
+        return loader(StreamViews(samples, views.cut, batch_size, workers, rank, world_size), None)
+    return loader(views, share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size))
 
 
 def share_of_batches(count: int, batch_size: int, *, rank: int, world_size: int) -> list[int]:
@@ -239,24 +260,6 @@ def share_of_batches(count: int, batch_size: int, *, rank: int, world_size: int)
 def _check_sizes(batch_size: int, workers: int) -> None:
     if not 1 <= batch_size < 2**31 or workers < 0:
         raise ConfigError(f"batch_size is {batch_size}, workers {workers}; 1 to 2**31 - 1 and at least 0 are accepted.")
-
-
-def _batches(
-    views: Dataset[Any], sampler: Any, batch_size: int, workers: int, drop_last: bool, pin_memory: bool, seed: int = 0
-) -> DataLoader[Any]:
-    return DataLoader(
-        views,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collate,
-        drop_last=drop_last,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        # Without one of its own, the loader would draw from torch's global generator at each epoch.
-        generator=torch.Generator().manual_seed(seed),
-    )
 
 
 def _sample(read: Callable[[int], tuple[Any, int]], index: int, cut: Callable[..., list[Tensor]]) -> Sample | DataError:

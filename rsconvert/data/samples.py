@@ -54,11 +54,7 @@ class Samples:
         return (image.decode() if isinstance(image, EncodedImage) else image), target
 
     def open(self, index: int) -> tuple[EncodedImage | Tensor, int]:
-        """Return an image, not decoded yet if it is a file, and its target.
-
-        Raises:
-            DataError: as `read`, but for damage behind the file's header.
-        """
+        """Return what `read` does, but a file not decoded yet: damage behind its header is found later."""
         name = self.name(index)
         try:
             content, target = self._source[index]
@@ -71,11 +67,7 @@ class Samples:
         return (EncodedImage(image, name) if isinstance(image, bytes) else image), self.checked(target, name)
 
     def checked(self, target: object, name: str) -> int:
-        """Return the target of the sample that an error calls ``name``.
-
-        Raises:
-            DataError: it is no class.
-        """
+        """Return the target of the sample ``name``; a DataError says that it is no class."""
         classes = len(self.classes) if self.classes is not None else sys.maxsize
         if isinstance(target, Integral) and 0 <= int(target) < classes:
             return int(target)

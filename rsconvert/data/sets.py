@@ -32,7 +32,7 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
 
     Raises:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
-        ConfigError: ``root`` is given beside a folder.
+        ConfigError: ``root`` is given together with a folder.
     """
     if not data:
         raise DataError("data is empty; a folder or a timm data-set string is needed.")
@@ -95,7 +95,10 @@ class _Files:
 
 def _open_folder(folder: Path, split: Split) -> Samples:
     base = _split_folder(folder, split)
-    classes = _class_names(base)
+    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if not folders:
+        raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
+    classes = tuple(sorted(folders, key=natural_key))  # timm's order, in which "9" comes before "10"
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
@@ -122,15 +125,6 @@ def _split_folder(folder: Path, split: Split) -> Path:
             return folder / name
     wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
     raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
-
-
-def _class_names(base: Path) -> tuple[str, ...]:
-    """Return the class folders in timm's order, in which "9" comes before "10"."""
-    entries = [entry for entry in base.iterdir() if not entry.name.startswith(".")]
-    names = sorted((entry.name for entry in entries if entry.is_dir()), key=natural_key)
-    if not names:
-        raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
-    return tuple(names)
 
 
 def _images_below(folder: Path) -> Iterator[str]:
@@ -162,10 +156,11 @@ def _open_hub(data: str, split: Split, root: str | None) -> Samples:
 def _first_split(
     data: str, split: Split, root: str | None, open_one: Callable[[str, str, str | None], Samples]
 ) -> Samples:
-    for name in _HUB_SPLITS[split][:-1]:
+    *names, last = _HUB_SPLITS[split]
+    for name in names:
         with contextlib.suppress(DataError):
             return open_one(data, name, root)
-    return open_one(data, _HUB_SPLITS[split][-1], root)
+    return open_one(data, last, root)
 
 
 def _hub_samples(data: str, split: str, root: str | None) -> Samples:

@@ -22,11 +22,7 @@ __all__ = ["Stream", "StreamViews", "class_names", "open_by_timm"]
 
 
 def open_by_timm(data: str, split: str, root: str | None, **options: Any) -> Any:
-    """Return timm's or torchvision's data set.
-
-    Raises:
-        DataError: it can't be opened.
-    """
+    """Return timm's or torchvision's data set; a DataError says why it can't be opened."""
     try:
         return create_dataset(data, root=root, split=split, **options)
     except Exception as error:  # whatever torchvision, webdataset, datasets or the network raise
@@ -63,8 +59,7 @@ class Stream(Samples):
         )
 
     def reader(self, **options: Any) -> Any:
-        """Return timm's reader, which gives (Pillow image, target)."""
-        # Without a mode timm leaves the picture as it is; its own conversion would clip 16 bits.
+        """Return timm's reader of (Pillow image, target); without a mode, whose conversion would clip 16 bits."""
         return open_by_timm(self._data, self._split, self._root, input_img_mode="", **options).reader
 
 
@@ -112,11 +107,7 @@ class StreamViews(IterableDataset[Any]):
         self._reader.set_epoch(epoch)
 
     def check_count(self, seen: int) -> None:
-        """Refuse an evaluation on other than all images, which timm's reader would let pass.
-
-        Raises:
-            DataError: one process alone saw more or fewer images than the set has.
-        """
+        """Refuse an evaluation by one process on more or fewer images than there are, which timm lets pass."""
         if not self._training and self._world_size == 1 and seen != len(self._stream):
             raise DataError(
                 f"{self._stream.label} gave {seen} of {len(self._stream)} images; an evaluation needs all, once each. "
@@ -142,8 +133,7 @@ class StreamViews(IterableDataset[Any]):
 
     def _opened(self) -> Any:
         if self._reader.ds is None:
-            self._reader._lazy_init()
-        if not self._training:
-            # The shards are shared out; knowing of other processes, timm would cut or fill each share to one size.
+            self._reader._lazy_init()  # which shares out the shards
+        if not self._training:  # knowing of other processes, timm would cut or fill each share to one size
             self._reader.dist_num_replicas = 1
         return self._reader

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -46,7 +46,6 @@ _INTERPOLATIONS = ("bilinear", "bicubic")
 # timm passes over a section that it does not know if it holds no digit.
 _SECTIONS = r"m\d+|n[1-9]|p(0(\.\d+)?|1)|mstd\d+(\.\d+)?|mmax[1-9]\d*|inc[01]|t(weights|3aw?)"
 
-_T = TypeVar("_T")
 _Box = tuple[int, int, int, int]  # top, left, height, width
 
 
@@ -126,8 +125,10 @@ def training_views(
     how = augmentation or Augmentation()
     height, width = image.shape[-2:]
     views = len(resolutions)
-    boxes = _draw(lambda: _random_box(height, width, how.crop_area, how.crop_aspect, rng), views, how.crop)
-    flips = [False] * views if how.flip == "off" else _draw(lambda: rng.random() < 0.5, views, how.flip)
+    draws = {"shared": 1, "per-view": views, "off": 0}
+    boxes = [_random_box(height, width, how.crop_area, how.crop_aspect, rng) for _ in range(draws[how.crop])]
+    flips = [rng.random() < 0.5 for _ in range(draws[how.flip])] or [False]
+    boxes, flips = boxes * (views // len(boxes)), flips * (views // len(flips))
     if isinstance(image, EncodedImage):
         image = image.decode(_reduction(boxes, resolutions))
         boxes = [_reduced(box, (height, width), image.shape[-2:]) for box in boxes]
@@ -204,10 +205,6 @@ def _random_box(height: int, width: int, area: tuple[float, float], aspect: tupl
     h = min(height, max(1, round(width / aspect[0])))
     w = min(width, max(1, round(height * aspect[1])))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _draw(draw: Callable[[], _T], count: int, how: str) -> list[_T]:
-    return [draw()] * count if how == "shared" else [draw() for _ in range(count)]
 
 
 def _reduction(boxes: Sequence[_Box], resolutions: Sequence[int]) -> int:

@@ -7,23 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import prune
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, check_num_classes, count_outputs, is_file_name, source_of
 from rsconvert.surgery.adoption import adopted
-from rsconvert.surgery.network import (
-    Build,
-    SwitchableBN,
-    SwitchableModel,
-    assemble,
-    batchnorms,
-    check_image,
-    check_resolutions,
-)
+from rsconvert.surgery.convertible import check_convertible
+from rsconvert.surgery.network import Build, SwitchableModel, assemble, check_resolutions
 from rsconvert.surgery.proof import prove
-from rsconvert.surgery.report import ConversionReport, make_report, unconverted
+from rsconvert.surgery.report import ConversionReport, make_report
 from rsconvert.surgery.survey import Example, Survey, arguments_of, survey, working_resolutions
 
 _MISFIT = "built for another resolution"
@@ -55,8 +46,7 @@ def make_switchable(
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
-            a position table of one of the names in ``network/rebuilding.py``.
+            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
             needed if they are not images (N, C, H, W). What changes with the resolution is an image.
         image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
@@ -69,13 +59,14 @@ def make_switchable(
     resolutions = check_resolutions(resolutions)
     source, notes = adopted(model, _named(model, name, model_kwargs))
     start = time.perf_counter()
-    found = _surveyed(model, source, resolutions, build=build, example=example, image=image, private=private)
+    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
     _check_all_work(model, source, found)
     beside = found.functional if private else ()
     net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
     net.source = replace(source, built_with=found.way, images=found.images)
     exact = prove(found, net)
-    net.report = replace(make_report(model, found, start, net, exact), notes=notes)
+    parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
+    net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)
     if different := [r for r, same in exact.items() if not same]:
         raise UnsupportedModelError(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
@@ -85,12 +76,7 @@ def make_switchable(
 
 
 def examine(
-    model: nn.Module,
-    resolutions: Sequence[int] = (224, 192, 160, 128, 96),
-    *,
-    build: Build | None = None,
-    example: Example | None = None,
-    image: int | str | None = None,
+    model: nn.Module, resolutions: Sequence[int] = (224, 192, 160, 128, 96), *, image: int | str | None = None
 ) -> ConversionReport:
     """Report what ``make_switchable`` would find, without a conversion: every BatchNorm, and which resolutions work.
 
@@ -99,58 +85,16 @@ def examine(
         UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
     """
     start = time.perf_counter()
-    resolutions = check_resolutions(resolutions)
-    found = _surveyed(model, source_of(model), resolutions, build=build, example=example, image=image)
+    found = survey(model, source_of(model), check_resolutions(resolutions), image=image)
     return make_report(model, found, start)
 
 
 def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
-    """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download of them.
-
-    Raises:
-        ResolutionError: a resolution is malformed, repeated, or does not work in the model.
-        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
-    """
+    """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download of them."""
     resolutions, source = check_resolutions(resolutions), source_of(model)
-    _check_convertible(model, _name(model, source))
+    check_convertible(model, source)
     if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) < len(resolutions):
-        _check_all_work(model, source, _surveyed(model, source, resolutions))
-
-
-def _surveyed(
-    model: nn.Module,
-    source: Source,
-    resolutions: Sequence[int],
-    *,
-    build: Build | None = None,
-    example: Example | None = None,
-    image: int | str | None = None,
-    private: bool = True,
-) -> Survey:
-    """Return the survey of a model that can be converted where it works."""
-    for argument, function in (("build", build), ("example", example)):
-        if function is not None and not callable(function):
-            raise ConfigError(
-                f"{argument} is {type(function).__name__}; a function of the resolution is needed. Write lambda r: …"
-            )
-    check_image(model, image)
-    name = _name(model, source)
-    _check_convertible(model, name)
-    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
-    if not batchnorms(model) and not found.functional and not found.refused:
-        raise _nothing_to_convert(model, name)
-    for tensor in found.functional:
-        owner, _, key = tensor.rpartition(".")
-        if key in model.get_submodule(owner)._non_persistent_buffers_set:
-            raise UnsupportedModelError(
-                f"{tensor} serves F.batch_norm and is a buffer that no file holds; a persistent one is needed. "
-                "Register it with persistent=True."
-            )
-    return found
-
-
-def _name(model: nn.Module, source: Source) -> str:
-    return source.architecture or type(model).__name__
+        _check_all_work(model, source, survey(model, source, resolutions))
 
 
 def _check_all_work(model: nn.Module, source: Source, found: Survey) -> None:
@@ -171,8 +115,8 @@ def _check_all_work(model: nn.Module, source: Source, found: Survey) -> None:
     # A builder that takes no such argument says nothing about the model.
     misfits = [f" Built by {way}: {why.rstrip('. ')}." for way, why in found.attempts.items() if _MISFIT in why]
     raise ResolutionError(
-        f"{_name(model, source)} does not work at {refused}: at {resolution} {reason.rstrip('. ')}; "
-        f"of the sizes tried it works at {working or 'none'}. {remedy}." + "".join(misfits)
+        f"{source.architecture or type(model).__name__} does not work at {refused}: at {resolution} "
+        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. {remedy}." + "".join(misfits)
     )
 
 
@@ -192,72 +136,3 @@ def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] |
     if not is_file_name(name):
         outputs = kwargs.pop("num_classes", outputs)
     return replace(source, architecture=name, model_kwargs=kwargs, num_classes=outputs)
-
-
-def _check_convertible(model: nn.Module, name: str) -> None:
-    """Refuse what has no sets to make, what can't be changed, and a state that is no tensor."""
-    # Of nn.Module, for a scripted model and a network have walks of their own.
-    for key, module in nn.Module.named_modules(model):
-        _check_module(module, key or name, name)
-    for key, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            raise UnsupportedModelError(
-                f"{name} has the lazy tensor {key}; tensors of known shapes are needed. "
-                "Run the model once on an example input, then convert it."
-            )
-        if tensor.is_meta:
-            raise UnsupportedModelError(
-                f"{name} has {key} on the meta device, without values; a model with values is needed. "
-                "Load its weights first."
-            )
-    _check_batchnorms(model, name)
-    # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
-    if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
-        raise _nothing_to_convert(model, name)
-
-
-def _check_module(module: nn.Module, key: str, name: str) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise UnsupportedModelError(
-            f"{key} is a {type(module).__name__} of torch.jit, whose code can't be changed; an nn.Module "
-            "of Python is needed. Convert the model before it is scripted."
-        )
-    if any(isinstance(hook, prune.BasePruningMethod) for hook in module._forward_pre_hooks.values()):
-        raise UnsupportedModelError(
-            f"{key} is pruned, and computes a weight before each forward; plain parameters are needed. "
-            "Call torch.nn.utils.prune.remove first, or prune the network afterwards."
-        )
-    if isinstance(module, (SwitchableModel, SwitchableBN)):
-        raise UnsupportedModelError(
-            f"{name} is switchable already; a plain model is needed. Take one path: net.extract(resolution)."
-        )
-    if type(module).get_extra_state is not nn.Module.get_extra_state:
-        raise UnsupportedModelError(
-            f"{key} ({type(module).__name__}) keeps an extra state, which paths can't share; "
-            "parameters and buffers alone are accepted. Register the state as a buffer."
-        )
-
-
-def _check_batchnorms(model: nn.Module, name: str) -> None:
-    """Refuse hooks on a BatchNorm, and the names that the conversion gives to its own tensors: one would be lost."""
-    taken = ["rsconvert"] if hasattr(model, "rsconvert") else []
-    for key, bn in batchnorms(model).items():
-        if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
-            raise UnsupportedModelError(
-                f"{key or name} has a hook, which may hold the whole model; a BatchNorm without hooks is needed. "
-                "Remove it, or set it on net.at(resolution) afterwards."
-            )
-        taken += [f"{key}.at".lstrip(".")] if hasattr(bn, "at") else []
-    if taken:
-        raise UnsupportedModelError(
-            f"{name} has an attribute {taken[0]}; rsconvert at the root, and at in a BatchNorm, are names of the "
-            "switchable network. Rename it."
-        )
-
-
-def _nothing_to_convert(model: nn.Module, name: str) -> UnsupportedModelError:
-    alike = next(unconverted(model), None)
-    found = f" ({alike} holds running statistics, but computes something else)" if alike else ""
-    return UnsupportedModelError(
-        f"{name} has no BatchNorm to convert{found}; a network with BatchNorm layers is needed. Choose another model."
-    )

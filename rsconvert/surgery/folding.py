@@ -30,8 +30,7 @@ from rsconvert.surgery.trial import fitted_inside
 
 __all__ = ["FoldReport", "Pair", "find_pairs", "fold_batchnorm", "largest_difference", "prepare_folded"]
 
-# Of float32 as a rule; where rounding grows from layer to layer, and in half precision, float64 shows whether it is an
-# error.
+# Of float32 as a rule; where rounding grows from layer to layer, and in half precision, float64 decides.
 _TOLERANCE, _EXACT = 1e-4, 1e-8
 _LAYERS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame, nn.Linear, TimmLinear),
@@ -44,6 +43,15 @@ _NORMS = (
 # In eval mode their output is their input.
 _PASSING = (nn.Identity, nn.modules.dropout._DropoutNd, DropPath)
 _Outputs = list[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A BatchNorm and the layer that can take it over; ``behind`` if the BatchNorm stands behind the layer."""
+
+    bn: str
+    layer: str
+    behind: bool
 
 
 @dataclass(frozen=True)
@@ -93,8 +101,14 @@ def fold_batchnorm(model: nn.Module, resolution: int) -> tuple[nn.Module, FoldRe
     pairs, kept = find_pairs(model, dimensions)
     folded = _folded(model, pairs)
     difference = _difference(wanted, folded, resolution, pairs)
-    if not difference <= _TOLERANCE:
-        _check_exact(model, resolution, pairs)
+    if not difference <= _TOLERANCE:  # it may be NaN
+        exact = copy_model(model).double().eval()
+        rest = _difference(_watched(exact, resolution)[1], _folded(exact, pairs), resolution, pairs)
+        if not rest <= _EXACT:
+            raise UnsupportedModelError(
+                f"{type(model).__name__} folded differs by {rest:.1e} at {resolution} in float64; rounding alone, "
+                f"{_EXACT}, is accepted. Use the path as it is, and please report it."
+            )
     return folded, FoldReport(resolution, {pair.bn: pair.layer for pair in pairs}, kept, difference)
 
 
@@ -111,24 +125,10 @@ def prepare_folded(model: nn.Module, folded: Mapping[str, str]) -> None:
         model.set_submodule(bn, _remainder(model.get_submodule(bn)))
 
 
-def _check_exact(model: nn.Module, resolution: int, pairs: Collection["Pair"]) -> None:
-    exact = copy_model(model).double().eval()
-    _, wanted = _watched(exact, resolution)
-    difference = _difference(wanted, _folded(exact, pairs), resolution, pairs)
-    if not difference <= _EXACT:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} folded differs by {difference:.1e} at {resolution} in float64; rounding alone, "
-            f"{_EXACT}, is accepted. Use the path as it is, and please report it."
-        )
-
-
 def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> tuple[dict[str, int], _Outputs]:
     """Run a model; return the dimensions of its BatchNorms' inputs, and their outputs in the order of the calls.
 
-    The last is the output of the model, under an empty name.
-
-    Args:
-        names: modules to watch instead of the BatchNorms.
+    The last is the output of the model, under an empty name. ``names`` are watched instead of the BatchNorms.
     """
     args, kwargs = as_call(example_arguments(model, resolution))  # before the hooks: it runs the model, too
     dimensions: dict[str, int] = {}
@@ -154,7 +154,7 @@ def _watched(model: nn.Module, resolution: int, names: Collection[str] = ()) -> 
     return dimensions, [*outputs, ("", output)]
 
 
-def _difference(wanted: _Outputs, folded: nn.Module, resolution: int, pairs: Collection["Pair"]) -> float:
+def _difference(wanted: _Outputs, folded: nn.Module, resolution: int, pairs: Collection[Pair]) -> float:
     """Return the largest relative difference; infinite where the runs can't be compared."""
     names = [name for name, _ in wanted]
     _, got = _watched(folded, resolution, set(names))
@@ -180,15 +180,15 @@ def _relative(one: Any, other: Any) -> float:
     return float((one - other).abs().max() / torch.where(scale > 0, scale, 1))
 
 
-def _folded(model: nn.Module, pairs: Collection["Pair"]) -> nn.Module:
+def _folded(model: nn.Module, pairs: Collection[Pair]) -> nn.Module:
     """Return a copy in which the layers and the remainders of the BatchNorms stand in the place of the pairs."""
     new: dict[int, nn.Module] = {}
     for pair in pairs:
         layer, bn = model.get_submodule(pair.layer), model.get_submodule(pair.bn)
         taken = new.setdefault(id(layer), copy.deepcopy(layer))
         like = cast(nn.Parameter, layer.weight)
-        for key, value in zip(("weight", "bias"), (_behind if pair.behind else _ahead)(taken, bn), strict=True):
-            setattr(taken, key, nn.Parameter(value.to(like), like.requires_grad))
+        weight, bias = (_behind if pair.behind else _ahead)(taken, bn)
+        taken.weight, taken.bias = (nn.Parameter(x.to(like), like.requires_grad) for x in (weight, bias))
         new[id(bn)] = _remainder(bn)
     return copy_model(model, new).eval()
 
@@ -201,55 +201,42 @@ def _remainder(bn: nn.Module) -> nn.Module:
 
 def _behind(layer: nn.Module, bn: nn.Module) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a layer that also does what the BatchNorm behind it did."""
-    weight, groups = _exact(layer.weight), layer.groups if isinstance(layer, _ConvTransposeNd) else 0
-    if groups:
-        weight = _swapped(weight, groups)
-    mean, variance, gamma, beta = _statistics(bn)
+    groups = layer.groups if isinstance(layer, _ConvTransposeNd) else 0
     bias = None if layer.bias is None else _exact(layer.bias)
-    weight, bias = fuse_conv_bn_weights(weight, bias, mean, variance, cast(float, bn.eps), gamma, beta)
-    return _swapped(weight, groups) if groups else weight, bias
+    weight, bias = fuse_conv_bn_weights(_swapped(_exact(layer.weight), groups), bias, *_statistics(bn))
+    return _swapped(weight, groups), bias
 
 
 def _swapped(weight: Tensor, groups: int) -> Tensor:
     """Turn the weight of a transposed convolution, (in, out / groups, …), into that of a plain one, or back."""
-    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1) if groups else weight
 
 
 def _ahead(layer: nn.Module, bn: nn.Module) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a layer that also does what the BatchNorm ahead of it did."""
     weight, groups = _exact(layer.weight), layer.groups if isinstance(layer, _ConvNd) else 1
-    mean, variance, gamma, beta = _statistics(bn)
-    scale = gamma * torch.rsqrt(variance + cast(float, bn.eps))
-    scale, shift = (_inputs(x, weight, groups) for x in (scale, beta - mean * scale))
-    added = (weight * shift).flatten(1).sum(1)
-    return weight * scale, added if layer.bias is None else _exact(layer.bias) + added
+
+    def per_input(values: Tensor) -> Tensor:  # as a factor of a weight (out, in / groups, …)
+        own = values.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
+        return own.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
+
+    mean, variance, eps, gamma, beta = _statistics(bn)
+    scale = gamma * torch.rsqrt(variance + eps)
+    added = (weight * per_input(beta - mean * scale)).flatten(1).sum(1)
+    return weight * per_input(scale), added if layer.bias is None else _exact(layer.bias) + added
 
 
-def _inputs(values: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Return one value per input channel as a factor of a weight (out, in / groups, …)."""
-    own = values.view(groups, 1, -1).expand(-1, weight.shape[0] // groups, -1)
-    return own.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2))
-
-
-def _statistics(bn: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _statistics(bn: nn.Module) -> tuple[Tensor, Tensor, float, Tensor, Tensor]:
+    """Return mean, variance, eps, γ and β."""
     mean, variance = _exact(bn.running_mean), _exact(bn.running_var)
     gamma = torch.ones_like(mean) if bn.weight is None else _exact(bn.weight)
     beta = torch.zeros_like(mean) if bn.bias is None else _exact(bn.bias)
-    return mean, variance, gamma, beta
+    return mean, variance, cast(float, bn.eps), gamma, beta
 
 
 def _exact(tensor: Any) -> Tensor:
     """Return a copy in float64, which not every device has."""
     return cast(Tensor, tensor).detach().to("cpu", torch.float64)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A BatchNorm and the layer that can take it over; ``behind`` if the BatchNorm stands behind the layer."""
-
-    bn: str
-    layer: str
-    behind: bool
 
 
 def find_pairs(model: nn.Module, dimensions: Mapping[str, int]) -> tuple[list[Pair], dict[str, str]]:
@@ -301,56 +288,50 @@ class _View:
 
     def _layer_ahead(self, bn: fx.Node) -> Pair | str:
         node = bn.all_input_nodes[0]
-        while self._passes(node) and len(node.users) == 1:
+        while isinstance(self._module(node), _PASSING) and len(node.users) == 1:
             node = node.all_input_nodes[0]
-        text = self._text(node)
-        if (layer := self._layer(node)) is None:
-            return f"its input comes from {text}"
-        if len(node.users) > 1:
-            return f"{text} ahead of it has {len(node.users)} readers"
-        name, own = str(bn.target), str(node.target)
+        name, layer = str(bn.target), self._module(node)
+        if not isinstance(layer, (_ConvNd, nn.Linear)):
+            return f"its input comes from {self._text(node)}"
+        reason = f"has {len(node.users)} readers" if len(node.users) > 1 else None
         if isinstance(layer, nn.Linear) and self.dimensions[name] != 2:
-            return f"{text} ahead of it has its channels in another place"
-        reason = self._unfit_layer(own, layer)
-        return f"{text} ahead of it {reason}" if reason else Pair(name, own, behind=True)
+            reason = reason or "has its channels in another place"
+        reason = reason or self._unfit_layer(node, layer)
+        return f"{self._text(node)} ahead of it {reason}" if reason else Pair(name, str(node.target), behind=True)
 
     def _layer_after(self, bn: fx.Node) -> Pair | str:
         name, node = str(bn.target), bn
         act = self.modules[name]._modules.get("act")
         if act is not None and not isinstance(act, nn.Identity):
             return f"its own {type(act).__name__} follows"
-        while len(node.users) == 1 and (node is bn or self._passes(node)):
+        while node is bn or isinstance(self._module(node), _PASSING):
+            if len(node.users) != 1:
+                return f"its output has {len(node.users)} readers"
             node = next(iter(node.users))
-        text = self._text(node)
-        if node is bn or self._passes(node):
-            return f"its output has {len(node.users)} readers"
-        if (layer := self._layer(node)) is None:
-            return f"its output goes to {text}"
-        reason = self._unfit_layer(str(node.target), layer) or _inexact(layer, self.dimensions[name])
-        return f"{text} behind it {reason}" if reason else Pair(name, str(node.target), behind=False)
+        layer = self._module(node)
+        if not isinstance(layer, (_ConvNd, nn.Linear)):
+            return f"its output goes to {self._text(node)}"
+        reason = self._unfit_layer(node, layer) or _inexact(layer, self.dimensions[name])
+        return f"{self._text(node)} behind it {reason}" if reason else Pair(name, str(node.target), behind=False)
 
-    def _passes(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and isinstance(self.modules[str(node.target)], _PASSING)
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
 
-    def _layer(self, node: fx.Node) -> nn.Module | None:
-        layer = self.modules[str(node.target)] if node.op == "call_module" else None
-        return layer if isinstance(layer, (_ConvNd, nn.Linear)) else None
-
-    def _unfit_layer(self, name: str, layer: nn.Module) -> str | None:
+    def _unfit_layer(self, node: fx.Node, layer: nn.Module) -> str | None:
         if reason := _changed(layer, "weight"):
             return reason
         if not _inherits(layer, _LAYERS):
             return "has an arithmetic of its own"
-        if len(self.calls[name]) > 1:
-            return f"is called {len(self.calls[name])} times"
+        if (calls := len(self.calls[str(node.target)])) > 1:
+            return f"is called {calls} times"
         tied = any(self.owners[id(parameter)] > 1 for parameter in layer._parameters.values())
         return "shares its tensors with another layer" if tied else None
 
     def _text(self, node: fx.Node) -> str:
-        if node.op == "call_module":
-            return f"{node.target} ({type(self.modules[str(node.target)]).__name__})"
+        if (module := self._module(node)) is not None:
+            return f"{node.target} ({type(module).__name__})"
         if node.op in ("placeholder", "output"):
-            return "the model's input" if node.op == "placeholder" else "the model's output"
+            return f"the model's {'input' if node.op == 'placeholder' else 'output'}"
         return str(getattr(node.target, "__name__", node.target))
 
 
@@ -364,11 +345,8 @@ def _unfit_norm(bn: nn.Module) -> str | None:
 
 def _inherits(module: nn.Module, classes: tuple[type[nn.Module], ...]) -> bool:
     """Return whether a module computes as one of the classes does: a subclass may have a forward of its own."""
-    own = type(module)
-    methods = [(own.forward, getattr(own, "_conv_forward", None))]
-    return "forward" not in vars(module) and any(
-        (known.forward, getattr(known, "_conv_forward", None)) in methods for known in classes
-    )
+    forwards = [(kind.forward, getattr(kind, "_conv_forward", None)) for kind in (type(module), *classes)]
+    return "forward" not in vars(module) and forwards[0] in forwards[1:]
 
 
 def _changed(module: nn.Module, *keys: str) -> str | None:

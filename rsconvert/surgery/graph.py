@@ -38,8 +38,7 @@ class GraphFacts:
 def read_graph(model: nn.Module, functional: Collection[str] = ()) -> GraphFacts:
     """Trace a throw-away copy of the model without data and collect its BatchNorm call sites.
 
-    Args:
-        functional: names of tensors that modules hand to F.batch_norm themselves; their modules are entered too.
+    The modules of ``functional``, names of tensors that they hand to F.batch_norm themselves, are entered too.
     """
     graph, opaque = trace(on_meta(model).eval(), {name.rpartition(".")[0] for name in functional})
     modules = dict(model.named_modules())
@@ -92,7 +91,7 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         name = self.path_of_module(m)
-        # The call of a leaf fails by its arguments, which are its caller's affair.
+        # The call of a leaf fails by its arguments, which its caller chose.
         if self.is_leaf_module(m, name):
             return super().call_module(m, forward, args, kwargs)
         depth = len(self.inside)
@@ -186,7 +185,7 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
 
 
 def _image(net: SwitchableModel) -> ImageArgument:
-    """Return the image that tells the size, of a network that one graph can represent."""
+    """Return the image whose size chooses the set, of a network that one graph can represent."""
     if net.build is not None or net.private_beside():
         reason = "is built again for each resolution" if net.build else f"has private {net.private_beside()[0]}"
         raise UnsupportedModelError(

@@ -12,7 +12,7 @@ from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.models import as_call
 from rsconvert.surgery.network import SwitchableModel, clear_caches, side_of_call
 from rsconvert.surgery.survey import Survey
-from rsconvert.surgery.trial import Trial, equal_outputs, eval_mode, fitted_inside, run_trial, tensors
+from rsconvert.surgery.trial import Trial, equal_outputs, eval_mode, run_trial, tensors
 
 __all__ = ["prove"]
 
@@ -22,7 +22,7 @@ def prove(found: Survey, net: SwitchableModel) -> dict[int, bool]:
 
     Args:
         found: the trials of the source at the network's resolutions; the time of the proof is added to theirs.
-        net: its conversion; its values are others meanwhile, and those of before at the end.
+        net: its conversion; its values are replaced during the proof, and restored.
     Returns:
         For each resolution whether path and source are equal.
     Raises:
@@ -73,8 +73,7 @@ def _prove_path(found: Survey, net: SwitchableModel, resolution: int) -> bool:
     except ResolutionError:  # such as lists of images, which are resized inside
         chosen = False
     model: nn.Module = net if chosen else path
-    with fitted_inside(path, resolution):
-        got = run_trial(model, arguments, norms=path)
+    got = run_trial(model, arguments, resolution, norms=path)
     if got.failure is not None:
         raise UnsupportedModelError(
             f"at {resolution} the path fails where the source runs: {got.failure}. "

@@ -2,19 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
 
 from rsconvert.models import resizes_inside
+from rsconvert.surgery.convertible import unconverted
 from rsconvert.surgery.graph import GraphFacts, read_graph
-from rsconvert.surgery.network import SwitchableModel, batchnorms, doubt, holds_running_statistics
+from rsconvert.surgery.network import batchnorms, doubt
 from rsconvert.surgery.survey import Survey
 from rsconvert.text import Table
 
-__all__ = ["BatchNormRecord", "ConversionReport", "make_report", "unconverted"]
+__all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
 _Way = Literal["graph", "leaf", "tree"]
 
@@ -65,10 +66,7 @@ class ConversionReport:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The BatchNorms that ran although neither the graph nor an opaque module shows them: the hooks' audit.
-
-        They are converted all the same, for the swap follows the module tree.
-        """
+        """The BatchNorms that ran although the graph does not show them; converted all the same, by the module tree."""
         return tuple(record.name for record in self.batchnorms if record.calls and record.found == "tree")
 
     @property
@@ -108,50 +106,26 @@ class ConversionReport:
         yield from (f"warning: {warning}" for warning in self.warnings)
 
 
-def make_report(
-    model: nn.Module,
-    found: Survey,
-    start: float,
-    net: SwitchableModel | None = None,
-    exact: dict[int, bool] | None = None,
-) -> ConversionReport:
-    """Return the report on a survey, and on the conversion to ``net``.
-
-    Args:
-        start: when the work began, by ``time.perf_counter``.
-        exact: what the proof found, for each resolution.
-    """
+def make_report(model: nn.Module, found: Survey, start: float) -> ConversionReport:
+    """Return the report on a survey that began at ``start``, by ``time.perf_counter``."""
     means = [name for name, part in found.functional.items() if part == "running_mean"]
     facts = read_graph(model, means)
     alike = tuple(unconverted(model, found.functional))
-    before = sum(p.numel() for p in model.parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     return ConversionReport(
         batchnorms=tuple(_records(model, means, facts, found)),
         unconverted=alike,
         works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
-        exact=exact or {},
+        exact={},
         built_with=found.way,
         tables=found.tables,
         warnings=tuple(_warnings(model, found, alike)),
-        parameters_before=before,
-        parameters=before if net is None else sum(p.numel() for p in net.parameters() if p is not net.alpha),
+        parameters_before=parameters,
+        parameters=parameters,
         opaque=facts.opaque,
         seconds={"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds},
     )
-
-
-def unconverted(model: nn.Module, functional: Collection[str] = ()) -> Iterator[str]:
-    """Yield the names of modules with running statistics of their own that no conversion makes private.
-
-    Args:
-        functional: the tensors that are private in addition to those of the BatchNorm modules.
-    """
-    known = {id(module) for bn in batchnorms(model).values() for module in nn.Module.modules(bn)}
-    owners = {name.rpartition(".")[0] for name in functional}
-    for name, module in model.named_modules():
-        if id(module) not in known and name not in owners and holds_running_statistics(module):
-            yield name or type(module).__name__
 
 
 def _records(model: nn.Module, means: Sequence[str], facts: GraphFacts, found: Survey) -> Iterator[BatchNormRecord]:
@@ -160,22 +134,17 @@ def _records(model: nn.Module, means: Sequence[str], facts: GraphFacts, found: S
     for trial in found.trials.values():
         executed |= trial.calls
     own = batchnorms(model)
-    kinds = [(name, type(module).__name__, _channels(module)) for name, module in model.named_modules() if name in own]
-    kinds += [(name, "F.batch_norm", model.get_buffer(name).numel()) for name in means]
-    for name, kind, channels in kinds:
-        yield BatchNormRecord(name, kind, channels, _way(name, facts), facts.producers.get(name), executed[name])
+    norms = [(name, type(m).__name__, _channels(m)) for name, m in model.named_modules() if name in own]
+    norms += [(name, "F.batch_norm", model.get_buffer(name).numel()) for name in means]
+    for name, kind, channels in norms:
+        inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
+        way: _Way = "graph" if facts.calls[name] else "leaf" if inside else "tree"
+        yield BatchNormRecord(name, kind, channels, way, facts.producers.get(name), executed[name])
 
 
 def _channels(bn: nn.Module) -> int:
-    sizes = [int(tensor.numel()) for tensor in (*bn.parameters(), *bn.buffers())]
-    return sizes[0] if sizes else int(getattr(bn, "num_features", 0))
-
-
-def _way(name: str, facts: GraphFacts) -> _Way:
-    if facts.calls[name]:
-        return "graph"
-    inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
-    return "leaf" if inside else "tree"
+    sizes = (tensor.numel() for tensor in (*bn.parameters(), *bn.buffers()))
+    return next(sizes, int(getattr(bn, "num_features", 0)))
 
 
 def _warnings(model: nn.Module, found: Survey, alike: Sequence[str]) -> Iterator[str]:

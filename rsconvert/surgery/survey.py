@@ -13,10 +13,12 @@ from torch.utils._pytree import tree_map_only
 
 from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
 from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem
+from rsconvert.surgery.convertible import check_convertible, check_functional
 from rsconvert.surgery.network import (
     Build,
     build_like,
     builders,
+    check_image,
     copy_model,
     copy_structure,
     find_images,
@@ -27,7 +29,6 @@ from rsconvert.surgery.trial import (
     Trial,
     equal_outputs,
     fill_zeros,
-    fitted_inside,
     run_trial,
     scrambled,
     tensors,
@@ -95,15 +96,24 @@ def survey(
         example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
         image: the argument that is the image; by default all count whose shape follows the resolution.
     Raises:
-        ConfigError: ``example`` is no function of arguments, or shows no such image.
-        UnsupportedModelError: running statistics are used that are no tensors of the model, or what is built again
-            computes something else.
+        ConfigError: ``build`` or ``example`` is no function, or shows no such image.
+        UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or is built again with
+            another arithmetic.
     """
+    for argument, function in (("build", build), ("example", example)):
+        if function is not None and not callable(function):
+            raise ConfigError(
+                f"{argument} is {type(function).__name__}; a function of the resolution is needed. Write lambda r: …"
+            )
+    check_image(model, image)
+    check_convertible(model, source)
     given = _steady(example or arguments_of(model, image))
     best = as_it_is = _tried(model, resolutions, Survey(given, private=private))
     if best.refused or build is not None:
         best = _built_best(model, source, best, build)
         _check_same(model, as_it_is, best)
+    if not best.refused or best.functional:
+        check_functional(model, source, best.functional)
     if not best.refused:
         shown = {r: given(r) for r in resolutions}
         best.images = find_images(model, shown, given=example is not None, image=image)
@@ -131,11 +141,7 @@ def _rank(found: Survey) -> tuple[int, int]:
 
 
 def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
-    """Return the function that reads the arguments of ``forward`` from a model.
-
-    Args:
-        image: the position or the name of a further argument that gets an image.
-    """
+    """Return the function that reads the arguments of ``forward`` from a model; ``image`` gets an image too."""
     stems: list[Stem] = []  # of all resolutions, seen in a copy: a forward may count its calls
 
     def arguments(resolution: int) -> Arguments:
@@ -156,8 +162,7 @@ def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[in
         with suppress(RSConvertError), torch.no_grad():
             reference = on_meta(found.model_for(model, resolution)).eval()
             arguments = tree_map_only(Tensor, lambda t: t.to("meta"), found.example(resolution))
-            with fitted_inside(reference, resolution):
-                works += [resolution] if run_trial(reference, arguments).failure is None else []
+            works += [resolution] if run_trial(reference, arguments, resolution).failure is None else []
     return works
 
 
@@ -214,17 +219,12 @@ def _try(found: Survey, model: nn.Module, resolution: int) -> None:
     while known < len(found.functional):
         known = len(found.functional)
         values = {**fill_zeros(model), **scrambled(model, resolution if found.private else 0, found.functional)}
-        reference = _copy_to_write(model, values)
+        own = tensors(model)
+        written = {id(own[name]) for name in values}
+        # A copy that shares what is not written.
+        reference = copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()
         write(reference, values)
-        with fitted_inside(reference, resolution):
-            trial = run_trial(reference, found.example(resolution))
+        trial = run_trial(reference, found.example(resolution), resolution)
         found.values[resolution], found.trials[resolution] = values, trial
         found.functional |= trial.functional
     found.seconds += time.perf_counter() - start
-
-
-def _copy_to_write(model: nn.Module, names: Iterable[str]) -> nn.Module:
-    """Return a copy in eval mode in which tensors can be written; it shares every other parameter with the model."""
-    own = tensors(model)
-    written = {id(own[name]) for name in names}
-    return copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()

@@ -99,7 +99,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def eval_mode(models: Iterable[nn.Module]) -> Iterator[None]:
     """Set eval mode, and each module's own mode again at the end."""
     models = list(models)
-    modes = {module: module.training for model in models for module in _running(model)}
+    modes = {m: m.training for model in models for m in _running(model)}
     for model in models:
         model.eval()
     try:
@@ -114,9 +114,9 @@ def _running(model: nn.Module) -> Iterable[nn.Module]:
 
 
 @contextmanager
-def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
-    """Let a model that resizes inside do so to a resolution meanwhile, where it would compute far more by default."""
-    if not resizes_inside(model):
+def fitted_inside(model: nn.Module, resolution: int | None) -> Iterator[None]:
+    """Let a model that resizes inside resize to a resolution for a while: by default it would compute far more."""
+    if resolution is None or not resizes_inside(model):
         yield
         return
     transform: Any = model.transform
@@ -147,16 +147,21 @@ class Trial:
     failure: str | None = None
 
 
-def run_trial(model: nn.Module, arguments: Arguments, norms: nn.Module | None = None) -> Trial:
+def run_trial(
+    model: nn.Module, arguments: Arguments, resolution: int | None = None, norms: nn.Module | None = None
+) -> Trial:
     """Run a model and watch the BatchNorms of ``norms``, by default its own.
 
+    Args:
+        resolution: what a model that resizes inside resizes to; by default its own size.
     Raises:
         UnsupportedModelError: F.batch_norm is called with running statistics, and with tensors that ``norms`` lacks.
     """
-    watch = _Watch(model if norms is None else norms)
+    norms = model if norms is None else norms
+    watch = _Watch(norms)
     trial, (args, kwargs) = watch.trial, as_call(arguments)
     try:
-        with watch:
+        with fitted_inside(norms, resolution), watch:
             trial.output = model(*args, **kwargs)
     except UnsupportedModelError:
         raise

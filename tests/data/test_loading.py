@@ -18,7 +18,6 @@ from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.loading import (
     EpochSampler,
     TrainingViews,
-    ViewLoader,
     _start_worker,
     evaluation_loader,
     training_loader,
@@ -275,7 +274,9 @@ def test_a_connection_that_breaks_is_the_death_of_a_worker(samples, error, monke
         def __iter__(self):
             raise error
 
+    loader = train(samples)
+    monkeypatch.setattr(loader, "_batches", Breaking())
     monkeypatch.setattr("rsconvert.data.loading._SECONDS_TO_DIE", 0)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid unknown\) exited") as caught:
-        list(ViewLoader(Breaking()))
+        list(loader)
     assert caught.value.__cause__ is error

@@ -1,4 +1,4 @@
-"""Values that tell the sets apart."""
+"""Values that differ between the sets."""
 
 from collections.abc import Callable
 

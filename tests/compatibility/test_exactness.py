@@ -1,5 +1,6 @@
-"""The train-mode check passes on what the conversion makes, and sees every kind of mistake."""
+"""The checks pass on what the conversion makes, and see every kind of mistake: in eval mode, and in a training step."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert import SwitchableModel, create_model, make_switchable
-from rsconvert.compatibility.train_step import check_training, training_arguments
+from rsconvert.compatibility.exactness import check_training, exact_in_batches, scramble, training_arguments
 
 RESOLUTIONS = (48, 32)
 
@@ -98,3 +99,29 @@ def _forget(bn: nn.Module, _: object) -> None:
 
 def _fail(*_: object) -> None:
     raise ValueError("broken\nat line 2")
+
+
+def test_each_set_gets_values_of_its_own() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 48, 32))
+    source = copy.deepcopy(model)
+    scramble(source, net, 48)
+    values = {r: dict(net.at(r).named_parameters())["bn1.weight"] for r in net.resolutions}
+    assert torch.equal(source.bn1.weight, values[48])
+    assert not torch.equal(values[64], values[48])
+    assert not torch.equal(values[64], values[32])
+
+
+def test_a_swapped_set_is_not_exact() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 48, 32))
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: True, 32: True}
+    net.at(32).bn1, net.at(48).bn1 = net.at(48).bn1, net.at(32).bn1
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: False, 32: False}
+
+
+def test_a_layer_beyond_the_sets_is_not_exact() -> None:
+    model = create_model("test_efficientnet")
+    net = make_switchable(model, (64, 32))
+    net.at(32).bn1 = nn.Identity()
+    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 32: False}
