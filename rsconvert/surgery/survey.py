@@ -24,7 +24,6 @@ from rsconvert.surgery.network import (
     find_images,
     on_meta,
     size_dependent,
-    told_images,
 )
 from rsconvert.surgery.trial import (
     Trial,
@@ -114,7 +113,7 @@ def survey(
         check_functional(model, source, best.functional)
     if not best.refused:
         shown = {r: given(r) for r in resolutions}
-        best.images = told_images(find_images(model, shown, given=example is not None), image)
+        best.images = find_images(model, shown, given=example is not None, image=image)
     return best
 
 
