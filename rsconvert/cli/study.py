@@ -14,6 +14,8 @@ from rsconvert.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rsconvert.text import Table
+
 
 __all__ = ["analyze", "report"]
 
@@ -126,12 +128,7 @@ def complementarity(
     if len(nets) < len(checkpoints):
         raise ConfigError(f"checkpoints are {', '.join(checkpoints)}; each needs a name of its own. Rename one.")
     others = load_baselines(baselines, next(iter(nets.values())), model)
-    groups: dict[str, study.Complementarity] = {}
-    for networks in (others, nets):
-        if networks:
-            title = next(iter(networks)) if len(networks) == 1 else "I-Nets"
-            right = study.right_answers(study.own_resolutions(networks), data, progress=not as_json, **reading)
-            groups[f"{title} (network)" if title in groups else title] = study.complementarity(right)
+    groups = study.complementarity_of((others, nets), data, progress=not as_json, **reading)
     tables = {title: group.table() for title, group in groups.items()}
     _finish(
         stem,
@@ -271,7 +268,9 @@ def _area(text: str) -> tuple[float, float]:
     return area[0], area[1]
 
 
-def _finish_table(stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: Any, data: Any) -> None:
+def _finish_table(
+    stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: "Table", data: "Table"
+) -> None:
     _finish(stem, figure, as_json, facts=facts, text=table.as_text(), markdown=table.as_markdown(), csv=data.as_csv())
 
 
