@@ -100,7 +100,6 @@ def summarize(found: Predictions, *, per_class: bool = False) -> Evaluation:
 def measure(
     net: SwitchableModel,
     loader: ViewLoader,
-    resolutions: Sequence[int] | None = None,
     *,
     amp: Amp = None,
     outputs: Sequence[int] | None = None,
@@ -108,18 +107,17 @@ def measure(
     check: Callable[[], None] = lambda: None,
     reduce: Callable[[Tensor], Tensor] = lambda number: number,
 ) -> Evaluation:
-    """Measure a network on the batches of `validation_loader`, which may be used again: its rates alone.
+    """Measure the trained resolutions on a `validation_loader` of them, which may be used again: the rates alone.
 
     Its errors, and what is not said here, are those of `evaluate`.
 
     Args:
-        resolutions: those of the loader; None takes the trained ones.
         outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
         reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
             measures a share of the images, it adds them up.
     """
-    subject = Subject(net, net.resolutions if resolutions is None else resolutions, outputs)
+    subject = Subject(net, net.resolutions, outputs)
     precision = choose_precision(amp, subject.device)
     found, targets = collect({NETWORK: subject}, loader, amp=precision, progress=progress, check=check)
     count = int(reduce(torch.tensor(len(targets), device=subject.device)))

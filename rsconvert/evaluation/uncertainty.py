@@ -45,7 +45,7 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Return the expected calibration error in percent, over 15 bins of equal width (Guo et al. 2017, Eq. 5).
 
     Args:
-        confidence: the probability of each predicted class, (N,), in [0, 1]; what is no number counts as 0.
+        confidence: the probability of each predicted class, (N,), in [0, 1]; NaN counts as 0.
         right: whether the prediction is right, (N,), bool.
     """
     sure = confidence.double().nan_to_num(nan=0.0)

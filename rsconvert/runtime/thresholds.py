@@ -40,7 +40,7 @@ def answering_stage(confidence: Tensor, thresholds: Sequence[float]) -> Tensor:
     """Return which stage answers each image, (N,): the first whose confidence, a row of (S, N), is high enough."""
     limits = torch.tensor([*thresholds, -torch.inf], dtype=torch.float64)[:, None]
     sure = confidence.double() >= limits
-    sure[-1] = True  # even where it is no number
+    sure[-1] = True  # even NaN
     return sure.int().argmax(0)
 
 
@@ -61,7 +61,6 @@ def fit_thresholds(
     *,
     top1: float | None = None,
     multiply_adds: float | None = None,
-    most_stages: int = 3,
 ) -> Fitted:
     """Return the cheapest cascade that is right often enough, or the best of those that are cheap enough.
 
@@ -84,7 +83,7 @@ def fit_thresholds(
     aim = float(singles[best]) if top1 is None else top1 / 100
     found: list[tuple[tuple[float, ...], Fitted]] = []
     sure = confidence.double().nan_to_num(nan=-1.0)
-    for size in range(2, most_stages + 1):
+    for size in (2, 3):
         for rows in combinations(range(len(costs)), size):
             stages = tuple(list(costs)[row] for row in rows)
             every = _Choices(sure[list(rows)], right[list(rows)], right[best], [costs[r] for r in stages])
