@@ -208,7 +208,8 @@ def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_j
 @options.defaulted("study.pooled_values", "--images", type=int, help="How many of val/ to draw.")
 @options.seed("study.pooled_values", "Of the drawing and the crops.")
 @options.data
-@options.precise
+@options.reading
+@options.amp
 @_drawing_output
 def pooling(
     checkpoint: str,
@@ -217,11 +218,12 @@ def pooling(
     crop_areas: tuple[str, ...],
     images: int,
     seed: int,
+    amp: str | None,
     model: str | None,
     output: str,
     force: bool,
     as_json: bool,
-    **reading: Unpack[options.Precise],
+    **reading: Unpack[options.Reading],
 ) -> None:
     """Draw the values at the global pooling, under views of training and of evaluation (figure 3).
 
@@ -234,7 +236,7 @@ def pooling(
     low, high = (net.source.training or {}).get("crop_area", (0.08, 1.0))
     areas = [_area(text) for text in crop_areas] or [(low, high)]
     result = pooled_values(
-        net, data, resolutions, crop_areas=areas, images=images, seed=seed, progress=not as_json, **reading
+        net, data, resolutions, crop_areas=areas, images=images, seed=seed, amp=amp, progress=not as_json, **reading
     )
     _finish_table(stem, plot_pooling(result), as_json, result.to_dict(), result.table(), result.data())
 
