@@ -1,6 +1,6 @@
 """The values at the global pooling under training's and evaluation's preprocessing (RS-Nets, Fig. 3 and Fig. 9).
 
-Crops of training enlarge the objects, so that a network sees them smaller in evaluation, and its pooled values shift
+Crops of training enlarge the objects, so that they are smaller in evaluation, and the pooled values shift
 (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
 """
 

@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -230,8 +230,7 @@ def choose_methods(
     methods = [_known(name) for name in names] + [_subset(kept, resolutions) for kept in subsets]
     if not methods:
         raise ConfigError(f"methods is empty; at least one of {', '.join(KNOWN)} is needed.")
-    repeated = [method.name for i, method in enumerate(methods) if method in methods[:i]]
-    if repeated:
+    if repeated := [method.name for i, method in enumerate(methods) if method in methods[:i]]:
         raise ConfigError(f"{repeated[0]} comes twice among the methods; each is trained once. Remove the repeat.")
     return methods + ([] if crop_area is None else list(_cropped(methods, crop_area)))
 
@@ -295,11 +294,9 @@ def _runs(
 
 
 def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -> None:
-    for item in fields(config):
-        if item.name in _OWN and getattr(config, item.name) != item.default:
-            raise ConfigError(
-                f"{item.name} is {getattr(config, item.name)}, which a comparison chooses for each run. Leave it out."
-            )
+    for name in _OWN:
+        if (value := getattr(config, name)) != getattr(FinetuneConfig(), name):
+            raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
     if not seeds or len(set(seeds)) != len(seeds):
         given = ",".join(map(str, seeds)) or "empty"
         raise ConfigError(f"seeds is {given}; one or more different ones are needed.")
@@ -320,8 +317,9 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     saved = _read(file, "choose another folder by --output")
-    changes = [f"{name} was {saved.get(name)} and is {new}" for name, new in settings.items() if saved.get(name) != new]
-    if changes:
+    if changes := [
+        f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new
+    ]:
         raise ConfigError(
             f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "
             "Choose another folder by --output."

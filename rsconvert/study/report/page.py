@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import NETWORK, default_resolutions, predict, summarize, with_baselines
+from rsconvert.evaluation import NETWORK, default_resolutions, predict, resolution_of, summarize, with_baselines
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (
@@ -133,7 +132,7 @@ def _rows(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         size: {
             **rows[size],
             "share": 100 * rows[size]["multiply_adds"] / native,
-            "state": _state(_resolution(size), facts["network"]["resolutions"]),
+            "state": _state(size, facts["network"]["resolutions"]),
             "importance": facts["network"]["importance"].get(size),
         }
         for size in facts["sizes"]
@@ -152,20 +151,16 @@ def _latencies(machine: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def _state(resolution: int, trained: Sequence[int]) -> str:
-    """Say where the BN set of a resolution comes from."""
+def _state(size: str, trained: Sequence[int]) -> str:
+    """Return where the BN set of a size comes from."""
+    height, _, width = size.partition("x")
+    resolution = resolution_of((int(height), int(width or height)))
     if resolution in trained:
         return "trained"
     above, below = [r for r in trained if r > resolution], [r for r in trained if r < resolution]
     if above and below:
         return f"between {min(above)} and {max(below)}"
     return f"as at {trained[0] if below else trained[-1]}"
-
-
-def _resolution(size: str) -> int:
-    """Return the resolution that a size's name stands for."""
-    height, _, width = size.partition("x")
-    return round(math.sqrt(int(height) * int(width or height)))
 
 
 def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
