@@ -200,23 +200,19 @@ def plan_comparison(
     _check(net, config, seeds)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
-    settings = {
-        **{name: value for name, value in asdict(config).items() if name not in _APART},
-        "lr": config.peak_lr(1),
-        "same_lr": same_lr,
-        "trained": net.resolutions,
-        "starting_network": digest(net.state_dict()),
-        **data_identity(net, samples, outputs),
-    }
+    settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
     _check_folder(folder, json.loads(json.dumps(settings)))
-    runs = tuple(
-        run
-        for seed in seeds
-        for method in chosen
-        for run in _runs(method, seed, net.resolutions, config, folder, same_lr)
-    )
+    pairs = [(method, seed) for seed in seeds for method in chosen]
+    runs = tuple(run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr))
     _check_different(runs)
     return Plan(net, samples, folder, tuple(chosen), tuple(seeds), asked, runs, settings)
+
+
+def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict[str, Any]:
+    """Return the settings that all runs have in common."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _APART}
+    own = {"lr": config.peak_lr(1), "same_lr": same_lr, "trained": net.resolutions}
+    return {**settings, **own, "starting_network": digest(net.state_dict())}
 
 
 def choose_methods(
@@ -317,9 +313,8 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     saved = _read(file, "choose another folder by --output")
-    if changes := [
-        f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new
-    ]:
+    changes = [f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new]
+    if changes:
         raise ConfigError(
             f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "
             "Choose another folder by --output."
