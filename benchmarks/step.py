@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
 from rsconvert.evaluation import Processes, measure_latency
-from rsconvert.training.step.allocator import keep_freed_memory
+from rsconvert.training import keep_freed_memory
 from rsconvert.training.step.stepper import Stepper
 
 RESOLUTIONS = (224, 192, 160, 128, 96)

@@ -1,10 +1,8 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
-from rsconvert.training.finetune import finetune
+from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_memory
 from rsconvert.training.loss import mred_loss
-from rsconvert.training.result import FinetuneResult
 from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
-from rsconvert.training.step import keep_freed_memory
 
 __all__ = [
     "FREE_SETTINGS",

@@ -1,12 +1,16 @@
 """finetune: what learns and what stays, the step against a hand-written one, what is left behind, what is refused."""
 
 import csv
+import ctypes
+import dataclasses
 import json
 import multiprocessing
 import random
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,7 @@ from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessMo
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.finetune import finetune
+from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_memory
 
 MakeNet = Callable[..., SwitchableModel]
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
@@ -181,7 +185,7 @@ def test_the_settings_of_the_views_reach_the_loader(
         taken.update(options)
         return training_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.training.step.feeding.training_loader", spy)
+    monkeypatch.setattr("rsconvert.training.step.batches.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
     wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1)}
     finetune(net, photos, config=settings(**wanted, seed=3))
@@ -489,3 +493,54 @@ def test_a_network_without_a_name_is_told_of_once_before_the_work(
     with pytest.warns(NamelessModelWarning), pytest.raises(DataError):
         finetune(make_net(), tmp_path / "nowhere", tmp_path / "other", settings())
     finetune(make_net(), photos, config=settings())  # no file, no warning
+
+
+ROWS = tuple({"epoch": epoch, "top1_32": 50.0} for epoch in (1, 2, 3))
+
+
+def test_it_is_the_sequence_of_its_rows() -> None:
+    result = FinetuneResult(ROWS, 2)
+    assert isinstance(result, Sequence)
+    assert (len(result), list(result), result[0], result[-1], result[1:]) == (3, [*ROWS], ROWS[0], ROWS[2], ROWS[1:])
+    (row,) = FinetuneResult(ROWS[:1], 1)
+    assert row == ROWS[0]
+
+
+def test_the_best_row_is_that_of_its_epoch() -> None:
+    assert FinetuneResult(ROWS, 2).best_row is ROWS[1]
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FinetuneResult(ROWS, 2).best = 1
+
+
+CODE = """
+import resource
+from rsconvert.training.finetune import keep_freed_memory
+import torch
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+told = keep_freed_memory()
+faults()
+print(told, first, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_used_again() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    told, before, after = done.stdout.split()
+    if told == "True":
+        assert int(after) < int(before) / 10
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False

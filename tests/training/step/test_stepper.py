@@ -130,7 +130,7 @@ def test_checkpointing_is_the_models_own() -> None:
 
 
 def test_a_model_without_checkpointing_is_refused(make_net: MakeNet) -> None:
-    with pytest.raises(ConfigError, match="grad_checkpointing is on, but Tiny has none"):
+    with pytest.raises(ConfigError, match="grad_checkpointing is on, but Tinier has none"):
         stepper_of(make_net(), grad_checkpointing=True)
 
 
