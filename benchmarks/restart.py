@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable, save
-from rsconvert.demo.drawing import write_images
+from rsconvert.demo import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("last.safetensors", "best.safetensors")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rsconvert.checkpoint import read_metadata, save
 from rsconvert.cli import main
 from rsconvert.models import create_model
-from rsconvert.study import KNOWN
+from rsconvert.study.comparison.plan import KNOWN
 from rsconvert.surgery import make_switchable
 
 SMALL = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "warmup_epochs=0")
@@ -184,11 +184,11 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(three: Path, tmp_path: Path
     result = compare(three, tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert [line[0] for line in lines[1:6]] == [f"{name}/seed-4" for name in ("inets-48", "inets-40", "inets-32")] + [
+    assert [line[0] for line in lines[2:7]] == [f"{name}/seed-4" for name in ("inets-48", "inets-40", "inets-32")] + [
         "rsnet/seed-4",
         "parallel-48+32/seed-4",
     ]
-    assert [line[4] for line in lines[1:6]] == ["0.3", "0.3", "0.3", "0.1", "0.15"]
+    assert [line[2] for line in lines[2:7]] == ["0.3", "0.3", "0.3", "0.1", "0.15"]
     facts = json.loads(
         compare(three, tmp_path / "out", *options, "--same-lr", "--crop-area", "0.08,1", "--json").stdout
     )
@@ -202,7 +202,7 @@ def test_the_same_command_reads_what_is_done(three: Path, tmp_path: Path) -> Non
     options = ("--methods", "parallel,shared-bn", "--seeds", "0", "--resolutions", "32:48:4")
     first = compare(three, tmp_path / "out", *options)
     assert first.exit_code == 0, first.output
-    assert first.stdout.splitlines()[0] == "|  | 48 | 44 | 40 | 36 | 32 | mean |"
+    assert first.stdout.splitlines()[0] == "| top-1 (%) at pixels | 48 | 44 | 40 | 36 | 32 | mean |"
     assert first.stdout.splitlines()[-1] == f"{tmp_path / 'out'}: report.md, its figures and numbers"
     assert "run 2/2, shared-bn/seed-0: to do\n" in first.stderr
     assert first.stderr.count("epoch 1/1  loss ") == 2
@@ -221,7 +221,7 @@ def test_the_same_command_reads_what_is_done(three: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--methods", "rsnets"), "method 'rsnets' is unknown; near ones are rsnet, inets. Correct the name."),
+        (("--methods", "rsnets"), "method 'rsnets' is unknown; near ones are rsnet, inets."),
         (("--methods", ""), "methods is empty"),
         (("--subsets", "48+x"), "subset 48+x has x, which the network does not switch to; 48, 40, 32 are accepted"),
         (("--seeds", "1,1"), "seeds is 1,1; one or more different ones are needed"),

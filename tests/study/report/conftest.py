@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rsconvert import SwitchableModel, create_model, make_switchable
-from rsconvert.study import write_report
+from rsconvert.study.report import write_report
 
 NASTY = "</script><script>alert('&\"')</script>"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rsconvert.settings import FinetuneConfig
-from rsconvert.study import Comparison, plan_comparison
-from rsconvert.study.comparison.results import deviation, tabulate
+from rsconvert.study.comparison.findings import Comparison, mean_deviation, tabulate
+from rsconvert.study.comparison.plan import plan_comparison
 from rsconvert.study.comparison.runs import complete
 from rsconvert.surgery import SwitchableModel
 
@@ -21,13 +21,13 @@ def cells(table: str) -> dict[str, list[str]]:
 
 def test_a_deviation_is_the_samples_own() -> None:
     values = [80.0, 82.5, 81.0]
-    assert deviation(values) == pytest.approx(float(np.std(values, ddof=1)))
-    assert deviation([80.0]) is None
+    assert mean_deviation(dict(enumerate(values))) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert mean_deviation({3: 80.0}) == (80.0, None)
 
 
 def test_the_table_tells_means_deviations_and_what_was_not_trained(found: Comparison) -> None:
     table = cells(found.table())
-    assert table[""] == ["32", "24", "16", "mean"]
+    assert table["top-1 (%) at pixels"] == ["32", "24", "16", "mean"]
     assert table["multiply-adds (M)"] == ["4.0", "2.2", "1.0", ""]
     assert table["I-Nets"] == ["81.0 ± 1.4", "", "60.5 ± 0.7", "70.8 ± 1.1"]
     assert table["I-32"] == ["81.0 ± 1.4", "*70.5 ± 0.7*", "*49.5 ± 0.7*", "*65.2 ± 0.4*"]
@@ -41,6 +41,7 @@ def test_gains_are_differences_within_a_seed(found: Comparison) -> None:
     assert found.gains(line) == {32: {0: 3.0, 5: 0.0}, 16: {0: 6.0, 5: 8.0}}
     assert found.gains(found.lines[0]) == {}
     table = cells(found.gain_table())
+    assert table["gain (points) at pixels"] == ["32", "24", "16", "mean"]
     assert table["RS-Net"] == ["+1.5 ± 2.1", "", "+7.0 ± 1.4", "+4.2 ± 0.4"]
     assert table["I-32"][:3] == ["+0.0 ± 0.0", "", "*-11.0 ± 1.4*"]
     assert "I-Nets" not in table
@@ -79,6 +80,6 @@ def test_lines_are_read_from_the_finished_runs(
     }
     assert inets.top1[32] == native.top1[32]
     assert (inets.top1[32].keys(), inets.top1[16].keys()) == ({0, 1}, {0})
-    assert (native.title, native.name, native.baseline) == ("I-32", "inet-32", "inets")
+    assert (native.title, native.name, native.method.name) == ("I-32", "inet-32", "inets")
     assert [(run.method, len(run.scores)) for run in found.runs][-2:] == [("one-size", 1), ("inets", 1)]
     assert [method.name for method in found.learning] == ["one-size"]

@@ -1,4 +1,4 @@
-"""What the BN sets hold, by layer and resolution (RS-Nets, Fig. 6)."""
+"""The values of the BN sets by layer and resolution (RS-Nets, Fig. 6)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.study.paper.style import PAGE, new_figure, paper_style, step_style
-from rsconvert.study.paper.tables import Table
+from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, step_style
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import Table
 
 __all__ = ["BatchNormSets", "SetRow", "batchnorm_sets", "plot_batchnorm"]
 
@@ -44,19 +44,17 @@ class BatchNormSets:
     resolutions: tuple[int, ...]
     rows: tuple[SetRow, ...]
 
-    def distance(self, tensor: str, resolution: int) -> float | None:
-        """Return the mean over the layers of the distance from the native set; None if no layer has such a tensor."""
-        found = [row.distance for row in self.rows if (row.tensor, row.resolution) == (tensor, resolution)]
-        return sum(found) / len(found) if found else None
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the resolutions as strings."""
-        distances = {str(r): {tensor: self.distance(tensor, r) for tensor in _SYMBOLS} for r in self.resolutions}
+        distances = {str(r): {tensor: self._distance(tensor, r) for tensor in _SYMBOLS} for r in self.resolutions}
         return {"mean_distance": distances, "rows": [dict(vars(row)) for row in self.rows]}
 
     def table(self) -> Table:
         """Return the mean distances, a row per resolution."""
-        rows = [[r, *(_rounded(self.distance(tensor, r)) for tensor in _SYMBOLS)] for r in self.resolutions]
+        rows: list[list[object]] = []
+        for r in self.resolutions:
+            found = [self._distance(tensor, r) for tensor in _SYMBOLS]
+            rows.append([r, *("" if distance is None else f"{distance:.4f}" for distance in found)])
         layers = len({row.layer for row in self.rows})
         note = f"Distance from the native set, the mean over {layers} BatchNorms; 0: equal, 1.41: unrelated."
         return Table(["resolution", *_SYMBOLS.values()], rows, note)
@@ -64,6 +62,11 @@ class BatchNormSets:
     def data(self) -> Table:
         """Return all rows."""
         return Table(list(SetRow.__annotations__), [list(vars(row).values()) for row in self.rows])
+
+    def _distance(self, tensor: str, resolution: int) -> float | None:
+        """Return the mean distance over the layers; None if no layer has such a tensor."""
+        found = [row.distance for row in self.rows if (row.tensor, row.resolution) == (tensor, resolution)]
+        return sum(found) / len(found) if found else None
 
 
 def batchnorm_sets(net: SwitchableModel) -> BatchNormSets:
@@ -81,8 +84,7 @@ def batchnorm_sets(net: SwitchableModel) -> BatchNormSets:
     )
     if not rows:
         raise UnsupportedModelError(
-            "the network has one BN set for all resolutions; private sets are needed to compare them. Convert it with "
-            "private=True."
+            "the network has one BN set for all resolutions; private sets are needed. Convert it with private=True."
         )
     return BatchNormSets(net.resolutions, rows)
 
@@ -96,10 +98,9 @@ def plot_batchnorm(result: BatchNormSets) -> Figure:
     for tensor, top, bottom in zip(_SYMBOLS, above, below, strict=True):
         for i, resolution in enumerate(result.resolutions):
             rows = [row for row in result.rows if (row.tensor, row.resolution) == (tensor, resolution)]
-            style = {**step_style(i, len(result.resolutions)), "linewidth": 0.9}
-            xs = [places[row.layer] for row in rows]
-            top.plot(xs, [row.mean for row in rows], label=str(resolution), **style)
-            bottom.plot(xs, [row.distance for row in rows], **style)
+            style, xs = step_style(i, len(result.resolutions)), [places[row.layer] for row in rows]
+            top.plot(xs, [row.mean for row in rows], label=str(resolution), linewidth=0.9, **style)
+            bottom.plot(xs, [row.distance for row in rows], linewidth=0.9, **style)
         top.set_title(_SYMBOLS[tensor])
         bottom.set_ylim(bottom=0)
     if any(row.tensor == "running_var" and row.mean > 0 for row in result.rows):
@@ -108,13 +109,8 @@ def plot_batchnorm(result: BatchNormSets) -> Figure:
     below[0].set_ylabel("distance from native")
     figure.align_ylabels()
     figure.supxlabel("BatchNorm, in the order of the network", fontsize=8)
-    handles, labels = above[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="resolution (pixels)", loc="outside upper center", ncols=min(8, len(labels)))
+    legend_above(figure, above[:1], 8, "resolution (pixels)")
     return figure
-
-
-def _rounded(distance: float | None) -> str:
-    return "" if distance is None else f"{distance:.4f}"
 
 
 def _rows(layer: str, tensor: str, resolution: int, one: nn.Module, native: nn.Module) -> Iterator[SetRow]:

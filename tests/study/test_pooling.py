@@ -5,14 +5,15 @@ from random import Random
 
 import numpy as np
 import pytest
+import timm
 import torch
-from torch import nn
+import torchvision
+from torch import Tensor, nn
 
 from rsconvert.data import Augmentation, Samples, evaluation_views, normalize, training_loader
-from rsconvert.errors import ConfigError, DataError
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import validation_loader
-from rsconvert.study import plot_pooling, pooled_values
-from rsconvert.study.paper.pooling import cdf_distance, object_size
+from rsconvert.study.pooling import cdf_distance, object_size, plot_pooling, pooled_features, pooled_values
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 AREA = (0.3, 0.5)
@@ -91,7 +92,7 @@ def test_a_classifier_that_pools_itself_gives_means(samples: Samples) -> None:
 
 
 def test_settings_without_sense_are_refused(network: Callable[..., SwitchableModel], samples: Samples) -> None:
-    with pytest.raises(DataError, match="0 are asked for"):
+    with pytest.raises(DataError, match="0 are asked for; at least one is needed"):
         pooled_values(network(16), samples, images=0, workers=0)
     with pytest.raises(ConfigError, match="crop_area"):
         pooled_values(network(16), samples, crop_areas=[(0.5, 0.2)], workers=0)
@@ -108,3 +109,40 @@ def test_the_panels_are_cdfs_and_their_gaps(network: Callable[..., SwitchableMod
         np.testing.assert_allclose(panels[2].lines[line].get_ydata(), gap)
     assert len(result.data().rows) == len(result.values) == 201
     assert result.table().rows[0][:3] == [32, "test", 1.0]
+
+
+@pytest.mark.parametrize(
+    ("model", "features"),
+    [
+        (
+            lambda: timm.create_model("resnet10t", num_classes=5),
+            lambda m, x: m.forward_head(m.forward_features(x), pre_logits=True),
+        ),
+        (
+            lambda: timm.create_model("mobilenetv3_small_050", num_classes=5),
+            lambda m, x: m.forward_head(m.forward_features(x), pre_logits=True),
+        ),
+        (
+            lambda: torchvision.models.mobilenet_v2(num_classes=5),
+            lambda m, x: m.features(x).mean((2, 3)),
+        ),
+    ],
+)
+def test_networks_of_both_libraries(
+    model: Callable[[], nn.Module], features: Callable[[nn.Module, Tensor], Tensor], samples: Samples
+) -> None:
+    net = make_switchable(model(), (64, 48)).eval()
+    few = samples.subset(range(3))
+    found = pooled_features(net, (64, 56), validation_loader(net, few, (64, 56), batch_size=2, workers=0))
+    views = next(iter(validation_loader(net, few, (64, 56), batch_size=3, workers=0)))[0]
+    for place, r in enumerate((64, 56)):
+        with torch.no_grad():
+            expected = features(net.at(r), normalize(views[place], net.source.preprocessing))
+        np.testing.assert_allclose(found[r], expected.numpy(), rtol=1e-3, atol=1e-4)
+    assert not any(m._forward_pre_hooks for m in net.at(64).modules()), "the hooks are gone"
+
+
+def test_a_network_without_a_classifier_is_refused(samples: Samples) -> None:
+    net = make_switchable(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), (16, 12))
+    with pytest.raises(UnsupportedModelError, match="Sequential has no classifier"):
+        pooled_features(net, (16,), validation_loader(net, samples, (16,), batch_size=2, workers=0))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import check_order, predict
-from rsconvert.study.paper.style import COLUMN, PAGE, new_figure, paper_style
-from rsconvert.study.paper.tables import Table
+from rsconvert.study.figures import COLUMN, PAGE, new_figure, paper_style
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import Table
 
 __all__ = [
     "Complementarity",
@@ -32,33 +32,29 @@ class Complementarity:
     """Shares of ``count`` images, in percent, over the paths of a network or over a set of networks.
 
     Attributes:
-        resolutions: in pixels, as given.
-        top1: the share that each gets right.
+        top1: the share that each resolution gets right, in the order as given.
         right_wrong: ``right_wrong[i][j]`` is the share that i gets right and j gets wrong; 0 where i = j.
         right_anywhere: the share that at least one gets right: what a perfect choice of the resolution would reach.
         right_everywhere: the share that all get right.
     """
 
     count: int
-    resolutions: tuple[int, ...]
-    top1: tuple[float, ...]
-    right_wrong: tuple[tuple[float, ...], ...]
+    top1: dict[int, float]
+    right_wrong: dict[int, dict[int, float]]
     right_anywhere: float
     right_everywhere: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with the resolutions as strings."""
-        names = [str(r) for r in self.resolutions]
-        matrix = {name: dict(zip(names, row, strict=True)) for name, row in zip(names, self.right_wrong, strict=True)}
-        shares = {"right_anywhere": self.right_anywhere, "right_everywhere": self.right_everywhere}
-        return {"count": self.count, "top1": dict(zip(names, self.top1, strict=True)), "right_wrong": matrix, **shares}
+        matrix = {str(r): {str(other): share for other, share in row.items()} for r, row in self.right_wrong.items()}
+        return {**vars(self), "top1": {str(r): share for r, share in self.top1.items()}, "right_wrong": matrix}
 
     def table(self) -> Table:
         """Return the matrix, a row for the resolution that is right."""
-        titles = ["right at", *(f"wrong at {r}" for r in self.resolutions), "top-1"]
+        titles = ["right at", *(f"wrong at {r}" for r in self.top1), "top-1"]
         rows = [
-            [r, *(None if i == j else share for j, share in enumerate(row)), top1]
-            for i, (r, row, top1) in enumerate(zip(self.resolutions, self.right_wrong, self.top1, strict=True))
+            [r, *(None if other == r else share for other, share in row.items()), self.top1[r]]
+            for r, row in self.right_wrong.items()
         ]
         note = (
             f"Percent of {self.count} images. Right at one resolution at least: {self.right_anywhere:.2f}, "
@@ -68,20 +64,19 @@ class Complementarity:
 
 
 def complementarity(right: Mapping[int, Tensor]) -> Complementarity:
-    """Compare answers to the same images.
+    """Compare predictions for the same images.
 
     Args:
-        right: resolution → whether each answer is right, (N,), bool.
+        right: resolution → whether each prediction is right, (N,), bool.
     """
     every = torch.stack(list(right.values())).bool()
     images = every.double()
     count = images.shape[1]
-    matrix = 100 * (images @ (1 - images).T) / count
+    matrix = (100 * (images @ (1 - images).T) / count).tolist()
     return Complementarity(
         count,
-        tuple(right),
-        tuple((100 * images.sum(1) / count).tolist()),
-        tuple(tuple(row) for row in matrix.tolist()),
+        dict(zip(right, (100 * images.sum(1) / count).tolist(), strict=True)),
+        {r: dict(zip(right, row, strict=True)) for r, row in zip(right, matrix, strict=True)},
         100 * int(every.any(0).sum()) / count,
         100 * int(every.all(0).sum()) / count,
     )
@@ -105,14 +100,14 @@ def own_resolutions(networks: Mapping[str, nn.Module]) -> dict[int, nn.Module]:
         if resolution is None or resolution in own:
             raise ConfigError(
                 f"network {name} stands for {resolution or 'no resolution'}; of several networks each stands for one "
-                "of its own, the native one or that in RESOLUTION=FILE. Write it so."
+                "of its own, the native one or that in RESOLUTION=FILE."
             )
         own[resolution] = net
     return dict(sorted(own.items(), reverse=True))
 
 
 def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples, **options: Any) -> dict[int, Tensor]:
-    """Return whether each answer is right, (N,), bool, by resolution.
+    """Return whether each prediction is right, (N,), bool, by resolution.
 
     Args:
         networks: resolution → what runs at it, switchable or plain.
@@ -134,8 +129,8 @@ def complementarity_data(groups: Mapping[str, Complementarity]) -> Table:
     rows = [
         (name, right, wrong, share)
         for name, group in groups.items()
-        for right, shares in zip(group.resolutions, group.right_wrong, strict=True)
-        for wrong, share in zip(group.resolutions, shares, strict=True)
+        for right, row in group.right_wrong.items()
+        for wrong, share in row.items()
     ]
     return Table(("network", "right_at", "wrong_at", "percent"), rows)
 
@@ -143,7 +138,7 @@ def complementarity_data(groups: Mapping[str, Complementarity]) -> Table:
 @paper_style
 def plot_complementarity(groups: Mapping[str, Complementarity]) -> Figure:
     """Draw the matrix of each named group, side by side on one scale of colours."""
-    highest = max(share for group in groups.values() for row in group.right_wrong for share in row)
+    highest = max(share for group in groups.values() for row in group.right_wrong.values() for share in row.values())
     figure = new_figure(COLUMN if len(groups) == 1 else PAGE, 2.9)
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
     for axes, (name, group) in zip(panels, groups.items(), strict=True):
@@ -155,16 +150,15 @@ def plot_complementarity(groups: Mapping[str, Complementarity]) -> Figure:
 
 
 def _draw_matrix(axes: Axes, group: Complementarity, highest: float) -> None:
-    shares = torch.tensor(group.right_wrong, dtype=torch.float64).fill_diagonal_(float("nan"))
+    rows = [list(row.values()) for row in group.right_wrong.values()]
+    shares = torch.tensor(rows, dtype=torch.float64).fill_diagonal_(float("nan"))
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=highest)
-    places = range(len(group.resolutions))
-    axes.set_xticks(places, [str(r) for r in group.resolutions])
-    axes.set_yticks(places, [str(r) for r in group.resolutions])
+    axes.set_xticks(range(len(rows)), map(str, group.top1))
+    axes.set_yticks(range(len(rows)), map(str, group.top1))
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    for i in places:
-        for j in places:
-            share = group.right_wrong[i][j]
+    for i, row in enumerate(rows):
+        for j, share in enumerate(row):
             text, colour = ("–", "0.5") if i == j else (f"{share:.1f}", "white" if share > 0.6 * highest else "black")
             axes.text(j, i, text, ha="center", va="center", color=colour)

@@ -5,7 +5,8 @@ Crops of training enlarge the objects, so that a network sees them smaller in ev
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,22 +16,34 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
 
-from rsconvert.data import Augmentation, Samples, ViewLoader, open_split, postponed_interrupts, training_loader
-from rsconvert.errors import DataError
+from rsconvert.data import (
+    Augmentation,
+    Samples,
+    ViewLoader,
+    normalize,
+    open_split,
+    postponed_interrupts,
+    training_loader,
+)
+from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import (
     Amp,
+    autocast,
     check_colours,
     choose_device,
     choose_precision,
     crop_shares,
+    float_dtype,
     plain_memory_errors,
     validation_loader,
 )
-from rsconvert.study.paper.features import pooled_features
-from rsconvert.study.paper.style import PAGE, new_figure, paper_style, step_style
-from rsconvert.study.paper.tables import Table
-from rsconvert.surgery import SwitchableModel
+from rsconvert.models import classifier_keys
+from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, step_style
+from rsconvert.surgery import SwitchableModel, eval_mode
+from rsconvert.text import Table
 
 __all__ = [
     "PooledValues",
@@ -38,6 +51,7 @@ __all__ = [
     "cdf_distance",
     "object_size",
     "plot_pooling",
+    "pooled_features",
     "pooled_values",
 ]
 
@@ -83,8 +97,7 @@ class PooledValues:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        rows = [{**vars(row), "cdf": list(row.cdf)} for row in self.rows]
-        return {"images": self.images, "features": self.features, "values": list(self.values), "rows": rows}
+        return {**vars(self), "rows": [dict(vars(row)) for row in self.rows]}
 
     def table(self) -> Table:
         """Return a row per resolution and kind of views, without the CDFs."""
@@ -115,13 +128,13 @@ def pooled_values(
 ) -> PooledValues:
     """Measure the classifier's input on the same images cut as in evaluation, and as in training.
 
-    It is that of the last layer, the one that gives the logits; of maps the means over the positions count.
+    That is the input of the layer that gives the logits; maps are averaged over their positions.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples; labels don't matter.
         resolutions: trained or not; None takes the trained ones.
         crop_areas: smallest and largest share of the image in a crop of training.
-        images: how many to draw, by ``seed``; all, if there are fewer. The crops are drawn by it too.
+        images: how many to draw by ``seed``, by which the crops are drawn too; all if there are fewer.
         device, amp: as of ``evaluate``.
     Raises:
         DataError: there are no images, one can't be read, or the network does not take three colours.
@@ -134,26 +147,58 @@ def pooled_values(
     precision = choose_precision(amp, where)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
     drawn, sides = _drawn(samples, images, seed), net.resolutions if resolutions is None else tuple(resolutions)
-    loading = {"batch_size": batch_size, "workers": workers}
+    how = net.source.preprocessing
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
-        trains = {area: _training_views(net, drawn, sides, area, seed, loading) for area in crop_areas}
+        cuts = {area: Augmentation(crop_area=area, interpolation=how.interpolation) for area in crop_areas}
+        load = partial(training_loader, drawn, sides, batch_size=batch_size, seed=seed, workers=workers)
+        trains = {area: load(augmentation=cut, drop_last=False) for area, cut in cuts.items()}
         look = partial(pooled_features, net, sides, amp=precision, progress=progress, check=check)
-        test = look(validation_loader(net, drawn, sides, **loading))
+        test = look(validation_loader(net, drawn, sides, batch_size=batch_size, workers=workers))
         values = _grid(list(test.values()))
         rows = [_row(r, "test", 1.0, test[r], test[r], values) for r in sides]
         for area, views in trains.items():
-            train = look(views)
-            name, sizes = "train {:g}-{:g}".format(*area), _object_sizes(net, sides, area)
-            rows += [_row(r, name, size, train[r], test[r], values) for r, size in zip(sides, sizes, strict=True)]
+            train, name = look(views), "train {:g}-{:g}".format(*area)
+            for r, share in zip(sides, crop_shares(how, net.resolutions, sides), strict=True):
+                rows.append(_row(r, name, object_size(area, share), train[r], test[r], values))
     rows.sort(key=lambda row: sides.index(row.resolution))
     return PooledValues(len(drawn), test[sides[0]].shape[1], tuple(values.tolist()), tuple(rows))
 
 
-def object_size(crop_area: tuple[float, float], crop_pct: float) -> float:
-    """Return how large objects are in views of training, beside those of evaluation: crop_pct · E[1 / √share].
+@torch.no_grad()
+def pooled_features(
+    net: SwitchableModel,
+    resolutions: Sequence[int],
+    loader: ViewLoader,
+    *,
+    amp: torch.dtype = torch.float32,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> dict[int, NDArray[np.float32]]:
+    """Return the classifier's input, (N, features), for the views of a loader; the loader is closed.
 
-    A square image is meant, whose crops take a share of it that is uniform in ``crop_area``.
+    ``check`` is called after each batch, and may raise.
+    """
+    paths = {r: net.at(r) for r in resolutions}
+    dtype = float_dtype(net)
+    batches: dict[int, list[Tensor]] = {r: [] for r in resolutions}
+    with closing(loader), eval_mode(paths.values()):
+        for views, _ in tqdm(loader, desc="pooling", unit="batch", disable=not progress, leave=False):
+            for (r, path), view in zip(paths.items(), views, strict=True):
+                image = normalize(view.to(net.alpha.device), net.source.preprocessing, dtype=dtype)
+                # One path after the other: they share the classifier.
+                with autocast(image.device, amp), _classifier_input(path) as inputs:
+                    path(image)
+                values = inputs[0] if inputs[0].ndim == 2 else inputs[0].flatten(2).mean(2)
+                batches[r].append(values.float().cpu())
+            check()
+    return {r: torch.cat(found).numpy() for r, found in batches.items()}
+
+
+def object_size(crop_area: tuple[float, float], crop_pct: float) -> float:
+    """Return how large objects are in views of training relative to those of evaluation: crop_pct · E[1 / √share].
+
+    This holds for a square image whose crops take a share of it that is uniform in ``crop_area``.
 
     >>> round(object_size((0.08, 1.0), 0.875), 2)
     1.36
@@ -189,36 +234,32 @@ def plot_pooling(result: PooledValues) -> Figure:
     for axes, label in zip(panels, ("values below (%)", "gap (percent points)"), strict=False):
         axes.set_ylabel(label)
     figure.supxlabel("value at the global pooling", fontsize=8)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, title="resolution (pixels)", loc="outside upper center", ncols=min(8, len(labels)))
+    legend_above(figure, panels[:1], 8, "resolution (pixels)")
     return figure
 
 
 def _drawn(samples: Samples, images: int, seed: int) -> Samples:
     if len(samples) == 0 or images < 1:
-        raise DataError(f"{len(samples)} images are there, {images} are asked for; at least one is needed. Add images.")
+        raise DataError(f"there are {len(samples)} images, {images} are asked for; at least one is needed.")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return samples.subset(order[:images].tolist())
 
 
-def _training_views(
-    net: SwitchableModel,
-    samples: Samples,
-    resolutions: Sequence[int],
-    area: tuple[float, float],
-    seed: int,
-    loading: Mapping[str, int],
-) -> ViewLoader:
-    cut = Augmentation(crop_area=area, interpolation=net.source.preprocessing.interpolation)
-    size, workers = loading["batch_size"], loading["workers"]
-    return training_loader(
-        samples, resolutions, batch_size=size, workers=workers, seed=seed, augmentation=cut, drop_last=False
-    )
-
-
-def _object_sizes(net: SwitchableModel, resolutions: Sequence[int], area: tuple[float, float]) -> list[float]:
-    shares = crop_shares(net.source.preprocessing, net.resolutions, resolutions)
-    return [object_size(area, share) for share in shares]
+@contextmanager
+def _classifier_input(path: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list that receives the inputs of the classifier's layers in the order in which they run."""
+    names = {key.rpartition(".")[0] for key in classifier_keys(path)}
+    if not names:
+        raise UnsupportedModelError(
+            f"{type(path).__name__} has no classifier, whose input would be the pooled values; a classification "
+            "network with logits (N, classes) is needed."
+        )
+    seen: list[Tensor] = []
+    with ExitStack() as hooks:
+        for name in names:
+            layer = path.get_submodule(name)
+            hooks.enter_context(layer.register_forward_pre_hook(lambda _, args: seen.append(args[0])))
+        yield seen
 
 
 def _grid(tests: Sequence[_Values]) -> NDArray[np.float64]:
@@ -231,13 +272,7 @@ def _row(
     resolution: int, views: str, size: float, features: _Values, test: _Values, where: NDArray[np.float64]
 ) -> PoolingRow:
     values = np.sort(features.ravel())
-    return PoolingRow(
-        resolution,
-        views,
-        size,
-        float(values.mean(dtype=np.float64)),
-        float(values.std(dtype=np.float64)),
-        100 * float(np.mean(values == 0)),
-        100 * cdf_distance(values, test.ravel()),
-        tuple((np.searchsorted(values, where, side="right") / len(values)).tolist()),
-    )
+    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    zeros, distance = 100 * float(np.mean(values == 0)), 100 * cdf_distance(values, test.ravel())
+    cdf = tuple((np.searchsorted(values, where, side="right") / len(values)).tolist())
+    return PoolingRow(resolution, views, size, mean, deviation, zeros, distance, cdf)

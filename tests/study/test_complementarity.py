@@ -16,7 +16,7 @@ from rsconvert.study import Complementarity, complementarity, own_resolutions, p
 from rsconvert.surgery import SwitchableModel
 
 # The module, whose name its function has in the package.
-module = sys.modules["rsconvert.study.paper.complementarity"]
+module = sys.modules["rsconvert.study.complementarity"]
 
 # Four images: what the three paths get right.
 BY_HAND = {24: (1, 1, 1, 0), 16: (1, 0, 0, 0), 12: (0, 1, 0, 0)}
@@ -44,8 +44,8 @@ def by_hand() -> Complementarity:
 
 
 def test_the_shares_by_hand(by_hand: Complementarity) -> None:
-    assert by_hand.right_wrong == ((0, 50, 50), (0, 0, 25), (0, 25, 0))
-    assert by_hand.top1 == (75, 25, 25)
+    assert by_hand.right_wrong == {24: {24: 0, 16: 50, 12: 50}, 16: {24: 0, 16: 0, 12: 25}, 12: {24: 0, 16: 25, 12: 0}}
+    assert by_hand.top1 == {24: 75, 16: 25, 12: 25}
     assert (by_hand.count, by_hand.right_anywhere, by_hand.right_everywhere) == (4, 75, 0)
     assert by_hand.to_dict()["right_wrong"]["24"] == {"24": 0, "16": 50, "12": 50}
 
@@ -76,7 +76,7 @@ def test_several_networks_each_at_its_own_resolution(network: Callable[..., Swit
     assert list(own.items()) == [(24, nets["b"]), (20, nets["20"]), (16, nets["a"])]
     found = {r: predict({"net": net}, samples, [r], workers=0, keep_logits=True) for r, net in own.items()}
     result = complementarity(right_answers(own, samples, workers=0))
-    assert result.resolutions == (24, 20, 16)
+    assert list(result.top1) == [24, 20, 16]
     assert flat(result.to_dict()) == pytest.approx(counted({r: right_of(found[r], "net", r) for r in own}))
 
 
