@@ -69,7 +69,7 @@ class RunFolder:
                 part.unlink()
 
     def add_state(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep what the run needs to resume, and of its states before only the newest, which a full disk leaves intact."""
+        """Keep what the run needs to resume, and the newest few states before it, which a full disk leaves intact."""
         self._end_earlier()
         text = json.dumps({"version": _VERSION, "facts": facts})
         _make(self.states)
