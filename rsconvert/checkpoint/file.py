@@ -64,11 +64,7 @@ def load(
 
 @torch.inference_mode(False)
 def load(
-    place: str | Path,
-    model: nn.Module | None = None,
-    *,
-    build: Build | None = None,
-    resolution: int | None = None,
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int | None = None
 ) -> nn.Module:
     """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 

@@ -2,7 +2,7 @@
 
 There a layer with shared weights is ``conv1.module``, the BatchNorm of the i-th size of the training command is
 ``bn1.bn_i`` (224, 192, 160, 128, 96 in all its commands: the largest first), the scores are ``alpha``, and DataParallel
-puts ``module.`` ahead of every name. Images are numbers in [0, 1], not normalised.
+puts ``module.`` before every name. Images are numbers in [0, 1], not normalised.
 """
 
 import re

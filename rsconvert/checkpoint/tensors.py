@@ -43,7 +43,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except Exception as error:  # safetensors and torch wrap the system's errors in their own
         raise CheckpointError(
             f"{path} can't be written ({first_line(error) or type(error).__name__}); a file in a folder that exists, "
-            "with room for it, is needed. What stood there is untouched: make room, or choose another place."
+            "with room for it, is needed. The old file is untouched: make room, or choose another place."
         ) from error
     finally:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The benchmark: each figure against another route to it; times are never asserted."""
+"""The benchmark: each figure against another route to it, forms that leave the network alone; no time is asserted."""
 
 import pytest
 import torch

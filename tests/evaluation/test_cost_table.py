@@ -1,4 +1,4 @@
-"""The table through the file, and what makes it forgotten."""
+"""A benchmark as data and text, its table through the file, what drops it, and the key of a machine."""
 
 import json
 import platform

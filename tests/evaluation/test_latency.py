@@ -1,4 +1,4 @@
-"""Latencies by a clock whose time is known."""
+"""Latencies by a clock whose time is known; what is timed of a switch, and what is left out."""
 
 import statistics
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Running out of memory: what counts as it, and the line it becomes, also when it takes a worker process."""
+"""What counts as running out of memory, the line it becomes, also when a worker dies; peaks against sums by hand."""
 
 import errno
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Every figure of an evaluation again, by NumPy, from the logits."""
+"""Every figure of an evaluation again, by NumPy, from the logits; what several processes share."""
 
 import json
 from collections.abc import Callable
@@ -71,7 +71,7 @@ SIZES = (32, 28, 24, (20, 40))
 
 @pytest.fixture
 def saved(samples: Samples, tmp_path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The JSON of an evaluation beside a plain and a switchable baseline, and its logits out of the file."""
+    """The JSON of an evaluation with a plain and a switchable baseline, and its logits out of the file."""
     found = predict(
         {NETWORK: network(1), "other": network(2), "plain": Small()},
         samples,

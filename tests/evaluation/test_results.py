@@ -1,4 +1,4 @@
-"""Results of an evaluation become plain data and a table."""
+"""Results of an evaluation as plain data and as tables: nothing is lost in CSV, text and Markdown hold the same."""
 
 import csv
 import io

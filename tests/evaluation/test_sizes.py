@@ -1,4 +1,4 @@
-"""multiply_adds against numbers worked out by hand; the model is left as it was."""
+"""Sizes by name and resolution; multiply_adds against numbers worked out by hand, the model left as it was."""
 
 from collections.abc import Callable
 

@@ -1,12 +1,12 @@
-"""What evaluation knows of a network."""
+"""A network under test: its paths, crops and logits, and what is read off them."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.errors import ConfigError, DataError
-from rsconvert.evaluation.subject import Answers, Subject, crop_shares
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
+from rsconvert.evaluation.subject import Answers, Subject, check_logits, crop_shares
 from rsconvert.surgery import make_switchable
 
 
@@ -52,6 +52,17 @@ def test_outputs_choose_columns() -> None:
     assert subject.logits(views((8, 8)), torch.tensor([0, 1]))[8].tolist() == [[0, 8]] * 2
     with pytest.raises(DataError, match="a target is 2"):
         subject.logits(views((8, 8)), torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize(("output", "found"), [((torch.zeros(2, 3),), "a tuple"), (torch.zeros(2), r"a shape \(2,\)")])
+def test_what_is_no_logits_is_refused(output: object, found: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"output is {found}; logits"):
+        check_logits(output)
+
+
+def test_logits_are_at_least_float32() -> None:
+    dtypes = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+    assert {dtype: check_logits(torch.zeros(2, 3, dtype=dtype)).dtype for dtype in dtypes} == dtypes
 
 
 def test_an_untrained_size_takes_the_crop_of_its_nearest() -> None:
