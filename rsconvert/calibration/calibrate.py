@@ -108,12 +108,10 @@ def calibrate(
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
         watched = {r: _watched(net.at(r), form) for r in asked}
-        # Batches nearly equal: a small last one would be normalized by poor statistics.
-        size = math.ceil(len(chosen) / math.ceil(len(chosen) / batch_size))
+        size = math.ceil(len(chosen) / math.ceil(len(chosen) / batch_size))  # a small last batch has poor statistics
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
-    written = _write(watched)
-    return CalibrationReport(len(chosen), form, written, _left(net, watched))
+    return CalibrationReport(len(chosen), form, _write(watched), _left(net, watched))
 
 
 def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
