@@ -80,9 +80,7 @@ def examine(
 ) -> ConversionReport:
     """Report what ``make_switchable`` would find, without a conversion: every BatchNorm, and which resolutions work.
 
-    Raises:
-        ResolutionError: a resolution is malformed or repeated.
-        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
+    It raises the same errors, except for a resolution that does not work.
     """
     start = time.perf_counter()
     found = survey(model, source_of(model), check_resolutions(resolutions), image=image)

@@ -15,7 +15,7 @@ __all__ = ["check_convertible", "check_functional", "unconverted"]
 
 
 def check_convertible(model: nn.Module, source: Source) -> None:
-    """Refuse what has no sets to make, what can't be changed, and a state that is no tensor."""
+    """Refuse what has no sets to make, what can't be changed, a state that is no tensor, and names that would clash."""
     name = source.architecture or type(model).__name__
     # Of nn.Module, for a scripted model and a network have walks of their own.
     for key, module in nn.Module.named_modules(model):
@@ -31,7 +31,18 @@ def check_convertible(model: nn.Module, source: Source) -> None:
                 f"{name} has {key} on the meta device, without values; a model with values is needed. "
                 "Load its weights first."
             )
-    _check_batchnorms(model, name)
+    for key, bn in batchnorms(model).items():
+        if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
+            raise UnsupportedModelError(
+                f"{key or name} has a hook, which may hold the whole model; a BatchNorm without hooks is needed. "
+                "Remove it, or set it on net.at(resolution) afterwards."
+            )
+    taken = [f"{key}.at".lstrip(".") for key, bn in batchnorms(model).items() if hasattr(bn, "at")]
+    if hasattr(model, "rsconvert") or taken:  # one of two tensors of a name would be lost
+        raise UnsupportedModelError(
+            f"{name} has an attribute {[*taken, 'rsconvert'][0]}; rsconvert at the root, and at in a BatchNorm, are "
+            "names of the switchable network. Rename it."
+        )
     # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
     if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
         raise _nothing_to_convert(model, source)
@@ -56,23 +67,6 @@ def _check_module(module: nn.Module, key: str, name: str) -> None:
         raise UnsupportedModelError(
             f"{key} ({type(module).__name__}) keeps an extra state, which paths can't share; "
             "parameters and buffers alone are accepted. Register the state as a buffer."
-        )
-
-
-def _check_batchnorms(model: nn.Module, name: str) -> None:
-    """Refuse hooks on a BatchNorm, and the names that the conversion gives to its own tensors: one would be lost."""
-    taken = ["rsconvert"] if hasattr(model, "rsconvert") else []
-    for key, bn in batchnorms(model).items():
-        if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
-            raise UnsupportedModelError(
-                f"{key or name} has a hook, which may hold the whole model; a BatchNorm without hooks is needed. "
-                "Remove it, or set it on net.at(resolution) afterwards."
-            )
-        taken += [f"{key}.at".lstrip(".")] if hasattr(bn, "at") else []
-    if taken:
-        raise UnsupportedModelError(
-            f"{name} has an attribute {taken[0]}; rsconvert at the root, and at in a BatchNorm, are names of the "
-            "switchable network. Rename it."
         )
 
 

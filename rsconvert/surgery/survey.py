@@ -24,7 +24,6 @@ from rsconvert.surgery.network import (
     find_images,
     on_meta,
     size_dependent,
-    told_images,
 )
 from rsconvert.surgery.trial import (
     Trial,
@@ -91,11 +90,8 @@ def survey(
 ) -> Survey:
     """Try a model at each resolution; where it fails, or a builder is given, try it built again for each of them.
 
-    Args:
-        private: whether the network to come has a BN set for each resolution.
-        build: makes the source again for a resolution; by default the builder of the source's name does, if need be.
-        example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
-        image: the argument that is the image; by default all count whose shape follows the resolution.
+    The arguments are those of ``make_switchable``.
+
     Raises:
         ConfigError: ``build`` or ``example`` is no function, or shows no such image.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or is built again with
@@ -117,7 +113,7 @@ def survey(
         check_functional(model, source, best.functional)
     if not best.refused:
         shown = {r: given(r) for r in resolutions}
-        best.images = told_images(find_images(model, shown, given=example is not None), image)
+        best.images = find_images(model, shown, given=example is not None, image=image)
     return best
 
 
@@ -143,7 +139,7 @@ def _rank(found: Survey) -> tuple[int, int]:
 
 def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
     """Return the function that reads the arguments of ``forward`` from a model; ``image`` gets an image too."""
-    stems: list[Stem] = []  # of all resolutions, seen in a copy: a forward may count its calls
+    stems: list[Stem] = []  # one for all resolutions, read from a copy: a forward may count its calls
 
     def arguments(resolution: int) -> Arguments:
         if not stems:

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from timm.layers import StdConv2d
 from torch import nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.surgery import eval_mode
-from rsconvert.surgery.trial import fill_zeros, run_trial, scrambled, tensors, write
+from rsconvert.surgery.trial import equal_outputs, fill_zeros, fitted_inside, run_trial, scrambled, tensors, write
 
 IMAGE = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -163,3 +164,43 @@ def test_each_module_gets_its_own_mode_back(error: type[Exception] | None) -> No
         if error:
             raise error
     assert [m.training for model in models for m in model.modules()] == [True, True, False, False, False]
+
+
+class Inside(nn.Module):
+    """Resizes inside, as a detector does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transform = GeneralizedRCNNTransform(48, 80, [0.0] * 3, [1.0] * 3)
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, images):
+        return self.bn(self.transform(images)[0].tensors)
+
+
+def test_a_model_that_resizes_inside_does_so_to_the_resolution_of_a_trial() -> None:
+    model, images = Inside().eval(), [torch.rand(3, 40, 40)]
+    assert run_trial(model, (images,), 96).output.shape[-2:] == (96, 96)
+    assert (model.transform.min_size, model.transform.max_size) == ((48,), 80)
+    assert run_trial(model, (images,)).output.shape[-2:] == (64, 64)  # 48, filled up to a multiple of 32
+    with contextlib.suppress(ValueError), fitted_inside(model, 32):
+        assert model.transform.min_size == (32,)
+        raise ValueError
+    assert model.transform.min_size == (48,)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        (torch.tensor([1.0, torch.nan]), torch.tensor([1.0, torch.nan]), True),
+        (torch.tensor([1.0, torch.nan]), torch.tensor([torch.nan, 1.0]), False),
+        (torch.ones(2), torch.ones(2, dtype=torch.float64), False),
+        (torch.ones(2), torch.ones(1), False),
+        ({"a": [torch.ones(1), 3]}, {"a": [torch.ones(1), 3]}, True),
+        ({"a": [torch.ones(1), 3]}, {"a": [torch.ones(1), 4]}, False),
+        ([torch.ones(1)], [torch.ones(1), torch.ones(1)], False),
+        (float("nan"), float("nan"), True),
+    ],
+)
+def test_outputs_are_compared_bit_for_bit(one, other, equal: bool) -> None:
+    assert equal_outputs(one, other) is equal

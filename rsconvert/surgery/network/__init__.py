@@ -16,7 +16,6 @@ from rsconvert.surgery.network.resolutions import (
     find_images,
     side_of,
     side_of_call,
-    told_images,
     with_middles,
 )
 from rsconvert.surgery.network.switchable import SwitchableModel, assemble, regroup
@@ -51,6 +50,5 @@ __all__ = [
     "side_of",
     "side_of_call",
     "size_dependent",
-    "told_images",
     "with_middles",
 ]

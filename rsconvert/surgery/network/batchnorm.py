@@ -24,7 +24,7 @@ __all__ = ["SwitchableBN", "bn_sets", "interpolation_weights"]
 class SwitchableBN(StandIn):
     """The layer that stands where a BatchNorm stood, and owns its S sets.
 
-    The native set's tensors bear the source's names (``bn.weight``), every other set hangs below ``at``
+    The native set's tensors have the source's names (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
     and momentum survive. All sets are modules inside the layer; a tensor of one set is reached through that set.
     A path holds one set; the layer itself runs only in the graph of ``to_graph``, where the weights of the sets are
@@ -67,7 +67,7 @@ class SwitchableBN(StandIn):
     def _shown(self, name: str) -> Any:
         value = getattr(self.native, name)
         if name in self.native._modules:
-            return value  # which bears this name in ``named_modules``
+            return value  # which has this name in ``named_modules``
         if callable(value) or isinstance(value, Tensor):
             raise PrivateTensorError(
                 f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
@@ -130,7 +130,7 @@ class SwitchableBN(StandIn):
         yield from at.named_modules(memo, f"{prefix}.at".lstrip("."), remove_duplicate)
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Return the tensors of all sets under the names of the file; the native ones bear the layer's."""
+        """Return the tensors of all sets under the names of the file; the native ones have the layer's."""
         places = {prefix: self.native, f"{prefix}at.": cast(nn.Module, self._modules["at"])}
         for place, module in places.items():
             destination = module.state_dict(destination=destination, prefix=place, keep_vars=keep_vars)
@@ -195,7 +195,11 @@ class SwitchableBN(StandIn):
                 "Train the paths net.at(resolution), or call eval() first."
             )
         states = [self.floating(i) for i in range(len(self.sets))]
-        mixed = {name: _weighted([state[name] for state in states], weights) for name in states[0]}
+        mixed = {}
+        for name, native in states[0].items():
+            shares = weights.to(native.dtype).view(-1, *[1] * native.ndim)
+            # Elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32.
+            mixed[name] = (torch.stack([state[name] for state in states]) * shares).sum(0)
         return cast(Tensor, functional_call(self.native, mixed, (x,)))
 
     def floating(self, place: int) -> dict[str, Tensor]:
@@ -290,12 +294,6 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
             weights[i + 1] = 1.0 - weights[i]
             return tuple(weights)
     return (1.0,)
-
-
-def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Sum elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32."""
-    stacked = torch.stack(list(tensors))
-    return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
 
 
 @torch.no_grad()

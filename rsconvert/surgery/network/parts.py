@@ -255,7 +255,7 @@ class Part(StandIn):
         module: nn.Module = self
         for name in target.split(".") if target else ():
             found = module._modules.get(name)
-            if found is None and isinstance(module, StandIn):  # a native set's modules bear the layer's name
+            if found is None and isinstance(module, StandIn):  # a native set's modules have the layer's name
                 found = module._rs_twins[0]._modules.get(name)
             if found is None:
                 raise AttributeError(f"{type(self).__name__} has no module {target}: {name} is none of its modules")

@@ -31,8 +31,8 @@ def divided(native: nn.Module, private: Collection[int], trees: Sequence[nn.Modu
     found = set(private)
     for tree in trees:
         others = dict(tree.named_modules(remove_duplicate=False))
-        fellows = ((module, others[name]) for name, module in native.named_modules() if name in others)
-        found |= {id(module) for module, other in fellows if not _alike(module, other)}
+        pairs = ((module, others[name]) for name, module in native.named_modules() if name in others)
+        found |= {id(module) for module, other in pairs if not _alike(module, other)}
     found |= {id(module) for module in nn.Module.modules(native) if has_bound_hooks(module)}
     held = {id(m): [id(other) for other in _held(m)] for m in nn.Module.modules(native)}
     while more := [key for key, others in held.items() if key not in found and not found.isdisjoint(others)]:
@@ -135,7 +135,7 @@ def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.M
         yield module, own
         if not isinstance(own, SwitchableBN):
             children = [(child, own._modules[name]) for name, child in module._modules.items()]
-            ahead += [(child, fellow) for child, fellow in children if child is not None and fellow is not None]
+            ahead += [(child, other) for child, other in children if child is not None and other is not None]
 
 
 def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolutions: Sequence[int]) -> dict[int, Any]:
@@ -156,7 +156,7 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
 
 
 def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape.
+    """Return a deepcopy memo under which a copy has the tensors of its counterpart, those of its own shape.
 
     The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
     """
@@ -172,7 +172,7 @@ def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
 
 
 def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of its fellow.
+    """Return a deepcopy memo under which a copy has the hooks of its counterpart.
 
     Args:
         bound: the ids of modules whose hooks belong to some object of the source, which is copied with them.

@@ -80,10 +80,9 @@ def size_dependent(trees: Mapping[int, nn.Module]) -> dict[str, list[str]]:
     for name, module in native.named_modules():
         if name in inside or name.startswith(tuple(f"{bn}." for bn in inside if bn)):
             continue
-        fellows = [tree.get_submodule(name) for tree in others]
-        own = module._parameters
-        changing = [key for key in own if not all(same_shape(own[key], fellow._parameters[key]) for fellow in fellows)]
-        if changing or not all(_same_buffers(module, fellow) for fellow in fellows):
+        twins, own = [tree.get_submodule(name) for tree in others], module._parameters
+        changing = [key for key in own if not all(same_shape(own[key], twin._parameters[key]) for twin in twins)]
+        if changing or not all(_same_buffers(module, twin) for twin in twins):
             found[name] = changing
     return found
 

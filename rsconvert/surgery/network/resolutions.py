@@ -34,7 +34,6 @@ __all__ = [
     "run_views",
     "side_of",
     "side_of_call",
-    "told_images",
     "with_middles",
 ]
 
@@ -134,13 +133,16 @@ def check_image(model: nn.Module, image: object) -> None:
 
 
 def find_images(
-    model: nn.Module, examples: Mapping[int, Arguments], *, given: bool = True
+    model: nn.Module, examples: Mapping[int, Arguments], *, given: bool = True, image: int | str | None = None
 ) -> tuple[ImageArgument, ...]:
     """Return the arguments whose shapes follow the resolution, in examples of several resolutions.
 
     Args:
         given: whether the examples are the caller's, who knows the layout. Ours are images (N, C, H, W), and clips of
             16 frames where the layers are 3d; these may stand for volumes, so they count only where all sides agree.
+        image: the position or name of the only one that counts; all of them for None.
+    Raises:
+        ConfigError: ``image`` is none of them.
     """
     names = positional_names(model)
     shapes = {r: dict(_leaves(arguments)) for r, arguments in examples.items()}
@@ -151,11 +153,11 @@ def find_images(
         if len(lengths) == len(shapes) and len({len(own) for own in lengths.values()}) == 1:
             position, name = _named(root, names)
             axes = _following(lengths)
-            image = ImageArgument(position=position, name=name, keys=keys, ndim=len(shape), axes=axes)
-            image = replace(image, channels=_channels(shape, axes))
-            if axes and all(_side(image, own) == r for r, own in lengths.items()):
-                found.append(image if given else _cautious(model, image))
-    return tuple(found)
+            one = ImageArgument(position=position, name=name, keys=keys, ndim=len(shape), axes=axes)
+            one = replace(one, channels=_channels(shape, axes))
+            if axes and all(_side(one, own) == r for r, own in lengths.items()):
+                found.append(one if given else _cautious(model, one))
+    return tuple(found if image is None else _named_so(found, image))
 
 
 def default_images(model: nn.Module) -> tuple[ImageArgument, ...]:
@@ -166,25 +168,6 @@ def default_images(model: nn.Module) -> tuple[ImageArgument, ...]:
     places = [_named(i if p.kind is p.VAR_POSITIONAL else p.name, names) for i, p in enumerate(receivers(model))]
     images = [ImageArgument(position=i, name=name, ndim=4 + len(frames)) for i, name in places or [(0, None)]]
     return tuple(_cautious(model, image) for image in images)
-
-
-def told_images(found: Sequence[ImageArgument], image: int | str | None) -> tuple[ImageArgument, ...]:
-    """Return the arguments that a caller means by a position or a name; all of them for None.
-
-    Raises:
-        ConfigError: none of them is meant.
-    """
-    if image is None:
-        return tuple(found)
-    meant = [one for one in found if image in (one.position, one.name, one.label)]
-    if not meant:
-        known = ", ".join(one.label for one in found) or "none"
-        raise ConfigError(
-            f"image is {image!r}; an argument is needed whose size counts as the resolution in the examples, here: "
-            f"{known}. Name one of them, or show it by example=."
-        )
-    exact = [one for one in meant if one.label == str(image)]
-    return tuple(exact or meant)
 
 
 def doubt(images: Sequence[ImageArgument]) -> str | None:
@@ -265,6 +248,17 @@ def _named(root: int | str, names: Sequence[str]) -> tuple[int | None, str | Non
     if isinstance(root, int):
         return root, names[root] if root < len(names) else None
     return names.index(root) if root in names else None, root
+
+
+def _named_so(found: Sequence[ImageArgument], image: int | str) -> list[ImageArgument]:
+    meant = [one for one in found if image in (one.position, one.name, one.label)]
+    if not meant:
+        known = ", ".join(one.label for one in found) or "none"
+        raise ConfigError(
+            f"image is {image!r}; an argument is needed whose size counts as the resolution in the examples, here: "
+            f"{known}. Name one of them, or show it by example=."
+        )
+    return [one for one in meant if one.label == str(image)] or meant
 
 
 def _following(lengths: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ class SwitchableModel(Part):
     """A network that runs at several resolutions, with one private BN set for each.
 
     ``net(x)`` takes the source's own arguments and picks the path by the size of its image: an H×W input
-    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
+    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors have the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
 
     The modules that a walk over the network meets are those that run, on every path: what is set on them holds at every
