@@ -1,6 +1,6 @@
-"""Times conversions: facts, swap and sharing, beside the creation of the model and the forwards of trials and proof.
+"""Times conversions: the analysis, replacement and sharing of tensors; the forwards; the creation of the model.
 
-The reference is one copy.deepcopy of the model, made in the same run, turn by turn; five paths, their skeleton and a
+The reference is one copy.deepcopy of the model, made in the same run, alternately; five paths, their skeleton and a
 copy for the trials are about seven of its structures, three of them without tensors.
 
     python benchmarks/convert.py

@@ -6,16 +6,13 @@ Prints the time of the whole over the sum of its parts, all on one thread of one
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
 import rsconvert
 from rsconvert.data import evaluation_loader, evaluation_views, open_split
-from rsconvert.evaluation import NETWORK, predict
-from rsconvert.evaluation.subject import Subject
+from rsconvert.evaluation import NETWORK, Subject, measure_latency, predict
 
 DENSE = "224,208,192,176,160,144,128,112,96"
 
@@ -36,7 +33,8 @@ def main() -> None:
     samples = every.subset(range(0, len(every), max(1, len(every) // given.images))[: given.images])
     parts = pieces(net, samples, sizes, given.batch_size)
     whole = {"whole": lambda: predict({NETWORK: net}, samples, sizes, batch_size=given.batch_size, workers=0)}
-    seconds = measured({**whole, **parts}, given.rounds)
+    found = measure_latency({**whole, **parts}, rounds=given.rounds, warm_up=1)
+    seconds = {name: time.median_ms / 1000 for name, time in found.items()}
     total = sum(seconds[name] for name in parts)
     told = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
     print(f"{len(samples)} images at {len(sizes)} resolutions: {told}")
@@ -61,17 +59,6 @@ def pieces(net, samples, sizes, batch_size) -> dict[str, Callable[[], object]]:
         "decoding": lambda: [samples.read(i) for i in range(len(samples))],
         "resizes": lambda: [evaluation_views(image, sizes, **options) for image in images],
     }
-
-
-def measured(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each, after a round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(rounds + 1):
-        for name, function in work.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 if __name__ == "__main__":

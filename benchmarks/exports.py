@@ -1,4 +1,4 @@
-"""Verifies the ONNX file that switches, of eight networks: differences, classes on photos, size, latency.
+"""Verifies the one ONNX file for all sizes, of eight networks: differences, classes on photos, size, latency.
 
     python benchmarks/exports.py --data photos
     python benchmarks/exports.py --models resnet18 --resolutions 224,208,96 --rounds 10
@@ -24,7 +24,7 @@ from onnx_speed import by_turns, network, plain_export
 
 from rsconvert import calibrate
 from rsconvert.export import export_onnx, open_onnx, verify_export
-from rsconvert.surgery.network.resolutions import with_middles
+from rsconvert.surgery import with_middles
 
 MODELS = (
     "resnet18,resnet50,mobilenetv3_large_100,efficientnet_b0,regnety_004,densenet121,repvgg_a0,torchvision/mobilenet_v2"

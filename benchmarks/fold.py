@@ -3,26 +3,24 @@
     python benchmarks/fold.py
     python benchmarks/fold.py --models efficientnet_b0 --resolutions 224,96 --rounds 60
 
-Every BatchNorm gets values of its own first, for on a fresh network a mistake is invisible. Batch 1, one thread; the
-two run by turns in one process, the ratio of the medians, folded / plain, is what counts.
+Every BatchNorm gets other values first: on a fresh network a mistake would be invisible. Batch 1, one thread; the
+two run alternately in one process, the ratio of the medians, folded / plain, is what counts.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
-from rsconvert.surgery import fold_batchnorm
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.evaluation import measure_latency
+from rsconvert.surgery import fill_zeros, fold_batchnorm, scrambled, write
 
 
 def main() -> None:
@@ -48,8 +46,10 @@ def compare(name: str, resolutions: tuple[int, ...], rounds: int) -> None:
         line += f"  largest difference {report.difference:.1e}"
         if rounds:
             x = torch.randn(1, 3, resolution, resolution)
-            plain, fast = by_turns([net.at(resolution), folded], x, rounds)
-            line += f"  plain {1e3 * plain:7.2f} ms  folded / plain {fast / plain:.3f}"
+            runs = {"plain": partial(net.at(resolution), x), "folded": partial(folded, x)}
+            with torch.inference_mode():
+                plain, fast = (time.median_ms for time in measure_latency(runs, rounds=rounds).values())
+            line += f"  plain {plain:7.2f} ms  folded / plain {fast / plain:.3f}"
         print(line, flush=True)
     print_kept(report.kept)
 
@@ -66,18 +66,6 @@ def print_kept(kept: Mapping[str, str]) -> None:
 def _general(reason: str) -> str:
     """Leave the layers' names out."""
     return " ".join(word for word in reason.split() if "." not in word)
-
-
-@torch.inference_mode()
-def by_turns(models: list[Callable[[Tensor], Tensor]], x: Tensor, rounds: int) -> list[float]:
-    """Return the median seconds of each, after a warm-up; the order turns round from round to round."""
-    times: list[list[float]] = [[] for _ in models]
-    for i in range(rounds + 3):
-        for j in [(i + k) % len(models) for k in range(len(models))]:
-            start = time.perf_counter()
-            models[j](x)
-            times[j].append(time.perf_counter() - start)
-    return [statistics.median(column[3:]) for column in times]
 
 
 if __name__ == "__main__":

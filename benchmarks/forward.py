@@ -3,24 +3,23 @@
     python benchmarks/forward.py
     python benchmarks/forward.py --models resnet18 --rounds 200
 
-The three run by turns in one process on the same input, so that a busy machine slows all; the ratio of the
-medians is what counts. 1.00 means that a path is free. ``net(x) adds`` is the time of choosing the path, on a model
-that does next to nothing.
+The three run alternately in one process on the same input, so that a busy machine slows all; the ratio of the
+medians is what counts. 1.00 means that a path costs no extra time. ``net(x) adds`` is the time of choosing the path,
+on a model that does next to nothing.
 """
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
+from rsconvert.evaluation import measure_latency
 
 
 def main() -> None:
@@ -31,7 +30,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in options.models.split(","):
         compare(name, options.rounds)
-    print(f"net(x) adds {1e6 * dispatch_seconds():.1f} µs to net.at(r)(x)")
+    print(f"net(x) adds {1e3 * dispatch_ms():.1f} µs to net.at(r)(x)")
 
 
 @torch.inference_mode()
@@ -40,29 +39,19 @@ def compare(name: str, rounds: int) -> None:
     net = make_switchable(model, (224, 192, 160, 128, 96)).eval()
     for resolution in (224, 96):
         x = torch.randn(1, 3, resolution, resolution)
-        plain, path, picked = by_turns([model, net.at(resolution), net], x, rounds)
+        runs = {"plain": partial(model, x), "path": partial(net.at(resolution), x), "picked": partial(net, x)}
+        plain, path, picked = (time.median_ms for time in measure_latency(runs, rounds=rounds).values())
         print(
-            f"{name:16s} {resolution:3d} px  plain {1e3 * plain:7.2f} ms  "
+            f"{name:16s} {resolution:3d} px  plain {plain:7.2f} ms  "
             f"path / plain {path / plain:.3f}  net(x) / plain {picked / plain:.3f}"
         )
 
 
-def by_turns(models: list[Callable[[Tensor], Tensor]], x: Tensor, rounds: int) -> list[float]:
-    """Return the median seconds of each, after a warm-up; the order turns round from round to round."""
-    times: list[list[float]] = [[] for _ in models]
-    for i in range(rounds + 3):
-        for j in [(i + k) % len(models) for k in range(len(models))]:
-            start = time.perf_counter()
-            models[j](x)
-            times[j].append(time.perf_counter() - start)
-    return [statistics.median(column[3:]) for column in times]
-
-
 @torch.inference_mode()
-def dispatch_seconds() -> float:
-    net = make_switchable(nn.Sequential(nn.BatchNorm2d(3)), (32, 16)).eval()
-    path, picked = by_turns([net.at(16), net], torch.zeros(1, 3, 16, 16), 3000)
-    return picked - path
+def dispatch_ms() -> float:
+    net, x = make_switchable(nn.Sequential(nn.BatchNorm2d(3)), (32, 16)).eval(), torch.zeros(1, 3, 16, 16)
+    found = measure_latency({"path": partial(net.at(16), x), "picked": partial(net, x)}, rounds=3000)
+    return found["picked"].median_ms - found["path"].median_ms
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from step import batch, plain_steps, switchable_step
 
-from rsconvert.training.step.allocator import keep_freed_memory
+from rsconvert.training import keep_freed_memory
 
 KINDS = ("plain", "whole", "by view")
 

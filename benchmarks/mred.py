@@ -1,6 +1,6 @@
 """Time mred_loss against the pairwise form of Eq. 10, forward and backward, S = 5.
 
-Both run in turns in one process; the ratio of the medians is what counts. The pairwise form writes the equation down
+Both run alternately in one process; the ratio of the medians is what counts. The pairwise form writes the equation down
 as it stands: a log_softmax, a softmax and a kl_div for each of the 15 pairs.
 
     python benchmarks/mred.py

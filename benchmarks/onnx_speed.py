@@ -4,16 +4,14 @@
     python benchmarks/onnx_speed.py --models resnet18,resnet50 --rounds 50
     python benchmarks/onnx_speed.py --models torchvision/mobilenet_v2 --resolutions 224,96 --static
 
-Without --static: the file that switches (branches, and --compact) against torch's own export of the source with
-dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. All run by turns on the same
-input, so that a busy machine slows all alike; the ratio of the medians is what counts.
+Without --static: the file for all sizes (branches, and --compact) against torch's own export of the source with
+dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. All run alternately on the same
+input, so that a busy machine slows all equally; the ratio of the medians is what counts.
 """
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,10 +23,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
+from rsconvert.evaluation import measure_latency
 from rsconvert.export import export_onnx, open_onnx
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.network.resolutions import with_middles
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
+from rsconvert.surgery import SwitchableModel, fill_zeros, scrambled, with_middles, write
 
 TRAINED = (224, 192, 160, 128, 96)
 
@@ -87,7 +84,7 @@ def compare_switching(name: str, net: SwitchableModel, sides: Sequence[int], rou
         plain, branches, compact = by_turns([partial(run, x) for run in files], rounds)
         note = "" if side in net.resolutions else "  midway" if side in with_middles(TRAINED) else "  no branch"
         print(
-            f"{name:24s} {side:3d} px  plain {1e3 * plain:7.2f} ms  switching / plain {branches / plain:.3f}  "
+            f"{name:24s} {side:3d} px  plain {plain:7.2f} ms  switching / plain {branches / plain:.3f}  "
             f"compact / plain {compact / plain:.3f}{note}",
             flush=True,
         )
@@ -101,20 +98,14 @@ def compare_static(name: str, net: SwitchableModel, sides: Sequence[int], rounds
         x, path, run = torch.randn(1, 3, side, side), net.at(side), open_onnx(folder / f"{side}.onnx").run
         eager, static = by_turns([partial(path, x), partial(run, x)], rounds)
         print(
-            f"{name:24s} {side:3d} px  PyTorch {1e3 * eager:7.2f} ms  static ONNX / PyTorch {static / eager:.3f}",
+            f"{name:24s} {side:3d} px  PyTorch {eager:7.2f} ms  static ONNX / PyTorch {static / eager:.3f}",
             flush=True,
         )
 
 
 def by_turns(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Return the median seconds of each, after a warm-up; the order turns round from round to round."""
-    times: list[list[float]] = [[] for _ in calls]
-    for i in range(rounds + 3):
-        for j in [(i + k) % len(calls) for k in range(len(calls))]:
-            start = time.perf_counter()
-            calls[j]()
-            times[j].append(time.perf_counter() - start)
-    return [statistics.median(column[3:]) for column in times]
+    """Return the median milliseconds of each."""
+    return [time.median_ms for time in measure_latency(dict(enumerate(calls)), rounds=rounds).values()]
 
 
 if __name__ == "__main__":

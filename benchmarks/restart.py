@@ -1,4 +1,4 @@
-"""Kills a finetuning run at random instants, resumes it each time, and compares the end with an uninterrupted run.
+"""Kills a finetuning run at random times, resumes it each time, and compares the end with an uninterrupted run.
 
     python benchmarks/restart.py
     python benchmarks/restart.py --checkpoint start.safetensors --data photos --kills 20 --epochs 4
@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable, save
-from rsconvert.demo.drawing import write_images
+from rsconvert.demo import write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("last.safetensors", "best.safetensors")
@@ -93,7 +93,7 @@ def uninterrupted(command: list[str], run: Path) -> tuple[float, float]:
 def killed(command: list[str], run: Path, kills: int, longest: float, rng: random.Random) -> int:
     """Kill the run ``kills`` times, each time after up to ``longest`` seconds; return how often it was still alive.
 
-    If not even the first kill was in time, because the machine got faster, all begins anew with half the seconds.
+    If not even the first kill was in time, because the machine got faster, all starts again with half the seconds.
     """
     for kill in range(kills):
         process, seconds = start(command, run), rng.uniform(0, longest)

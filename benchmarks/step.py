@@ -1,4 +1,4 @@
-"""Times one S-view training step against what it stands for, on the CPU or a GPU.
+"""Times one S-view training step against a reference, on the CPU or a GPU.
 
     python benchmarks/step.py
     python benchmarks/step.py --amp bf16 --reference float32
@@ -7,16 +7,15 @@
 
 The reference is S plain steps of the source model, one per resolution, in the same precision and memory format
 (forward, cross entropy, backward, step of timm's own optimizer); or the S-view step itself in float32 and contiguous
-memory; or the S-view step with all views at once. Both sides run by turns on the same views; the figure is the ratio of
-the medians.
+memory; or the S-view step with all views at once. Both sides run alternately on the same views; the figure is the ratio
+of the medians.
 """
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,8 +26,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
-from rsconvert.evaluation import Processes
-from rsconvert.training.step.allocator import keep_freed_memory
+from rsconvert.evaluation import Processes, measure_latency
+from rsconvert.training import keep_freed_memory
 from rsconvert.training.step.stepper import Stepper
 
 RESOLUTIONS = (224, 192, 160, 128, 96)
@@ -42,11 +41,13 @@ def main() -> None:
     device = torch.device(options.device)
     views, target = batch(options.batch, device)
     steps = [switchable_step(options, device), reference_step(options, device)]
-    whole, reference = by_turns(steps, views, target, options.rounds, device)
+    runs = {i: partial(step, views, target) for i, step in enumerate(steps)}
+    found = measure_latency(runs, rounds=options.rounds, warm_up=2, device=device)
+    whole, reference = (time.median_ms for time in found.values())
     words = f"{options.amp}, {options.format}, compile {options.compile}" + (", low memory" * options.low_memory)
     print(f"{options.model}, batch {options.batch}, {words}, {device}, {torch.get_num_threads()} threads")
-    print(f"S-view step {1e3 * whole:.1f} ms, reference ({options.reference}) {1e3 * reference:.1f} ms")
-    print(f"{options.batch / whole:.1f} images/s")
+    print(f"S-view step {whole:.1f} ms, reference ({options.reference}) {reference:.1f} ms")
+    print(f"{1e3 * options.batch / whole:.1f} images/s")
     print(f"ratio {whole / reference:.3f}")
     if options.profile:
         print_profile(steps[0], views, target)
@@ -127,18 +128,6 @@ def plain_steps(options: argparse.Namespace, device: torch.device) -> Step:
 def in_words(options: argparse.Namespace) -> tuple[torch.dtype | None, torch.memory_format]:
     amp = {"off": None, "bf16": torch.bfloat16}[options.amp]
     return amp, {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}[options.format]
-
-
-def by_turns(steps: list[Step], views: list[Tensor], target: Tensor, rounds: int, device: torch.device) -> list[float]:
-    times: list[list[float]] = [[] for _ in steps]
-    for i in range(rounds + 2):
-        for j in (0, 1) if i % 2 else (1, 0):
-            start = time.perf_counter()
-            steps[j](views, target)
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times[j].append(time.perf_counter() - start)
-    return [statistics.median(column[2:]) for column in times]
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rows", type=Path, default=Path("sweep.jsonl"), help="file of JSON lines (sweep.jsonl)")
     parser.add_argument("--table", type=Path, help="table to write; a sweep over all models writes the package's")
-    parser.add_argument("--resume", action="store_true", help="go on with the file of rows; else it starts anew")
+    parser.add_argument("--resume", action="store_true", help="resume from the file of rows; else start again")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each (2)")
     parser.add_argument("--memory", type=float, default=20, help="GiB for all workers together (20)")
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one model (900)")
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
 
 
 def selected_names(only: str | None, limit: int | None) -> list[str]:
-    from rsconvert.compatibility.names import all_names
+    from rsconvert.compatibility.check import all_names
 
     patterns = (only or "*").split(",")
     return [name for name in all_names() if any(fnmatch.fnmatch(name, p) for p in patterns)][:limit]
@@ -130,7 +130,7 @@ class Log:
         self.run, self.start = f"{time.time():.0f}", time.monotonic()
 
     def add(self, request: dict[str, Any], answer: dict[str, Any]) -> Row:
-        """Note an answer; one without a row is the failure of its model."""
+        """Note an answer; an answer without a row is the failure of its model."""
         values = answer.get("row") or self._failed(request["name"], answer["error"]).to_dict()
         line = {"task": request["task"], "run": self.run, "at": round(time.monotonic() - self.start, 1), "row": values}
         self.file.write(json.dumps(line) + "\n")
@@ -155,7 +155,7 @@ class Log:
         return row
 
     def _failed(self, name: str, reason: str) -> Row:
-        from rsconvert.compatibility.names import family_of
+        from rsconvert.compatibility.check import family_of
 
         known = self.counted.get(name) or Row(name=name, family=family_of(name), parameters=0)
         return replace(known, error=reason)
@@ -174,13 +174,12 @@ def work() -> None:
 
 
 def answered(request: dict[str, Any]) -> Row:
-    from rsconvert.compatibility.check import count, measure
-    from rsconvert.compatibility.names import family_of
+    from rsconvert.compatibility.check import count, family_of, measure
 
     name = request["name"]
     try:
         return count(name) if request["task"] == "count" else measure(name, in_batches=request["in_batches"])
-    except Exception as error:  # a row tells it, and the sweep goes on
+    except Exception as error:  # a row reports it, and the sweep continues
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         known = Row(name=name, family=family_of(name), parameters=0)
         return replace(known if request["task"] == "count" else count(name), error=reason)

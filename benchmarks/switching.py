@@ -3,8 +3,8 @@
     python benchmarks/switching.py
     python benchmarks/switching.py --model mobilenetv2_100 --rounds 5
 
-``net.at`` at a trained and at an untrained resolution run by turns; then creating a model and loading a file of weights
-into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
+``net.at`` at a trained and at an untrained resolution run alternately; then creating a model and loading a file of
+weights into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
 processor's cache. The file is in the system's memory after its first reading, so a cold disk would take longer.
 """
 
@@ -19,8 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
-from rsconvert.evaluation import machine_key, measure_switching
-from rsconvert.evaluation.latency import measure_latency
+from rsconvert.evaluation import machine_key, measure_latency, measure_switching
 
 
 def main() -> None:

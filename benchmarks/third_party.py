@@ -1,4 +1,4 @@
-"""Converts networks of third-party packages, which are installed beside rsconvert, and prints a row for each.
+"""Converts networks of third-party packages, which are installed alongside rsconvert, and prints a row for each.
 
     python benchmarks/third_party.py > benchmarks/third_party.md
     python benchmarks/third_party.py --only monai,yolo --debug

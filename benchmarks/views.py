@@ -5,7 +5,8 @@
 
 Pillow's way opens, converts, crops, resizes S times and makes float tensors; rsconvert's ends in uint8 tensors, since
 `normalize` runs on the device that trains (it is timed below, on the CPU). Both cut the same crops from the same JPEGs,
-by turns; the figures are means over the photos of the shortest time in all rounds, which a busy machine changes least.
+alternately; the figures are means over the photos of the shortest time in all rounds, which a busy machine changes
+least.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from torchvision.transforms.functional import to_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from rsconvert.data import PAPER_PREPROCESSING, EncodedImage, normalize, training_views
+from rsconvert.data import PAPER_PREPROCESSING, Augmentation, EncodedImage, normalize, training_views
 from rsconvert.data.views import _random_box
 
 Step = Callable[[int], object]
@@ -118,7 +119,7 @@ def steps(photos: list[bytes], resolutions: tuple[int, ...]) -> dict[str, Step]:
         "Pillow: decode at a half, to a tensor": lambda i: EncodedImage(photos[i], "photo").decode(2),
         "Pillow: decode at a quarter, to a tensor": lambda i: EncodedImage(photos[i], "photo").decode(4),
         "rsconvert: crop, flip, resizes of full size": lambda i: training_views(
-            images[i], resolutions, Random(i), crop_area=_AREA
+            images[i], resolutions, Random(i), Augmentation(crop_area=_AREA)
         ),
         "normalize (left to the device)": lambda i: [normalize(view, PAPER_PREPROCESSING) for view in views[i]],
     }
@@ -136,7 +137,7 @@ def pillow_whole(photos: list[bytes], resolutions: tuple[int, ...], area: tuple[
 def rsconvert_whole(
     photos: list[bytes], resolutions: tuple[int, ...], area: tuple[float, float], i: int
 ) -> list[Tensor]:
-    return training_views(EncodedImage(photos[i], "photo"), resolutions, Random(i), crop_area=area)
+    return training_views(EncodedImage(photos[i], "photo"), resolutions, Random(i), Augmentation(crop_area=area))
 
 
 def torchvision_decode(photo: bytes) -> Tensor:

@@ -1,10 +1,8 @@
-"""Write docs/commands.md from the commands' own help and FinetuneConfig's docstring.
+"""Write docs/commands.md from the commands' own help and the settings' own texts.
 
 python docs/make_commands.py
 """
 
-import inspect
-import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -12,8 +10,9 @@ from pathlib import Path
 import click
 from click.testing import CliRunner
 
-from rsconvert import FinetuneConfig
 from rsconvert.cli import main
+from rsconvert.settings import FinetuneConfig, setting_help
+from rsconvert.text import plain
 
 __all__ = ["commands_page"]
 
@@ -36,10 +35,8 @@ def _words(command: click.Command) -> Iterator[list[str]]:
 
 def _settings() -> list[str]:
     """Return the table of everything that --config and --set reach."""
-    text = inspect.getdoc(FinetuneConfig) or ""
-    meanings = dict(re.findall(r"^    (\w+): (.*)$", text.replace("``", "`"), re.MULTILINE))
-    told = {"lr": "0.005 · batch_size / 32 / S", "crop_aspect": "(3/4, 4/3)"}
-    rows = [f"| `{f.name}` | `{told.get(f.name, f.default)}` | {meanings[f.name]} |" for f in fields(FinetuneConfig)]
+    settings = {item.name: setting_help(item.name) for item in fields(FinetuneConfig)}
+    rows = [f"| `{name}` | `{plain(s.default)}` | {s.text.replace('``', '`')} |" for name, s in settings.items()]
     head = ["## Settings of finetune", "", "For `--config FILE.toml` and `--set KEY=VALUE`.", ""]
     return [*head, "| setting | default | meaning |", "|---|---|---|", *rows]
 

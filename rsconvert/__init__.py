@@ -12,6 +12,7 @@ A map of the package, in the order in which it is used:
     checkpoint/     the one switchable file
     evaluation/     accuracy, cost and latency at each resolution
     calibration/    statistics without labels
+    settings        of a finetuning run
     training/       the loss, a step, a run
     export/         files for other software
     runtime/        the choice of a path: by a budget, or image by image
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.models import create_model
     from rsconvert.runtime import cascade, for_budget
+    from rsconvert.settings import FinetuneConfig
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
-    from rsconvert.training import FinetuneConfig, finetune, mred_loss
+    from rsconvert.training import finetune, mred_loss
 
 __all__ = [
     "CheckpointError",
@@ -84,7 +86,8 @@ _HOMES = {
     "export": ("export_hub", "export_onnx", "export_program", "export_timm", "export_torchvision"),
     "runtime": ("cascade", "for_budget"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
-    "training": ("FinetuneConfig", "finetune", "mred_loss"),
+    "settings": ("FinetuneConfig",),
+    "training": ("finetune", "mred_loss"),
     "models": ("create_model",),
 }
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,11 +64,12 @@ def plain(value: object) -> str:
     return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def read_pairs(path: str | Path, line: str) -> list[tuple[str, Any]]:
+def read_pairs(path: str | Path, line: str, read: Callable[[str], object] = str) -> list[tuple[str, Any]]:
     """Return names and values of a file: one JSON object, or a line for each pair; a name may come twice.
 
     Args:
         line: a regular expression of two groups, name and value, for a line without the blanks around it.
+        read: gives the value that a line's text means, as JSON has it.
     Raises:
         OSError: the file can't be read.
         ValueError: it is broken.
@@ -82,7 +83,7 @@ def read_pairs(path: str | Path, line: str) -> list[tuple[str, Any]]:
     found = [(number, words, re.fullmatch(line, words)) for number, words in lines]
     if broken := [f"line {number} is {words!r}" for number, words, match in found if match is None]:
         raise ValueError(broken[0])
-    return [(match[1], match[2]) for _, _, match in found if match]
+    return [(match[1], read(match[2])) for _, _, match in found if match]
 
 
 def _aligned(column: Sequence[str]) -> list[str]:

@@ -496,3 +496,40 @@ def test_a_network_of_one_channel_has_no_use_for_photos(images: Path, tmp_path: 
     path = tmp_path / "grey.safetensors"
     done("wrap", NAME, "--no-pretrained", "--model-kwargs", "in_chans=1", "--resolutions", "48", "-o", path)
     assert "1 channels" in refused("evaluate", path, "--data", images)
+
+
+CALLS = {
+    "models": ["models"],
+    "inspect": ["inspect", "x"],
+    "wrap": ["wrap", "x"],
+    "export": ["export", "x", "-o", "y"],
+    "importance": ["analyze", "importance", "x"],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_command_that_runs_once_says_so(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run(*CALLS[name])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: WORLD_SIZE is 2, so a launcher started 2 processes")
+    assert f"; {name} runs in one, only finetune and evaluate share their work. Start it without" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_those_that_share_their_work_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for call in (["evaluate", "x", "--data", "y"], ["finetune", "x", "--data", "y", "--output", "z"]):
+        result = run(*call)
+        assert result.exit_code == 1
+        assert "WORLD_SIZE" not in result.stderr
+
+
+def test_help_is_given_anywhere_and_one_process_is_no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, call in CALLS.items():
+        words = call[: call.index(name) + 1]
+        assert run(*words, "--help").exit_code == 0
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert "WORLD_SIZE" not in run(*CALLS["inspect"]).stderr

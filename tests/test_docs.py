@@ -1,6 +1,7 @@
 """The pages keep their word: the code in them runs, and their links lead somewhere."""
 
 import copy
+import pkgutil
 import re
 import runpy
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         target = (page.parent / name).resolve() if name else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_names_of_a_page_exist(page: Path) -> None:
+    files = {"rsconvert.alpha", "rsconvert.json", "rsconvert.safetensors"}
+    for name in set(re.findall(r"\brsconvert(?:\.[a-zA-Z]\w*)+", page.read_text(encoding="utf-8"))) - files:
+        assert pkgutil.resolve_name(name) is not None
+
+
+def test_the_files_that_answer_a_newcomer_exist() -> None:
+    section = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8").partition("## Where is it?")[2]
+    files = re.findall(r"^\| .*\? \| `(.+)` \|$", section, re.MULTILINE)
+    assert len(files) >= 10
+    assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
 def test_the_command_page_is_what_help_prints() -> None:

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from rsconvert import create_model, make_switchable
-from rsconvert.compatibility.exactness import exact_in_batches
-from rsconvert.compatibility.train_step import check_training
-from rsconvert.surgery.scramble import fill_zeros, write
+from rsconvert.compatibility.exactness import check_training, exact_in_batches
+from rsconvert.surgery import fill_zeros, write
 
 SMALL = (96, 64, 32)
 FAMILIES = {
@@ -61,6 +60,6 @@ def test_a_family_is_exact_and_trains_as_its_source(name: str) -> None:
 
 
 def test_the_families_are_distinct() -> None:
-    from rsconvert.compatibility.names import family_of
+    from rsconvert.compatibility.check import family_of
 
     assert len({family_of(name) for name in FAMILIES}) >= 25

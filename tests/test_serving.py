@@ -13,8 +13,7 @@ from PIL import Image
 
 import rsconvert
 from rsconvert.data import normalize
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 SIDES = (64, 48, 32)

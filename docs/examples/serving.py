@@ -16,44 +16,44 @@ def open_network(path):
     trained, mean, std, crop = (json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct"))
     method, shares = Image.Resampling[facts["interpolation"].upper()], np.broadcast_to(crop, len(trained))
 
-    def answer(images, side):
+    def predict(images, side):
         border = (1 - shares[np.abs(np.subtract(trained, side)).argmin()]) / 2
         views = [ImageOps.fit(image.convert("RGB"), (side, side), method, border) for image in images]
         pixels = (np.stack(views).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
         return session.run(["logits"], {"images": pixels.transpose(0, 3, 1, 2)})[0]
 
-    return answer, json.loads(facts.get("branches", facts["resolutions"]))
+    return predict, json.loads(facts.get("branches", facts["resolutions"]))
 
 
-def measure(answer, image, sides, batch, runs=5, clock=time.perf_counter):
+def measure(predict, image, sides, batch, runs=5, clock=time.perf_counter):
     """Return the seconds per image at each side: of the slowest run with one image or a full batch."""
     seconds = {side: [] for side in sides}
     for side, count in [(side, count) for side in sides for count in (1, batch)] * (runs + 1):
         start = clock()
-        answer([image] * count, side)
+        predict([image] * count, side)
         seconds[side].append((clock() - start) / count)
     return {side: max(times[2:]) for side, times in seconds.items()}  # the first of each kind warm up
 
 
 def choose(seconds, ages, batch, target):
-    """Return the largest side at which everyone who waits, ``ages`` seconds so far, has an answer within the target."""
+    """Return the largest side at which all waiting requests, ``ages`` seconds old, are done within the target."""
     done = [min(i - i % batch + batch, len(ages)) for i in range(len(ages))]  # images until the batch of each is over
     holds = [s for s in seconds if all(a + d * seconds[s] <= target for a, d in zip(ages, done, strict=True))]
     return max(holds, default=min(seconds))
 
 
-def step(waiting, answer, seconds, batch, target, clock=time.perf_counter):
+def step(waiting, predict, seconds, batch, target, clock=time.perf_counter):
     """Answer the oldest of the queue of (arrival, image, reply) as one batch: by reply(logits, side)."""
     side = choose(seconds, [clock() - arrived for arrived, _, _ in waiting], batch, target)
     taken, waiting[:batch] = waiting[:batch], []
-    for (_, _, reply), logits in zip(taken, answer([image for _, image, _ in taken], side), strict=True):
+    for (_, _, reply), logits in zip(taken, predict([image for _, image, _ in taken], side), strict=True):
         reply(logits, side)
 
 
 if __name__ == "__main__":
-    answer, sides = open_network(sys.argv[1])
+    predict, sides = open_network(sys.argv[1])
     photos = [Image.open(path) for path in sys.argv[3:]]
-    seconds, start = measure(answer, photos[0], sides, batch=8), time.perf_counter()
+    seconds, start = measure(predict, photos[0], sides, batch=8), time.perf_counter()
     queue = [(start, photo, lambda logits, side: print(side, logits.argmax())) for photo in photos]
     while queue:
-        step(queue, answer, seconds, batch=8, target=float(sys.argv[2]) / 1000)
+        step(queue, predict, seconds, batch=8, target=float(sys.argv[2]) / 1000)

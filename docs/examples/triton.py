@@ -1,4 +1,4 @@
-"""Write a model repository of Triton around one ONNX file: its server then batches requests of one size by itself.
+"""Write a model repository of Triton around one ONNX file: its server then batches requests of one size.
 
     rsconvert export CHECKPOINT --format onnx -o net.onnx
     python docs/examples/triton.py net.onnx models/rsnet

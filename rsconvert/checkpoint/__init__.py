@@ -1,24 +1,27 @@
 """The one switchable safetensors file; docs/checkpoint_format.md is its specification.
 
-network → its tensors (`tensors`) with what is known of it (`metadata`) → file → the same network (`network`)
-a place → its file (`places`); what a file will need to be loaded (`naming`)
+network → its tensors (`tensors`) with what is known of it (`metadata`) → file → the same network (`file`)
+a place → its file (`places`)
 """
 
-from rsconvert.checkpoint.digest import digest
+from rsconvert.checkpoint.baselines import builder_of, load_among, load_baseline
 from rsconvert.checkpoint.file import load, load_beside, load_with, save, subset, write_network
 from rsconvert.checkpoint.metadata import describe, names_library, read_metadata
-from rsconvert.checkpoint.naming import loading_note, warn_of_loading
-from rsconvert.checkpoint.places import file_of
+from rsconvert.checkpoint.places import PUBLISHED, file_of, loading_note, warn_of_loading
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
-from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, sync, write_tensors
+from rsconvert.checkpoint.tensors import digest, fill, read_header, read_tensors, replacing, sync, write_tensors
 
 __all__ = [
+    "PUBLISHED",
+    "builder_of",
     "describe",
     "digest",
     "file_of",
     "fill",
     "fill_from_rsnets",
     "load",
+    "load_among",
+    "load_baseline",
     "load_beside",
     "load_with",
     "loading_note",

@@ -9,13 +9,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint.costs import valid_costs
-from rsconvert.checkpoint.metadata import encode_metadata, measured_in, names_library, read_metadata, source_in
-from rsconvert.checkpoint.naming import warn_of_loading
-from rsconvert.checkpoint.places import file_of
+from rsconvert.checkpoint.metadata import Metadata, encode_metadata, names_library, read_metadata
+from rsconvert.checkpoint.places import file_of, warn_of_loading
 from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
-from rsconvert.data import Preprocessing
-from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSConvertError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, create_model, is_file_name, set_source, source_of, unfilled
 from rsconvert.surgery import (
     BUILD,
@@ -27,6 +24,7 @@ from rsconvert.surgery import (
     build_like,
     check_resolutions,
     default_images,
+    interpolation_weights,
     rebuilt,
     regroup,
 )
@@ -40,14 +38,14 @@ def save(net: SwitchableModel, path: str | Path) -> None:
     Warns:
         NamelessModelWarning: the file alone will not be enough to load the network, see ``loading_note``.
     Raises:
-        CheckpointError: the file can't be written, or an argument of the model can't be told in JSON.
+        CheckpointError: the file can't be written, or an argument of the model has no form in JSON.
     """
     warn_of_loading(net)
     write_network(net, path)
 
 
 def write_network(net: SwitchableModel, path: str | Path) -> None:
-    """Write a network as ``save`` does, where it was said before what its file will need."""
+    """Write a network as ``save`` does, without a warning."""
     tensors, aliases = _untied(net.state_dict())
     write_tensors(tensors, path, encode_metadata(net, aliases))
 
@@ -66,11 +64,7 @@ def load(
 
 @torch.inference_mode(False)
 def load(
-    place: str | Path,
-    model: nn.Module | None = None,
-    *,
-    build: Build | None = None,
-    resolution: int | None = None,
+    place: str | Path, model: nn.Module | None = None, *, build: Build | None = None, resolution: int | None = None
 ) -> nn.Module:
     """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 
@@ -88,29 +82,29 @@ def load(
             resolution, or holds other tensors than the network.
     """
     path = file_of(place)
-    facts = read_metadata(path)
-    if resolution is not None and resolution not in facts["resolutions"]:
+    held = read_metadata(path)
+    if resolution is not None and resolution not in held.resolutions:
         raise CheckpointError(
-            f"{path} has no set for {resolution}; it holds {facts['resolutions']}. "
+            f"{path} has no set for {resolution}; it holds {held.resolutions}. "
             f"Choose one of them, or load the network and extract({resolution})."
         )
-    plain = _built(facts, path) if model is None else model
-    source = _source(facts, plain, model)
+    sides = held.resolutions if resolution is None else (resolution,)
     try:
+        plain = _built(held.source, path) if model is None else model
+        source = _source(held.source, plain, model)
         again = rebuilt(_trusted(source, model), build)
-        sides = facts["resolutions"] if resolution is None else [resolution]
         built = {r: build_like(again, plain, r) for r in sides} if again else {}
         if resolution is not None:
-            return _load_path(copy.deepcopy(built.get(resolution, plain)), source, facts, path, resolution).eval()
-        private, beside = facts.get("private", True), _beside(facts, plain)
-        net = assemble(plain, sides, private=private, build=again, built=built, beside=beside)
+            one = copy.deepcopy(built.get(resolution, plain))
+            return _filled(one, source, held, path, resolution).eval()
+        net = assemble(plain, sides, private=held.private, build=again, built=built, beside=_beside(held, plain))
     except (UnsupportedModelError, ResolutionError, ConfigError) as error:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
     net.source = source
     tensors = read_tensors(path)
-    aliases = {alias: tensors[name] for alias, name in facts.get("aliases", {}).items() if name in tensors}
+    aliases = {alias: tensors[name] for alias, name in held.aliases.items() if name in tensors}
     fill(net, tensors | aliases, str(path))
-    net.measured = measured_in(facts)
+    net.measured = held.measured
     return net.eval()
 
 
@@ -123,62 +117,60 @@ def load_with(place: str | Path, function: str) -> SwitchableModel:
         CheckpointError, UnsupportedModelError: as ``load`` and ``create_model``.
     """
     path = file_of(place)
-    facts = read_metadata(path)
-    kwargs = dict(facts.get("model_kwargs", {}))
+    source = read_metadata(path).source
+    kwargs = dict(source.model_kwargs)
     # A file's function gets num_classes only if it got it before: by default it may count in its own way.
-    given = kwargs.pop("num_classes", None) if is_file_name(facts.get("architecture", "")) else facts.get("num_classes")
+    own = is_file_name(source.architecture or "")
+    given = kwargs.pop("num_classes", None) if own else source.num_classes
 
     def build(**more: int) -> nn.Module:
         return create_model(function, num_classes=given, model_kwargs={**kwargs, **more})
 
-    again = (lambda resolution: build(img_size=resolution)) if facts.get("built_with") == BUILD else None
-    return load(path, build(), build=again)
+    return load(path, build(), build=(lambda side: build(img_size=side)) if source.built_with == BUILD else None)
 
 
 @torch.inference_mode(False)
 def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
-    """Return the network of a place that stands beside another one, such as its teacher.
+    """Return the network of a place that works next to another one, such as its teacher.
 
-    One that a library's name does not tell is built as ``net`` was, if both were made by the same function: by the one
-    that the caller named for ``net``, or out of the model that ``net`` holds, if it had the same arguments.
+    Without a library's name it is built as ``net`` was, if both were made by the same function: by the one that the
+    caller named for ``net``, or out of the model that ``net`` holds, if it had the same arguments.
 
     Raises:
         CheckpointError: as ``load``.
     """
     path = file_of(place)
-    facts, source = read_metadata(path), net.source
-    if names_library(facts) or not _same_function(facts.get("architecture"), source.architecture):
+    source, own = read_metadata(path).source, net.source
+    if names_library(source) or _function(source) != _function(own):
         return load(path)
     plain = net.extract(net.native)
     function = source_of(plain).architecture
     if function is not None and is_file_name(function):
         return load_with(path, function)
-    if dict(facts.get("model_kwargs", {})) != dict(source.model_kwargs):
+    if dict(source.model_kwargs) != dict(own.model_kwargs):
         return load(path)
-    return load(path, plain, build=net.build if facts.get("built_with") == BUILD else None)
+    return load(path, plain, build=net.build if source.built_with == BUILD else None)
 
 
-def _same_function(name: str | None, other: str | None) -> bool:
-    """Tell whether two names mean one function: of a user's file the folder does not count."""
-    if name is None or other is None or not (is_file_name(name) and is_file_name(other)):
-        return name == other
-    (file, _, function), (other_file, _, other_function) = name.rpartition(":"), other.rpartition(":")
-    return (Path(file).name, function) == (Path(other_file).name, other_function)
+def _function(source: Source) -> str | None:
+    """Return the name that a source was made by; of a user's file the folder does not count."""
+    name = source.architecture
+    return Path(name).name if name is not None and is_file_name(name) else name
 
 
 def _trusted(source: Source, model: nn.Module | None) -> Source:
     """Return what may build the model again: a library's name in the file, else what the caller's own model notes."""
-    if source.architecture is not None and ":" not in source.architecture:
+    if names_library(source):
         return source
-    own = Source() if model is None else source_of(model)
-    return replace(own, built_with=source.built_with)
+    return replace(Source() if model is None else source_of(model), built_with=source.built_with)
 
 
 @torch.inference_mode(False)
 def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
     """Return an independent network that keeps some of the sets; the largest kept becomes native.
 
-    Of the measured costs those stay whose paths stay what they were.
+    Of the measured costs those stay whose paths stay what they were: a path at an untrained resolution is another one
+    if one of the two sets goes between which it was interpolated.
 
     Raises:
         CheckpointError: a resolution is not among the trained ones.
@@ -191,10 +183,23 @@ def subset(net: SwitchableModel, resolutions: Sequence[int]) -> SwitchableModel:
         )
     places = [net.resolutions.index(r) for r in kept]
     small = regroup(net, {resolution: net.extract(resolution) for resolution in kept})
-    small.source = replace(net.source, preprocessing=_preprocessing(net.source, places))
+    own = net.source.preprocessing
+    if isinstance(own.crop_pct, tuple):
+        own = replace(own, crop_pct=tuple(own.crop_pct[i] for i in places))
+    small.source = replace(net.source, preprocessing=own)
     small.alpha.data = net.alpha.detach()[places].clone()
-    small.measured = Measured(costs=valid_costs(net.measured.costs, net.resolutions, kept))
+    small.measured = Measured(costs=_kept_costs(net, kept))
     return small
+
+
+def _kept_costs(net: SwitchableModel, kept: Sequence[int]) -> dict[str, list[Mapping[str, Any]]] | None:
+    def stays(resolution: int) -> bool:
+        weights = zip(net.resolutions, interpolation_weights(resolution, net.resolutions), strict=True)
+        return all(trained in kept for trained, weight in weights if weight > 0)
+
+    costs = net.measured.costs or {}
+    rows = {machine: [row for row in table if stays(row["resolution"])] for machine, table in costs.items()}
+    return {machine: table for machine, table in rows.items() if table} or None
 
 
 def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -215,24 +220,20 @@ def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
     return tensors, aliases
 
 
-def _built(facts: Mapping[str, Any], path: str | Path) -> nn.Module:
-    name = facts.get("architecture")
-    if name is None or not names_library(facts):
+def _built(source: Source, path: str | Path) -> nn.Module:
+    name = source.architecture
+    if name is None or not names_library(source):
         raise CheckpointError(
             f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
             "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
             "--model file.py:function."
         )
-    try:
-        with unfilled():
-            return create_model(name, num_classes=facts.get("num_classes"), model_kwargs=facts.get("model_kwargs"))
-    except RSConvertError as error:
-        raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
+    with unfilled():
+        return create_model(name, num_classes=source.num_classes, model_kwargs=source.model_kwargs)
 
 
-def _source(facts: Mapping[str, Any], plain: nn.Module, model: nn.Module | None) -> Source:
+def _source(source: Source, plain: nn.Module, model: nn.Module | None) -> Source:
     """Return what is known: of a network without a name the given model may know its own."""
-    source = source_in(facts)
     if source.images is None:  # a file from before they were noted
         source = replace(source, images=default_images(plain))
     if model is None or source.architecture is not None:
@@ -242,38 +243,29 @@ def _source(facts: Mapping[str, Any], plain: nn.Module, model: nn.Module | None)
     return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs, num_classes=outputs)
 
 
-def _beside(facts: Mapping[str, Any], plain: nn.Module) -> list[str]:
+def _beside(held: Metadata, plain: nn.Module) -> list[str]:
     """Return the private tensors of the file that no BatchNorm owns, as far as the model has them."""
     own = dict((*plain.named_parameters(), *plain.named_buffers()))
     inside = tuple(f"{bn}.".lstrip(".") for bn in batchnorms(plain))
-    return [name for name in facts.get("private_tensors", ()) if name in own and not name.startswith(inside)]
+    return [name for name in held.private_tensors if name in own and not name.startswith(inside)]
 
 
-def _load_path(
-    plain: nn.Module, source: Source, facts: Mapping[str, Any], path: str | Path, resolution: int
-) -> nn.Module:
-    """Return a plain model with the shared tensors and one set."""
+def _filled(plain: nn.Module, source: Source, held: Metadata, path: str, resolution: int) -> nn.Module:
+    """Give a plain model the shared tensors and one set."""
     keys = {key: key for key in plain.state_dict()}
-    if resolution != facts["resolutions"][0]:
-        private = batchnorms(plain) if facts.get("private", True) else {}
+    if resolution != held.resolutions[0]:
+        private = batchnorms(plain) if held.private else {}
         owners = [(key, bn) for bn in private for key in keys if key.startswith(f"{bn}." if bn else "")]
-        owners += [(key, key.rpartition(".")[0]) for key in _beside(facts, plain) if key in keys]
+        owners += [(key, key.rpartition(".")[0]) for key in _beside(held, plain) if key in keys]
         for key, owner in owners:
             prefix = f"{owner}." if owner else ""
             keys[key] = f"{prefix}at.{resolution}.{key.removeprefix(prefix)}"
-    aliases = facts.get("aliases", {})
     for key in keys:  # a module under a second name: the file lists its private tensors as aliases alone
         owner, _, tensor = key.rpartition(".")
         second = f"{owner}.at.{resolution}.{tensor}".lstrip(".")
-        keys[key] = second if second in aliases else keys[key]
-    stored = {key: aliases.get(name, name) for key, name in keys.items()}
+        keys[key] = second if second in held.aliases else keys[key]
+    stored = {key: held.aliases.get(name, name) for key, name in keys.items()}
     tensors = read_tensors(path, sorted(set(stored.values())))
-    fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, str(path))
+    fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, path)
     set_source(plain, source)
     return plain
-
-
-def _preprocessing(source: Source, places: Sequence[int]) -> Preprocessing:
-    crop_pct = source.preprocessing.crop_pct
-    kept = tuple(crop_pct[i] for i in places) if isinstance(crop_pct, tuple) else crop_pct
-    return replace(source.preprocessing, crop_pct=kept)

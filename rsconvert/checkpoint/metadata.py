@@ -1,27 +1,19 @@
-"""What a switchable file tells of its network: one JSON object in the header."""
+"""What a switchable file says of its network: one JSON object in the header."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint.costs import check_costs
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
 from rsconvert.models import ImageArgument, Source
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
 
-__all__ = [
-    "FORMAT_VERSION",
-    "describe",
-    "encode_metadata",
-    "measured_in",
-    "names_library",
-    "read_metadata",
-    "source_in",
-]
+__all__ = ["FORMAT_VERSION", "Metadata", "describe", "encode_metadata", "names_library", "read_metadata"]
 
 FORMAT_VERSION = 1
 
@@ -43,13 +35,30 @@ _TYPES = {
     "cascade": dict,
 }
 _OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors")
+_COUNTS = ("resolution", "batch_size", "multiply_adds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """The checked metadata of a file; ``fields`` is all of it as plain data, without what is null.
+
+    ``private_tensors`` are those that no BatchNorm owns; ``aliases`` maps further names of a tensor to the stored one.
+    """
+
+    source: Source
+    measured: Measured
+    resolutions: tuple[int, ...]
+    private: bool
+    private_tensors: Sequence[str]
+    aliases: Mapping[str, str]
+    fields: Mapping[str, Any]
 
 
 def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[str, str]:
     """Return the header's metadata for a network; ``aliases`` maps further names of a tensor to the stored one.
 
     Raises:
-        CheckpointError: an argument of the model can't be told in JSON, or ``crop_pct`` has another length.
+        CheckpointError: an argument of the model has no form in JSON, or ``crop_pct`` has another length.
     """
     source, measured = net.source, net.measured
     facts = {
@@ -59,10 +68,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "num_classes": source.num_classes,
         "built_with": source.built_with,
         "resolutions": net.resolutions,
-        "mean": source.preprocessing.mean,
-        "std": source.preprocessing.std,
-        "interpolation": source.preprocessing.interpolation,
-        "crop_pct": source.preprocessing.crop_pct,
+        **vars(source.preprocessing),
         "private": net.private,
         "private_tensors": net.private_beside(),
         "aliases": dict(aliases),
@@ -70,12 +76,12 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "license": source.licence,
         "new_classifier": source.new_classifier,
         "class_names": source.class_names,
-        "training": None if source.training is None else dict(source.training),
-        "costs": None if measured.costs is None else {key: list(rows) for key, rows in measured.costs.items()},
-        "cascade": None if measured.cascade is None else dict(measured.cascade),
+        "training": dict(source.training or {}),
+        "costs": {key: list(rows) for key, rows in (measured.costs or {}).items()},
+        "cascade": dict(measured.cascade or {}),
     }
     try:
-        _check_crop_pct(source.preprocessing.crop_pct, net.resolutions)
+        _check_crop_pct(source.preprocessing, net.resolutions)
         kept: dict[str, Any] = {key: value for key, value in facts.items() if value not in (None, {}, (), [])}
         if source.images is not None:  # that there are none is a fact, too
             kept["images"] = [image.to_dict() for image in source.images]
@@ -88,8 +94,8 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     return {"format": "pt", "rsconvert": text}
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Return the ``rsconvert`` metadata of a file, checked, without reading its tensors.
+def read_metadata(path: str | Path) -> Metadata:
+    """Return the metadata of a file, without reading its tensors.
 
     Raises:
         CheckpointError: there is no such file, it is no safetensors file, or no switchable one of this version.
@@ -101,47 +107,27 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             "needed. Convert it: rsconvert wrap MODEL --weights FILE."
         )
     try:
-        facts = _parsed(header["rsconvert"])
-        if facts["format_version"] <= FORMAT_VERSION:
-            return _checked(facts)
+        facts = json.loads(header["rsconvert"])
+        if type(facts) is not dict:
+            raise ValueError("it is no JSON object")
+        version = facts.get("format_version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version is {version!r}")
+        if version <= FORMAT_VERSION:
+            return _metadata({name: value for name, value in facts.items() if value is not None})
     except (ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path} has damaged metadata ({' '.join(str(error).split())}); "
             "the fields of docs/checkpoint_format.md are needed. Write the file again."
         ) from error
     raise CheckpointError(
-        f"{path} has format version {facts['format_version']}; this rsconvert reads versions up to {FORMAT_VERSION}. "
-        "Update rsconvert."
+        f"{path} has format version {version}; this rsconvert reads versions up to {FORMAT_VERSION}. Update rsconvert."
     )
 
 
-def names_library(facts: Mapping[str, Any]) -> bool:
-    """Tell whether metadata names a model of timm or torchvision, which alone are built from a file."""
-    name = facts.get("architecture")
-    return name is not None and ":" not in name  # as of a user's file, the hub, a local folder
-
-
-def source_in(facts: Mapping[str, Any]) -> Source:
-    """Return what the checked metadata of a file tells of the source."""
-    names = facts.get("class_names")
-    return Source(
-        architecture=facts.get("architecture"),
-        model_kwargs=facts.get("model_kwargs", {}),
-        num_classes=facts.get("num_classes"),
-        built_with=facts.get("built_with"),
-        images=_images(facts),
-        preprocessing=_preprocessing(facts),
-        weights=facts.get("source"),
-        licence=facts.get("license"),
-        new_classifier=tuple(facts.get("new_classifier", ())),
-        class_names=None if names is None else tuple(names),
-        training=facts.get("training"),
-    )
-
-
-def measured_in(facts: Mapping[str, Any]) -> Measured:
-    """Return what the checked metadata of a file tells of measurements."""
-    return Measured(costs=facts.get("costs"), cascade=facts.get("cascade"))
+def names_library(source: Source) -> bool:
+    """Return whether a source is a model of timm or torchvision by name, which alone is built from a file."""
+    return source.architecture is not None and ":" not in source.architecture  # as in file.py:function and hf-hub:…
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -153,18 +139,17 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is no intact switchable file of a known version.
     """
-    facts, tensors = read_metadata(path), read_tensors(path)
+    held, tensors = read_metadata(path), read_tensors(path)
     alpha = tensors.get("rsconvert.alpha")
-    if alpha is None or alpha.shape != (len(facts["resolutions"]),) or not alpha.is_floating_point():
+    if alpha is None or alpha.shape != (len(held.resolutions),) or not alpha.is_floating_point():
         raise CheckpointError(
-            f"{path} has no rsconvert.alpha with a number for each of {facts['resolutions']}; a complete switchable "
-            "file is needed. Write it again."
+            f"{path} has no rsconvert.alpha with a number for each of {held.resolutions}; a complete switchable file "
+            "is needed. Write it again."
         )
     scores = alpha.float().softmax(0).tolist()
     return {
-        **facts,
-        "resolutions": list(facts["resolutions"]),
-        "importance_scores": {str(r): score for r, score in zip(facts["resolutions"], scores, strict=True)},
+        **held.fields,
+        "importance_scores": {str(r): score for r, score in zip(held.resolutions, scores, strict=True)},
         "tensors": len(tensors),
         "values": sum(t.numel() for t in tensors.values()),
         "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
@@ -172,62 +157,88 @@ def describe(path: str | Path) -> dict[str, Any]:
     }
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    facts = json.loads(text)
-    if type(facts) is not dict:
-        raise ValueError("it is no JSON object")
-    version = facts.get("format_version")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"format_version is {version!r}")
-    return facts
-
-
-def _checked(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts without null fields and with a tuple of resolutions.
+def _metadata(facts: Mapping[str, Any]) -> Metadata:
+    """Check the fields, and return what they say.
 
     Raises:
         ValueError: a field is missing or has another type.
     """
-    facts = {name: value for name, value in facts.items() if value is not None}
+    _check_types(facts)
+    resolutions = facts.get("resolutions")
+    if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
+        raise ValueError(f"resolutions is {resolutions!r}")
+    source = _source(facts)
+    _check_crop_pct(source.preprocessing, resolutions)
+    _check_costs(facts.get("costs", {}))
+    if "cascade" in facts:
+        _check_cascade(facts["cascade"], source.num_classes)
+    return Metadata(
+        source=source,
+        measured=Measured(costs=facts.get("costs"), cascade=facts.get("cascade")),
+        resolutions=tuple(resolutions),
+        private=facts.get("private", True),
+        private_tensors=facts.get("private_tensors", ()),
+        aliases=facts.get("aliases", {}),
+        fields=facts,
+    )
+
+
+def _check_types(facts: Mapping[str, Any]) -> None:
     for name, kind in _TYPES.items():
         if type(facts.get(name, kind())) is not kind:
             raise ValueError(f"{name} is {facts[name]!r}")
-    if facts.get("num_classes", 0) < 0:
-        raise ValueError(f"num_classes is {facts['num_classes']}")
     for name in _OF_STRINGS:
         values = facts.get(name, [])
         if not all(type(value) is str for value in (values.values() if isinstance(values, dict) else values)):
             raise ValueError(f"{name} holds something else than strings")
-    _images(facts)
-    check_costs(facts.get("costs", {}))
-    if facts.get("built_with", BUILD) not in (BUILD, *WAYS):
-        raise ValueError(f"built_with is {facts['built_with']!r}")
-    for name in ("architecture", "license"):
-        if not facts.get(name, "").isprintable():
-            raise ValueError(f"{name} is {facts[name]!r}")
-    resolutions = facts.get("resolutions")
-    if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
-        raise ValueError(f"resolutions is {resolutions!r}")
-    _check_crop_pct(_preprocessing(facts).crop_pct, resolutions)
-    if "cascade" in facts:
-        _check_cascade(facts["cascade"], facts.get("num_classes"))
-    return {**facts, "resolutions": tuple(resolutions)}
+    unusable = {
+        "num_classes": facts.get("num_classes", 0) < 0,
+        "built_with": facts.get("built_with", BUILD) not in (BUILD, *WAYS),
+        **{name: not facts.get(name, "").isprintable() for name in ("architecture", "license")},
+    }
+    if wrong := [name for name, is_wrong in unusable.items() if is_wrong]:
+        raise ValueError(f"{wrong[0]} is {facts[wrong[0]]!r}")
 
 
-def _images(facts: Mapping[str, Any]) -> tuple[ImageArgument, ...] | None:
-    images = facts.get("images")
-    if images is None:
-        return None
-    if not all(type(image) is dict for image in images):
+def _source(facts: Mapping[str, Any]) -> Source:
+    names, images = facts.get("class_names"), facts.get("images")
+    if not all(type(image) is dict for image in images or ()):
         raise ValueError(f"images is {images!r}")
-    return tuple(map(ImageArgument.from_dict, images))
-
-
-def _preprocessing(facts: Mapping[str, Any]) -> Preprocessing:
-    names = ("mean", "std", "interpolation", "crop_pct")
-    if missing := [name for name in names if name not in facts]:
+    if missing := [name for name in ("mean", "std", "interpolation", "crop_pct") if name not in facts]:
         raise ValueError(f"{missing[0]} is missing")
-    return Preprocessing(**{name: facts[name] for name in names})
+    mean, std, interpolation, crop_pct = facts["mean"], facts["std"], facts["interpolation"], facts["crop_pct"]
+    return Source(
+        architecture=facts.get("architecture"),
+        model_kwargs=facts.get("model_kwargs", {}),
+        num_classes=facts.get("num_classes"),
+        built_with=facts.get("built_with"),
+        images=None if images is None else tuple(map(ImageArgument.from_dict, images)),
+        preprocessing=Preprocessing(mean=mean, std=std, interpolation=interpolation, crop_pct=crop_pct),
+        weights=facts.get("source"),
+        licence=facts.get("license"),
+        new_classifier=tuple(facts.get("new_classifier", ())),
+        class_names=None if names is None else tuple(names),
+        training=facts.get("training"),
+    )
+
+
+def _check_crop_pct(preprocessing: Preprocessing, resolutions: Sequence[int]) -> None:
+    crop_pct = preprocessing.crop_pct
+    if isinstance(crop_pct, tuple) and len(crop_pct) != len(resolutions):
+        raise ValueError(f"crop_pct has {len(crop_pct)} numbers for {len(resolutions)} resolutions")
+
+
+def _check_costs(costs: Mapping[str, Any]) -> None:
+    for machine, rows in costs.items():
+        if type(rows) is not list or not all(type(row) is dict and _is_cost(row) for row in rows):
+            raise ValueError(f"costs of {machine!r} hold a row of other fields or types")
+
+
+def _is_cost(row: Mapping[str, Any]) -> bool:
+    counts = all(type(row.get(name)) is int and row[name] > 0 for name in _COUNTS)
+    words = all(type(row.get(name)) is str for name in ("form", "amp"))
+    numbers: list[Any] = [row.get("latency_ms"), row.get("top1") or 0]
+    return counts and words and all(type(number) in (int, float) and number >= 0 for number in numbers)  # no nan
 
 
 def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
@@ -238,8 +249,3 @@ def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
     most = math.inf if num_classes is None else num_classes
     if not all(type(output) is int and 0 <= output < most for output in fields["outputs"]):
         raise ValueError(f"outputs of the cascade is {fields['outputs']!r}")
-
-
-def _check_crop_pct(crop_pct: float | tuple[float, ...], resolutions: tuple[int, ...] | list[int]) -> None:
-    if isinstance(crop_pct, tuple) and len(crop_pct) != len(resolutions):
-        raise ValueError(f"crop_pct has {len(crop_pct)} numbers for {len(resolutions)} resolutions")

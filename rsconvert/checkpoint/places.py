@@ -1,12 +1,15 @@
-"""A place of a network: a file, the folder of a run, a folder for a hub, the hub itself; to the file that it means."""
+"""Where a network is kept: the file that a place means, and what that file will need to be loaded."""
 
+import warnings
 from pathlib import Path
 
-from rsconvert.errors import CheckpointError
+from rsconvert.errors import CheckpointError, NamelessModelWarning
+from rsconvert.models import is_file_name
+from rsconvert.surgery import BUILD, SwitchableModel
 
-__all__ = ["file_of"]
+__all__ = ["BEST", "PUBLISHED", "file_of", "loading_note", "warn_of_loading"]
 
-_BEST, _PUBLISHED = "best.safetensors", "rsconvert.safetensors"
+BEST, PUBLISHED = "best.safetensors", "rsconvert.safetensors"  # in the folder of a run, in one for a hub
 
 
 def file_of(place: str | Path) -> str:
@@ -21,9 +24,9 @@ def file_of(place: str | Path) -> str:
     scheme, _, rest = str(place).partition(":")
     if scheme == "hf-hub":
         return _downloaded(rest)
-    folder, names = Path(place), [_BEST, _PUBLISHED]
+    folder, names = Path(place), [BEST, PUBLISHED]
     if scheme == "local-dir":
-        folder, names = Path(rest), [_PUBLISHED]
+        folder, names = Path(rest), [PUBLISHED]
     elif not folder.is_dir():
         return str(place)
     found = [folder / name for name in names if (folder / name).is_file()]
@@ -40,10 +43,40 @@ def _downloaded(place: str) -> str:
 
     repository, _, revision = place.partition("@")
     try:
-        return str(hf_hub_download(repository, _PUBLISHED, revision=revision or None))
+        return str(hf_hub_download(repository, PUBLISHED, revision=revision or None))
     except Exception as error:  # the hub's errors and those of its network share no base
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"hf-hub:{place} is unavailable ({reason}); USER/NAME of a repository with {_PUBLISHED}, and a network "
+            f"hf-hub:{place} is unavailable ({reason}); USER/NAME of a repository with {PUBLISHED}, and a network "
             "connection, are needed. Check the name, or give a file."
         ) from error
+
+
+def loading_note(net: SwitchableModel) -> str | None:
+    """Return one line on what ``load`` will need for a file of the network; None if the file alone is enough."""
+    name, again = net.source.architecture, ", build=…" if net.source.built_with == BUILD else ""
+    if net.restructured:
+        return (
+            "modules of the network were replaced, so its file will need a plain model with the same ones: "
+            "rsconvert.load(path, model=…)."
+        )
+    if name is None:
+        return (
+            f"the network has no name, so its file will need the plain model: rsconvert.load(path, model=…{again}), or "
+            "--model FILE.py:FUNCTION. If a builder's name and arguments make the same model, give them to "
+            "make_switchable(…, name=…, model_kwargs=…)."
+        )
+    if is_file_name(name):
+        return (
+            f"{name} is a function of your own, so the network's file will need it again: --model {name}, or "
+            f"rsconvert.load(path, model=…{again})."
+        )
+    if again:
+        return "the network is made by build=, so its file will need it again: rsconvert.load(path, model=…, build=…)."
+    return None
+
+
+def warn_of_loading(net: SwitchableModel, stacklevel: int = 3) -> None:
+    """Warn with `loading_note`; ``stacklevel`` is that of the caller's caller, as ``warnings.warn`` counts."""
+    if (note := loading_note(net)) is not None:
+        warnings.warn(note, NamelessModelWarning, stacklevel=stacklevel)

@@ -2,14 +2,13 @@
 
 There a layer with shared weights is ``conv1.module``, the BatchNorm of the i-th size of the training command is
 ``bn1.bn_i`` (224, 192, 160, 128, 96 in all its commands: the largest first), the scores are ``alpha``, and DataParallel
-puts ``module.`` ahead of every name. Images are numbers in [0, 1], not normalised.
+puts ``module.`` before every name. Images are numbers in [0, 1], not normalised.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,16 +20,9 @@ from rsconvert.surgery import SwitchableModel
 
 __all__ = ["fill_from_rsnets"]
 
-_NAMES = {
-    "parallel_resnet18": "torchvision/resnet18",
-    "parallel_resnet34": "torchvision/resnet34",
-    "parallel_resnet50": "torchvision/resnet50",
-    "parallel_resnet101": "torchvision/resnet101",
-    "parallel_resnet152": "torchvision/resnet152",
-    "parallel_resnext50_32x4d": "torchvision/resnext50_32x4d",
-    "parallel_resnext101_32x8d": "torchvision/resnext101_32x8d",
-    "parallel_mobilenetv2": "torchvision/mobilenet_v2",
-}
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d")
+_MOBILENET = "torchvision/mobilenet_v2"
+_NAMES = {f"parallel_{name}": f"torchvision/{name}" for name in _RESNETS} | {"parallel_mobilenetv2": _MOBILENET}
 # The layers of a block of MobileNetV2: there one flat list with activations, here nested; the first block is shorter.
 _FIRST_BLOCK = {"0": "0.0", "1": "0.1", "3": "1", "4": "2"}
 _BLOCK = {"0": "0.0", "1": "0.1", "3": "1.0", "4": "1.1", "6": "2", "7": "3"}
@@ -43,8 +35,8 @@ def fill_from_rsnets(net: SwitchableModel, path: str | Path) -> None:
     It takes the release's preprocessing too: no normalisation, bilinear, crop_pct 0.875.
 
     Args:
-        net: converted from torchvision's ``resnet18``, ``resnet50`` or ``mobilenet_v2``, or a relative of them that the
-            release trains, with as many resolutions as the file has sets; the first is that of the largest.
+        net: converted from one of torchvision's networks that the release trains, with as many resolutions as the file
+            has sets; the first is that of the largest.
         path: a file that the release's training wrote, read without running code in it.
     Raises:
         UnsupportedModelError: the network is another one than the file's.
@@ -57,13 +49,11 @@ def fill_from_rsnets(net: SwitchableModel, path: str | Path) -> None:
             f"{path} is to be read into {name or 'a network without a name'}; the release trains "
             f"{', '.join(_NAMES.values())}. Convert one of them."
         )
-    held = _read(Path(path))
-    arch = held.get("arch")
-    if isinstance(arch, str) and _NAMES.get(arch) != name:
+    arch, state = _read(path)
+    if arch is not None and _NAMES.get(arch) != name:
         raise UnsupportedModelError(
             f"{path} holds {arch}, not {name}; the same network is needed. Convert {_NAMES.get(arch, 'that one')}."
         )
-    state = _state(held, path)
     _check_sets(net, state, path)
     tensors = {_renamed(key, net): tensor for key, tensor in state.items()}
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
@@ -71,31 +61,25 @@ def fill_from_rsnets(net: SwitchableModel, path: str | Path) -> None:
     net.source = replace(net.source, weights=str(path), preprocessing=_PREPROCESSING, new_classifier=())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; a checkpoint of the RS-Nets release is needed. Check the path.")
+def _read(path: str | Path) -> tuple[str | None, dict[str, Tensor]]:
+    """Return the release's name of the network, and its tensors without DataParallel's prefix."""
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip errors share no base
         raise CheckpointError(
-            f"{path} can't be read ({first_line(error)}); a torch file of tensors and plain values alone is opened. "
-            "Give another file."
+            f"{path} can't be read ({first_line(error)}); a checkpoint of the RS-Nets release, a torch file of tensors "
+            "and plain values alone, is needed. Give another file."
         ) from error
-    if not isinstance(held, dict):
-        raise CheckpointError(f"{path} holds a {type(held).__name__}; a checkpoint is a dict. Give another file.")
-    return held
-
-
-def _state(held: Mapping[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors by the release's names, without DataParallel's prefix."""
-    state = held.get("state_dict", held)
-    tensors = isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())
-    if not tensors or not state:
+    state = held.get("state_dict", held) if isinstance(held, dict) else held
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(
-            f"{path} holds no tensors by name; the state_dict of a network is needed. Check the file."
+            f"{path} holds a {type(held).__name__} without tensors by name; the state_dict of a network is needed. "
+            "Check the file."
         )
     wrapped = all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()}
+    arch = held.get("arch")
+    tensors = {key.removeprefix("module.") if wrapped else key: value for key, value in state.items()}
+    return arch if isinstance(arch, str) else None, tensors
 
 
 def _check_sets(net: SwitchableModel, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -114,15 +98,12 @@ def _check_sets(net: SwitchableModel, state: Mapping[str, Tensor], path: str | P
 
 def _renamed(key: str, net: SwitchableModel) -> str:
     """Return the name of a tensor in the switchable network."""
-    if key == "alpha":
-        return "rsconvert.alpha"
-    owner, _, tensor = key.rpartition(".")
-    own, _, last = owner.rpartition(".")
-    if not own or (last != "module" and not re.fullmatch(r"bn_\d+", last)):
-        return key
-    if net.source.architecture == _NAMES["parallel_mobilenetv2"]:
+    found = re.fullmatch(r"(.+)\.(?:module|bn_(\d+))\.([^.]+)", key)
+    if found is None:
+        return "rsconvert.alpha" if key == "alpha" else key
+    own, place, tensor = found[1], int(found[2] or 0), found[3]
+    if net.source.architecture == _MOBILENET:
         own = _renamed_mobilenet(own)
-    place = 0 if last == "module" else int(last.removeprefix("bn_"))
     return f"{own}.{tensor}" if place == 0 else f"{own}.at.{net.resolutions[place]}.{tensor}"
 
 

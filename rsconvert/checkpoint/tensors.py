@@ -1,5 +1,6 @@
 """Tensors by name in a safetensors file, which is written whole or not at all."""
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,21 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsconvert.errors import CheckpointError
+from rsconvert.errors import CheckpointError, first_line
 
-__all__ = ["fill", "read_header", "read_tensors", "replacing", "sync", "write_tensors"]
+__all__ = ["digest", "fill", "read_header", "read_tensors", "replacing", "sync", "write_tensors"]
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path`` to write into; then put it, synced, in the place of ``path`` at once.
+    """Yield a temporary file next to ``path`` to write into; then put it, synced, in the place of ``path`` at once.
 
-    A link is followed: the file that it leads to is replaced. An interruption leaves what stood there, and no
-    temporary file.
+    A link is followed: the file that it leads to is replaced. An interruption leaves the old file, and no temporary
+    one.
 
     Raises:
         CheckpointError: the folder is missing, the disk is full, or ``path`` is a folder or a device.
@@ -40,8 +42,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync_folder(target.parent)
     except Exception as error:  # safetensors and torch wrap the system's errors in their own
         raise CheckpointError(
-            f"{path} can't be written ({_first_line(error)}); a file in a folder that exists, with room for it, is "
-            "needed. What stood there is untouched: make room, or choose another place."
+            f"{path} can't be written ({first_line(error) or type(error).__name__}); a file in a folder that exists, "
+            "with room for it, is needed. The old file is untouched: make room, or choose another place."
         ) from error
     finally:
         with suppress(OSError):
@@ -55,8 +57,7 @@ def sync(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Wait until the disk holds the folder's names too, where a system lets one open a folder."""
-    if os.name == "nt":
+    if os.name == "nt":  # lets no one open a folder
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -66,11 +67,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: str | Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; a tensor under two names is stored under each.
-
-    Raises:
-        CheckpointError: the folder is missing or the disk is full; a file of that name is as it was.
-    """
+    """Write a safetensors file as `replacing` does; a tensor under two names is stored under each."""
     with replacing(path) as part:
         save_file(dict(_apart(tensors)), part, metadata)
 
@@ -89,7 +86,7 @@ def read_tensors(path: str | Path, names: Sequence[str] | None = None) -> dict[s
     """Return the tensors of those names that a file holds, and read no other; of all names by default.
 
     Raises:
-        CheckpointError: there is no such file, or it is no intact safetensors file.
+        CheckpointError: as `read_header`.
     """
     with _opened(path) as file:
         held = file.keys()
@@ -100,7 +97,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Copy tensors into a module strictly; it takes their dtypes, and keeps which of its tensors are tied.
 
     Raises:
-        CheckpointError: a tensor is missing or foreign, has another shape, or is floating where its fellow is not.
+        CheckpointError: a tensor is missing or foreign, has another shape, or is floating where the module's is not.
     """
     own = module.state_dict(keep_vars=True)
     wrong = sorted(own.keys() ^ tensors.keys()) or sorted(k for k in own if _kind(own[k]) != _kind(tensors[k]))
@@ -118,8 +115,14 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     module.load_state_dict(state)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return a hash over a text, and the names, types, shapes and bytes of tensors."""
+    whole = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        whole.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
 
 
 def _kind(tensor: Tensor) -> tuple[Any, ...]:
@@ -143,6 +146,6 @@ def _opened(path: str | Path) -> Any:
         return safe_open(str(path), framework="pt")
     except Exception as error:  # SafetensorError, OSError and UnicodeDecodeError
         raise CheckpointError(
-            f"{path} is not an intact safetensors file ({_first_line(error)}); it is foreign, truncated or damaged. "
+            f"{path} is not an intact safetensors file ({first_line(error)}); it is foreign, truncated or damaged. "
             "Give another file, or write it again."
         ) from error

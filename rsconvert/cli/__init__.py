@@ -3,6 +3,8 @@
 Everything heavy is imported inside the commands, so that ``--help`` answers at once.
 """
 
+import functools
+import os
 import signal
 import warnings
 from typing import Any
@@ -10,21 +12,14 @@ from typing import Any
 import click
 
 from rsconvert import __version__
-from rsconvert.cli.analyze import analyze
-from rsconvert.cli.benchmark import benchmark
-from rsconvert.cli.calibrate import calibrate
-from rsconvert.cli.cascade import cascade
-from rsconvert.cli.comparison import compare
-from rsconvert.cli.demo import demo
-from rsconvert.cli.evaluate import evaluate
+from rsconvert.cli.adapt import calibrate, cascade
+from rsconvert.cli.convert import models, wrap
 from rsconvert.cli.export import export
-from rsconvert.cli.files import inspect, wrap
-from rsconvert.cli.finetune import finetune
-from rsconvert.cli.models import models
-from rsconvert.cli.once import run_once
-from rsconvert.cli.report import report
-from rsconvert.cli.verify import verify
-from rsconvert.errors import NamelessModelWarning, RSConvertError
+from rsconvert.cli.files import inspect, verify
+from rsconvert.cli.measure import benchmark, evaluate
+from rsconvert.cli.study import analyze, report
+from rsconvert.cli.train import compare, demo, finetune
+from rsconvert.errors import ConfigError, NamelessModelWarning, RSConvertError
 
 __all__ = ["main"]
 
@@ -37,29 +32,52 @@ class _Commands(click.Group):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NamelessModelWarning)  # wrap and finetune print a line of it
                 return super().invoke(ctx)
-        except RSConvertError as error:
-            if ctx.params["debug"]:
-                raise
-            raise click.ClickException(" ".join(str(error).split())) from error
         except BrokenPipeError:
             raise  # click's own: a reader that has seen enough is no error
-        except OSError as error:
+        except (RSConvertError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            raise click.ClickException(f"{error}; a place with room is needed. Check it, or see --debug.") from error
+            place = "; a place with room is needed. Check it, or see --debug." if isinstance(error, OSError) else ""
+            raise click.ClickException(" ".join(f"{error}{place}".split())) from error
         except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
             again = "the same command" if ctx.invoked_subcommand == "compare" else "--resume"
-            told = _told(interrupt)
-            kept = f"{told}. Go on with {again}." if told else "what was written before is intact."
-            raise click.ClickException(f"interrupted; {kept}") from None
+            kept = _kept(interrupt)
+            state = f"{kept}. Go on with {again}." if kept else "what was written before is intact."
+            raise click.ClickException(f"interrupted; {state}") from None
 
 
-def _told(interrupt: BaseException | None) -> str:
+def _kept(interrupt: BaseException | None) -> str:
     """Return what an interrupted command says it has kept; one more Ctrl-C on its way out may stand before it."""
     while interrupt is not None and not (isinstance(interrupt, KeyboardInterrupt) and interrupt.args):
         interrupt = interrupt.__context__
     return "" if interrupt is None else str(interrupt)
+
+
+def _run_once(command: click.Command) -> click.Command:
+    """Make a command, or each command of a group, refuse to run in several processes, which would do the same work."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            _run_once(below)
+    elif command.callback is not None:
+        command.callback = _refusing(command.callback, command.name)
+    return command
+
+
+def _refusing(callback: Any, name: str | None) -> Any:
+    @functools.wraps(callback)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if os.environ.get("WORLD_SIZE", "1") != "1":  # else torch is imported by those that need it alone
+            from rsconvert.evaluation import launched_processes
+
+            if (processes := launched_processes()) > 1:
+                raise ConfigError(
+                    f"WORLD_SIZE is {processes}, so a launcher started {processes} processes; {name} runs in one, only "
+                    "finetune and evaluate share their work. Start it without torchrun, or unset WORLD_SIZE."
+                )
+        return callback(*args, **kwargs)
+
+    return called
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -69,24 +87,7 @@ def main(debug: bool) -> None:
     """Turn a BatchNorm CNN into one network that runs at several input resolutions."""
 
 
-_SHARED = (finetune, evaluate)
-"""The commands that several processes do together."""
-
-_COMMANDS = (
-    wrap,
-    calibrate,
-    finetune,
-    evaluate,
-    benchmark,
-    analyze,
-    cascade,
-    export,
-    verify,
-    report,
-    inspect,
-    models,
-    compare,
-    demo,
-)
-for _command in _COMMANDS:
-    main.add_command(_command if _command in _SHARED else run_once(_command))
+_SHARED = (finetune, evaluate)  # by several processes
+_ALONE = (benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
+for _command in (wrap, calibrate, *_SHARED, *_ALONE):
+    main.add_command(_command if _command in _SHARED else _run_once(_command))

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsconvert.cli.loading import load_network
-from rsconvert.cli.options import (
-    force_option,
-    json_option,
-    model_option,
-    numbers,
-    ranges,
-    refuse_existing,
-)
-from rsconvert.cli.printing import print_result
+from rsconvert.cli.options import numbers, print_result, ranges, refuse_existing, result
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-_Written = tuple[dict[str, Any], list[str]]
+_Written = tuple[dict[str, Any], object]  # what --json adds, and what is printed without it
 
 # Each option with the formats in which it has an effect.
 _TAKEN_BY = {
@@ -70,11 +62,9 @@ _TAKEN_BY = {
 @click.option("--compact", is_flag=True, help="onnx that switches: without branches, slower.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
-@click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm tells of them.")
+@click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm says of them.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and hub.")
-@model_option
-@force_option
-@json_option
+@result
 def export(
     checkpoint: str,
     form: str,
@@ -97,8 +87,8 @@ def export(
         refuse_existing(Path(output), force, may_be_folder=True)
     net = load_network(checkpoint, model)
     write = {"switchable": _switchable, "onnx": _onnx, "hub": _hub}.get(form, _plain)
-    facts, lines = write(net, form, output, options, force)
-    print_result({"output": output, "format": form, **facts}, as_json, "\n".join(lines))
+    facts, written = write(net, form, output, options, force)
+    print_result({"output": output, "format": form, **facts}, as_json, str(written))
 
 
 def _check_options(form: str, options: dict[str, Any]) -> None:
@@ -121,25 +111,28 @@ def _switchable(net: "SwitchableModel", form: str, output: str, options: dict[st
 
     kept = options["resolutions"]
     save(net if kept is None else subset(net, numbers(kept)), output)
-    return {"resolutions": list(net.resolutions) if kept is None else numbers(kept)}, [f"wrote {output}"]
+    return {"resolutions": list(net.resolutions) if kept is None else numbers(kept)}, f"wrote {output}"
 
 
 def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
     from rsconvert import export_onnx
 
-    text, ways = options["resolution"], {key: options[key] for key in ("compact", "shared_weights")}
-    ways["branches"] = None if options["branches"] is None else ranges(options["branches"], "branches")
+    text, branches = options["resolution"], options["branches"]
     sides = None if text is None else list(net.resolutions) if text == "all" else numbers(text)
-    files = export_onnx(net, output, sides, **ways, force=force)
-    facts = {
+    exported = export_onnx(
+        net,
+        output,
+        sides,
+        branches=None if branches is None else ranges(branches, "branches"),
+        compact=options["compact"],
+        shared_weights=options["shared_weights"],
+        force=force,
+    )
+    return {
         "resolution": sides[0] if sides and len(sides) == 1 else sides,
-        "files": {str(path): result.to_dict() for path, result in files.items()},
-    }
-    lines = [f"{result}\nwrote {path}" for path, result in files.items()]
-    if options["shared_weights"]:
-        facts["weights"] = str(Path(output).with_suffix(".weights"))
-        lines.append(f"wrote {facts['weights']}, which belongs beside them")
-    return facts, lines
+        "files": {str(path): found.to_dict() for path, found in exported.verification.items()},
+        **({"weights": str(exported.weights)} if exported.weights else {}),
+    }, exported
 
 
 def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
@@ -153,24 +146,20 @@ def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any]
         raise ConfigError(
             f"results {path} can't be read ({error}); what evaluate --json prints is needed. Check the path."
         ) from error
-    export_hub(net, output, results=results, licence=options["licence"], force=force)
-    return {"resolutions": list(net.resolutions)}, [f"wrote {output}"]
+    exported = export_hub(net, output, results=results, licence=options["licence"], force=force)
+    return {"resolutions": list(net.resolutions)}, exported
 
 
 def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:
     from rsconvert.export import export_plain
-    from rsconvert.surgery import fold_batchnorm
 
-    text, fold = options["resolution"], options["fold_bn"]
+    text = options["resolution"]
     sides = list(net.resolutions) if text == "all" else numbers(text)
-    places = export_plain(net, form, output, sides, fold=fold, aot=options["aot"], force=force)
-    facts: dict[str, Any] = {
-        "resolution": [*places] if len(places) > 1 else next(iter(places)),
-        "files": {str(side): str(place) for side, place in places.items()},
-    }
-    lines = [f"wrote {place}" for place in places.values()]
-    if fold:
-        reports = [fold_batchnorm(net.at(side), side)[1] for side in places]
-        lines += map(str, reports)
-        facts["folding"] = {str(report.resolution): asdict(report) for report in reports}
-    return facts, lines
+    exported = export_plain(net, form, output, sides, fold=options["fold_bn"], aot=options["aot"], force=force)
+    written = [*exported.files.values()]
+    folding = {str(report.resolution): asdict(report) for report in exported.folding.values()}
+    return {
+        "resolution": written if len(written) > 1 else written[0],
+        "files": {str(side): str(path) for path, side in exported.files.items()},
+        **({"folding": folding} if folding else {}),
+    }, exported

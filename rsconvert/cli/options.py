@@ -1,116 +1,157 @@
-"""What the commands share: options, and the text in them read as values."""
+"""What the commands share: options in bundles, their text read as values, results printed.
+
+Commands write ``from rsconvert.cli import options`` and ``@options.data``.
+"""
 
 import ast
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import click
+from click.core import ParameterSource
 
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
+from rsconvert.settings import RECIPES, setting_help
 
 __all__ = [
-    "best_of",
-    "class_map_option",
-    "compute_options",
-    "data_option",
-    "device_option",
-    "file_name",
+    "Labelled",
+    "Reading",
+    "amp",
+    "as_json",
+    "baselines",
+    "bundle",
+    "checkpoint",
+    "class_map",
+    "config",
+    "data",
+    "data_root",
+    "defaulted",
+    "device",
     "floats",
-    "force_option",
-    "json_option",
+    "force",
+    "labelled",
     "literals",
-    "model_option",
+    "log",
+    "model",
     "numbers",
-    "options",
+    "output",
+    "print_result",
     "ranges",
-    "reading_options",
+    "reading",
     "refuse_existing",
+    "refuse_given",
     "resolution_list",
-    "settings_options",
+    "resolutions",
+    "result",
+    "seed",
+    "settings",
     "size_list",
     "strings",
-    "workers_option",
+    "unlabelled",
+    "words",
+    "workers",
 ]
 
+_Decorator = Callable[[Any], Any]
 
-def options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+
+class Reading(TypedDict):
+    """The options of `reading`."""
+
+    batch_size: int
+    workers: int
+    device: str | None
+    data_root: str | None
+
+
+class Labelled(Reading):
+    """The options of `labelled`."""
+
+    amp: str | None
+    class_map: str | None
+
+
+def bundle(*decorators: _Decorator) -> _Decorator:
     """Return a decorator that adds several options in their order."""
 
     def apply(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
+        for decorator in reversed(decorators):
+            command = decorator(command)
         return command
 
     return apply
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
-force_option = click.option("--force", is_flag=True, help="Overwrite what exists.")
-model_option = click.option(
-    "--model", metavar="FILE.py:FUNCTION", help="The function that builds the network, if it has no library name."
-)
-data_option = click.option(
-    "--data", required=True, metavar="DIR", help="Folder with train/ and val/ class folders, or a timm data-set string."
-)
-class_map_option = click.option(
-    "--class-map",
-    type=click.Path(),
-    metavar="FILE",
-    help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
-)
-workers_option = click.option("--workers", type=int, help="Processes that read images; 2.")
-device_option = click.option("--device", help="Such as cpu or cuda; the default is a GPU if there is one.")
-compute_options = options(
-    click.option(
-        "--amp",
-        type=click.Choice(["bf16", "fp16", "off"]),
-        help="Mixed precision; the default is bf16 on a GPU, off on a CPU.",
-    ),
-    workers_option,
-    device_option,
-)
-settings_options = options(
-    click.option("--recipe", metavar="NAME", help="Named settings: finetune, paper-resnet, paper-mobilenetv2."),
-    click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),
-    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated."),
-)
-reading_options = options(
-    click.option("--batch-size", type=int, default=64, show_default=True, help="Images per forward."),
-    compute_options,
-    click.option("--data-root", help="Where a timm data-set string finds its files."),
-)
+_FORMS: dict[str, dict[str, Any]] = {
+    "lr": {"type": float},
+    "teacher": {"metavar": "MODEL"},
+    "class_map": {"type": click.Path(), "metavar": "FILE"},
+    "log_dir": {"type": click.Path(), "metavar": "DIR"},
+    "compile": {"is_flag": False, "flag_value": "default"},
+}
 
 
-def best_of(place: str) -> str:
-    """Return the checkpoint that a place means, as ``rsconvert.load`` takes it."""
-    from rsconvert.checkpoint import file_of
-
-    return file_of(place)
+def settings(*names: str) -> _Decorator:
+    """Return the options of settings of finetuning, each None if it is not given."""
+    return bundle(*map(_setting, names))
 
 
-def refuse_existing(path: Path, force: bool, *, may_be_folder: bool = False) -> None:
-    """Raise a CheckpointError for a path that exists, unless told to overwrite, or without a name or a folder."""
-    if path == Path():
-        raise CheckpointError("output is empty; the name of a file or folder is needed. Give one by --output.")
-    if not path.absolute().parent.is_dir():
-        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
-    if path.is_dir() and not may_be_folder:
-        raise CheckpointError(f"{path} is a folder; the name of a file is needed. Give one by --output.")
-    if path.exists() and not force:
-        raise CheckpointError(
-            f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."
-        )
+def _setting(name: str) -> _Decorator:
+    about = setting_help(name)
+    kind = click.Choice(about.choices) if about.choices else str if about.default is None else type(about.default)
+    form = {"type": kind, "is_flag": isinstance(about.default, bool) or None, **_FORMS.get(name, {})}
+    return click.option(f"--{name.replace('_', '-')}", default=None, help=about.sentence, **form)
 
 
-def file_name(model: str) -> str:
-    """Return a model's name as part of a file name."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
+class _OwnDefault(click.Option):
+    """An option whose default is computed when its command is chosen."""
+
+    def get_default(self, ctx: click.Context, call: bool = True) -> Any:
+        return super().get_default(ctx, call=True)
+
+
+def defaulted(function: str, *names: str, **more: Any) -> _Decorator:
+    """Return an option whose default is that of the argument of a function, such as ``runtime.fit_cascade``."""
+    argument = names[-1].lstrip("-").replace("-", "_")
+    default = partial(_default, function, argument)
+    return click.option(*names, cls=_OwnDefault, default=default, show_default=True, **more)
+
+
+def _default(function: str, argument: str) -> Any:
+    """Return the default of an argument out of the function's source: an import would load torch for ``--help``.
+
+    >>> _default("evaluation.predict", "batch_size")
+    64
+    """
+    home, _, name = function.rpartition(".")
+    arguments = _definition(f"rsconvert.{home}", name).args
+    found = next(d for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if a.arg == argument and d)
+    value = ast.literal_eval(found)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _definition(module: str, name: str) -> ast.FunctionDef:
+    file = Path(__file__).parents[2].joinpath(*module.split("."))
+    source = file.joinpath("__init__.py") if file.is_dir() else file.with_suffix(".py")
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.module and name in [alias.name for alias in node.names]:
+            return _definition(node.module, name)
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise AssertionError(f"{module} has no function {name}")
 
 
 def numbers(text: str) -> list[Any]:
     """Split a list; what is not a whole number stays text, for the library to name it."""
     return [_number(part) for part in text.split(",")]
+
+
+def words(text: str) -> list[str]:
+    """Split a list of names."""
+    return [word.strip() for word in text.split(",")] if text else []
 
 
 def resolution_list(text: str) -> tuple[int, ...]:
@@ -122,15 +163,6 @@ def resolution_list(text: str) -> tuple[int, ...]:
     from rsconvert.surgery import check_resolutions
 
     return check_resolutions(ranges(text))
-
-
-def ranges(text: str, name: str = "resolutions") -> list[Any]:
-    """Split a list as `numbers` does, ranges FIRST:LAST:STEP written out.
-
-    Raises:
-        ResolutionError: a range is none.
-    """
-    return [side for part in text.split(",") for side in _sides(part, name)]
 
 
 def size_list(text: str) -> tuple[Any, ...]:
@@ -147,17 +179,22 @@ def size_list(text: str) -> tuple[Any, ...]:
     return check_sizes((*(resolution_list(squares) if squares else ()), *pairs))
 
 
-def _sides(part: str, name: str) -> list[Any]:
-    """Return the numbers of ``96:256:16``, or the one number; what is no number stays text."""
-    bounds = numbers(part.replace(":", ","))
-    if ":" not in part:
-        return bounds
-    if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
-        raise ResolutionError(
-            f"{name} has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16. Mend the list."
-        )
-    first, last, step = bounds
-    return list(range(min(first, last), max(first, last) + 1, step))
+def ranges(text: str, name: str = "resolutions") -> list[Any]:
+    """Split a list as `numbers` does, ranges FIRST:LAST:STEP written out.
+
+    Raises:
+        ResolutionError: a range is none.
+    """
+    sides: list[Any] = []
+    for part in text.split(","):
+        bounds = numbers(part.replace(":", ","))
+        if ":" in part:
+            if len(bounds) != 3 or not all(isinstance(bound, int) and bound > 0 for bound in bounds):
+                raise ResolutionError(f"{name} has {part}; a range is FIRST:LAST:STEP in pixels, such as 96:224:16.")
+            first, last, step = bounds
+            bounds = list(range(min(first, last), max(first, last) + 1, step))
+        sides += bounds
+    return sides
 
 
 def _number(text: str) -> int | str:
@@ -167,18 +204,18 @@ def _number(text: str) -> int | str:
         return text.strip()
 
 
-def floats(name: str, text: str | None, example: str = "0.5,0.5,0.5") -> tuple[float, ...] | None:
+def floats(name: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, ...]:
     """Split a list of numbers."""
     try:
-        return None if text is None else tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"{name} is {text}; numbers such as {example} are accepted. Correct it.") from None
+        raise ConfigError(f"{name} is {text}; numbers such as {example} are accepted.") from None
 
 
 def strings(pairs: tuple[str, ...]) -> dict[str, str]:
     """Split KEY=VALUE pairs."""
     if wrong := [pair for pair in pairs if "=" not in pair]:
-        raise ConfigError(f"setting {wrong[0]!r} has no value; KEY=VALUE is accepted. Correct it.")
+        raise ConfigError(f"setting {wrong[0]!r} has no value; KEY=VALUE is accepted.")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -192,3 +229,101 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def refuse_existing(path: str | Path, force: bool, *, may_be_folder: bool = False) -> None:
+    """Raise a CheckpointError for a path that exists, unless forced, or without a name or a folder."""
+    path = Path(path)
+    if path == Path():
+        raise CheckpointError("output is empty; the name of a file or folder is needed. Give one by --output.")
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path.parent} is no folder; one that exists is needed. Create it, or check the path.")
+    if path.is_dir() and not may_be_folder:
+        raise CheckpointError(f"{path} is a folder; the name of a file is needed. Give one by --output.")
+    if path.exists() and not force:
+        raise CheckpointError(
+            f"{path} exists; a new name is needed. Choose another by --output, or overwrite with --force."
+        )
+
+
+log = partial(click.echo, err=True)
+
+
+def print_result(facts: Mapping[str, Any], as_json: bool, text: object) -> None:
+    """Print one JSON object, or the text."""
+    click.echo(json.dumps(facts) if as_json else str(text))
+
+
+def resolutions(help: str, read: Callable[[str], Any] = resolution_list, **more: Any) -> _Decorator:
+    """Return the option --resolutions, read as a tuple; None if it is not given."""
+
+    def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        return None if text is None else read(text)
+
+    return click.option("--resolutions", metavar="LIST", callback=parsed, help=help, **more)
+
+
+def output(help: str, **more: Any) -> _Decorator:
+    """Return the option --output for a file."""
+    return click.option("-o", "--output", type=click.Path(), help=help, **more)
+
+
+def unlabelled(*, required: bool) -> _Decorator:
+    """Return the option --data for images whose labels don't matter."""
+    help = "Folder of images, of whose train/ if it has one, or a timm data-set string; labels are not needed."
+    return click.option("--data", required=required, metavar="DIR", help=help)
+
+
+def refuse_given(*names: str, without: str) -> None:
+    """Raise a ConfigError if the user gave one of the options, which have no effect without another one."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(
+                f"{name} is {context.params[name]} without {without}, so it has no effect. Give --{without}, or leave "
+                "it out."
+            )
+
+
+def seed(function: str, help: str) -> _Decorator:
+    """Return the option --seed of a function."""
+    return defaulted(function, "--seed", type=click.IntRange(0, 2**32 - 1), help=help)
+
+
+checkpoint = click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
+data = click.option(
+    "--data", required=True, metavar="DIR", help="Folder with train/ and val/ class folders, or a timm data-set string."
+)
+baselines = click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="[NAME=]FILE|MODEL",
+    help="Another network to measure: a checkpoint, plain weights for the same architecture, a model's name; may be "
+    "repeated.",
+)
+class_map = click.option(
+    "--class-map",
+    type=click.Path(),
+    metavar="FILE",
+    help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
+)
+amp = settings("amp")
+workers = defaulted("evaluation.predict", "--workers", type=int, help="Processes that read images.")
+device = settings("device")
+data_root = settings("data_root")
+reading = bundle(
+    defaulted("evaluation.predict", "--batch-size", type=int, help="Images per forward."), workers, device, data_root
+)
+labelled = bundle(reading, amp, class_map)
+config = bundle(
+    click.option("--recipe", metavar="NAME", help=f"Named settings: {', '.join(RECIPES)}."),
+    click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),
+    click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting; may be repeated."),
+)
+model = click.option(
+    "--model", metavar="FILE.py:FUNCTION", help="The function that builds the network, if it has no library name."
+)
+force = click.option("--force", is_flag=True, help="Overwrite what exists.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else.")
+result = bundle(model, force, as_json)

@@ -1,44 +1,50 @@
-"""Measures one model: what a conversion finds, at which resolutions it is exact, and what it costs."""
+"""Measures one model of timm or torchvision: what a conversion finds, where it is exact, and what it costs."""
 
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 
+import timm
 import torch
+import torchvision
 from torch import nn
 
-from rsconvert.compatibility.exactness import exact_in_batches
-from rsconvert.compatibility.names import family_of
+from rsconvert.compatibility.exactness import check_training, exact_in_batches
 from rsconvert.compatibility.table import FIVE, Row
-from rsconvert.compatibility.train_step import check_training
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.models import create_model, is_file_name
+from rsconvert.models import TORCHVISION, create_model, is_file_name
 from rsconvert.surgery import ConversionReport, SwitchableModel, batchnorms, examine, fill_zeros, make_switchable, write
 
-__all__ = ["count", "measure"]
+__all__ = ["all_names", "count", "family_of", "measure"]
 
-# Where a model refuses some of the five, these tell which sizes it takes instead.
-_FURTHER = tuple(range(320, 0, -32))
+
+def all_names() -> list[str]:
+    """Return every timm name and every ``torchvision/NAME``; quantized ones are the same networks."""
+    own = [name for name in torchvision.models.list_models() if not name.startswith("quantized_")]
+    return [*timm.list_models(), *(TORCHVISION + name for name in own)]
+
+
+def family_of(name: str) -> str:
+    """Return the library's file that defines an architecture; a name that no library lists is its own family."""
+    if name.startswith(TORCHVISION):
+        module = str(torchvision.models.get_model_builder(name.removeprefix(TORCHVISION)).__module__)
+        return TORCHVISION + module.removeprefix("torchvision.models.").replace(".", "/")
+    plain = name.partition(".")[0]
+    return str(timm.models.model_entrypoint(plain).__module__).rpartition(".")[2] if timm.is_model(plain) else name
 
 
 def count(name: str) -> Row:
-    """Return the parameters and BatchNorms of a model, built without data where its builder allows it.
-
-    Raises:
-        UnsupportedModelError: the name is unknown, or its builder fails.
-    """
-    try:
-        if is_file_name(name):
-            raise UnsupportedModelError(f"{name} may do anything with its data. Build it.")
-        with torch.device("meta"):
+    """Return the parameters and BatchNorms of a model, built without data where its builder allows it."""
+    try:  # a function of a file may do anything with its data
+        with nullcontext() if is_file_name(name) else torch.device("meta"):
             model = create_model(name)
     except UnsupportedModelError:  # some builders compute with their tensors
         model = create_model(name)
-    size = sum(parameter.numel() for parameter in model.parameters())
-    return Row(name=name, family=family_of(name), parameters=size, batchnorms=len(_distinct(model)))
+    size, distinct = sum(p.numel() for p in model.parameters()), {id(bn) for bn in batchnorms(model).values()}
+    return Row(name=name, family=family_of(name), parameters=size, batchnorms=len(distinct))
 
 
 def measure(name: str, *, in_batches: bool = False) -> Row:
@@ -55,40 +61,32 @@ def measure(name: str, *, in_batches: bool = False) -> Row:
     row = count(name)
     if not row.batchnorms:
         return row
-    clock = _Clock()
-    with clock.part("create"):
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "create"):
         model = create_model(name)
     try:
         write(model, fill_zeros(model))
         net, refused = _convert(model)
     except (UnsupportedModelError, ResolutionError) as error:
-        return replace(row, error=str(error), seconds=clock.seconds)
+        return replace(row, error=str(error), seconds=seconds)
     assert net.report is not None
-    row = _reported(row, net.report, refused)
-    build = _builder(name, net.report)
-    batches: dict[str, bool] = {}
+    sides, way = net.resolutions, net.report.built_with
+    batches: dict[int, bool] = {}
     if in_batches:
-        with clock.part("batches"):
-            batches = _batches(model, row.resolutions, build)
-    with clock.part("training"):
-        source = _source_at(model, net, build, net.resolutions[-1])
-        training = check_training(source, net, net.resolutions[-1])
-    return replace(row, batches=batches, training=asdict(training), seconds={**row.seconds, **clock.seconds})
+        with _timed(seconds, "batches"):
+            three = make_switchable(model, sorted({sides[0], sides[len(sides) // 2], sides[-1]}))
+            batches = exact_in_batches(three, lambda r: _source_at(r, copy.deepcopy(model), three, name, way))
+    with _timed(seconds, "training"):
+        training = check_training(_source_at(sides[-1], model, net, name, way), net, sides[-1])
+    row = replace(row, batches={str(r): same for r, same in batches.items()}, training=asdict(training))
+    return _reported(row, net.report, refused, seconds)
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-def _distinct(model: nn.Module) -> set[int]:
-    return {id(bn) for bn in batchnorms(model).values()}
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = round(time.perf_counter() - start, 3)
 
 
 def _convert(model: nn.Module) -> tuple[SwitchableModel, dict[int, str]]:
@@ -96,7 +94,7 @@ def _convert(model: nn.Module) -> tuple[SwitchableModel, dict[int, str]]:
     try:
         return make_switchable(model, FIVE), {}
     except ResolutionError:
-        candidates = sorted({*FIVE, *_FURTHER}, reverse=True)
+        candidates = sorted({*FIVE, *range(32, 321, 32)}, reverse=True)
         refused = examine(model, candidates).refused
         working = [r for r in candidates if r not in refused]
         if not working:
@@ -104,7 +102,7 @@ def _convert(model: nn.Module) -> tuple[SwitchableModel, dict[int, str]]:
         return make_switchable(model, working), {r: refused[r] for r in FIVE if r in refused}
 
 
-def _reported(row: Row, report: ConversionReport, refused: dict[int, str]) -> Row:
+def _reported(row: Row, report: ConversionReport, refused: dict[int, str], seconds: dict[str, float]) -> Row:
     return replace(
         row,
         batchnorms=len(report.batchnorms),
@@ -116,33 +114,14 @@ def _reported(row: Row, report: ConversionReport, refused: dict[int, str]) -> Ro
         built_with=report.built_with,
         tables=dict(Counter(table.rpartition(".")[2] for table in report.tables)),
         warnings=report.warnings,
-        seconds={part: round(seconds, 3) for part, seconds in report.seconds.items()},
+        seconds={**{part: round(took, 3) for part, took in report.seconds.items()}, **seconds},
     )
 
 
-_Builder = Callable[[int], nn.Module] | None
-
-
-def _builder(name: str, report: ConversionReport) -> _Builder:
-    """Return what builds the model for a resolution, independently of the conversion; None if one takes all sizes."""
-    if report.built_with is None:
-        return None
-    argument = report.built_with
-    return lambda r: create_model(name, model_kwargs={argument: r if argument == "img_size" else True})
-
-
-def _source_at(model: nn.Module, net: SwitchableModel, build: _Builder, resolution: int) -> nn.Module:
-    """Return the ordinary model for a resolution, with the path's values where it is built again."""
-    if build is None:
+def _source_at(resolution: int, model: nn.Module, net: SwitchableModel, name: str, way: str | None) -> nn.Module:
+    """Return the ordinary model for a resolution: built again, if need be, independently of the conversion."""
+    if way is None:
         return model
-    source = build(resolution)
+    source = create_model(name, model_kwargs={way: resolution if way == "img_size" else True})
     source.load_state_dict(net.at(resolution).state_dict())
     return source
-
-
-def _batches(model: nn.Module, resolutions: Sequence[int], build: _Builder) -> dict[str, bool]:
-    """Return which paths of a network of three sets equal the source on batches of two."""
-    three = sorted({resolutions[0], resolutions[len(resolutions) // 2], resolutions[-1]}, reverse=True)
-    net = make_switchable(model, three)
-    exact = exact_in_batches(net, lambda r: _source_at(copy.deepcopy(model), net, build, r))
-    return {str(r): same for r, same in exact.items()}

@@ -13,6 +13,8 @@ from rsconvert.errors import DataError
 __all__ = ["FIVE", "Row", "Table", "read_table", "totals", "write_table"]
 
 FIVE = (224, 192, 160, 128, 96)
+_TRAINED = {True: "same", False: "different", None: "impossible"}
+_PARTS = ("create", "convert", "forwards", "batches", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +23,16 @@ class Row:
 
     Attributes:
         family: the library's file that defines it, such as ``resnet`` or ``torchvision/resnet``.
-        found: how many BatchNorms the graph, an opaque leaf, or the module tree alone showed.
-        unseen: BatchNorms that ran although neither graph nor leaf shows them.
         resolutions: in pixels; each path there was compared with the source on real tensors and is equal, bit for bit.
-        different: resolutions at which a path was not equal.
         refused: those of the five at which the source itself does not run, with the operation that fails.
-        built_with: the builder's argument that makes the model again for each resolution; None if one takes all sizes.
-        tables: the position tables that are private beside the BatchNorms, by the last part of their names: how many.
+        tables: how many position tables are private too, by the last part of their names.
         batches: whether the paths of a network of three sets equal the source on batches of two; empty if not run.
         training: one step in train mode: its ``resolution``; whether it is the ``same`` as the source's, None if the
             source can't take one; in ``words`` what was found.
         seconds: to create the model, to convert it, for the forwards of examination and proof.
         error: why nothing was converted.
+
+    The other fields are those of ``ConversionReport``.
     """
 
     name: str
@@ -136,7 +136,3 @@ def totals(rows: tuple[Row, ...]) -> dict[str, Any]:
         "training": {name: trained[name] for name in _TRAINED.values()},
         "seconds": {part: round(sum(row.seconds.get(part, 0.0) for row in bearing), 1) for part in _PARTS},
     }  # fmt: skip
-
-
-_TRAINED = {True: "same", False: "different", None: "impossible"}
-_PARTS = ("create", "convert", "forwards", "batches", "training")

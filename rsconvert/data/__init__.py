@@ -1,17 +1,30 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
-from rsconvert.data.class_map import read_class_map
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
-from rsconvert.data.loading import EvaluationViews, ViewLoader, evaluation_loader, training_loader
-from rsconvert.data.samples import Samples
-from rsconvert.data.sampling import share_of_batches
+from rsconvert.data.loading import (
+    EvaluationViews,
+    ViewLoader,
+    evaluation_loader,
+    share_of_batches,
+    training_loader,
+)
+from rsconvert.data.samples import Samples, read_class_map
 from rsconvert.data.sets import open_images, open_split, open_train_val
 from rsconvert.data.streams import Stream
-from rsconvert.data.views import PAPER_PREPROCESSING, Preprocessing, Size, evaluation_views, normalize, training_views
+from rsconvert.data.views import (
+    PAPER_PREPROCESSING,
+    Augmentation,
+    Preprocessing,
+    Size,
+    evaluation_views,
+    normalize,
+    training_views,
+)
 
 __all__ = [
     "PAPER_PREPROCESSING",
+    "Augmentation",
     "EncodedImage",
     "EvaluationViews",
     "Interrupts",

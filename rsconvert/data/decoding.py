@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rsconvert.errors import DataError
 
-__all__ = ["EncodedImage", "decode", "from_pillow"]
+__all__ = ["EncodedImage", "from_pillow", "one_line"]
 
 _RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
 _JPEG = ("JPEG", "MPO")
@@ -24,17 +24,9 @@ _FAST = (*_JPEG, "PNG", "WEBP")  # what torchvision decodes faster than Pillow, 
 _SIZES = frozenset(bytes([0xC0 + i]) for i in range(16) if i not in (4, 8, 12))  # a JPEG's markers before its size
 _ORIENTATION = 0x0112  # in EXIF data, which Pillow keeps under these names
 _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
-# By orientation: whether rows and columns change places, then which of them are mirrored.
-_UPRIGHT: dict[object, tuple[bool, tuple[int, ...]]] = {
-    2: (False, (2,)),
-    3: (False, (1, 2)),
-    4: (False, (1,)),
-    5: (True, ()),
-    6: (True, (2,)),
-    7: (True, (1, 2)),
-    8: (True, (1,)),
-}
-_AS_IT_IS: tuple[bool, tuple[int, ...]] = (False, ())
+# By orientation: which of rows and columns are mirrored; from 5 on they change places before.
+_MIRRORED: dict[object, tuple[int, ...]] = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
+_SWAPPED = (5, 6, 7, 8)
 
 
 class EncodedImage:
@@ -57,8 +49,7 @@ class EncodedImage:
         else:
             with self._named_errors(), Image.open(io.BytesIO(data)) as picture:
                 (width, height), self._format, self._orientation = picture.size, picture.format, _orientation(picture)
-        swapped, _ = _UPRIGHT.get(self._orientation, _AS_IT_IS)
-        self.shape = (3, width, height) if swapped else (3, height, width)
+        self.shape = (3, width, height) if self._orientation in _SWAPPED else (3, height, width)
 
     def decode(self, reduction: int = 1) -> Tensor:
         """Return the image; of a JPEG each side is divided by ``reduction`` (1, 2, 4 or 8) and rounded up.
@@ -97,9 +88,9 @@ class EncodedImage:
             ) from error
 
 
-def decode(data: bytes, name: str) -> Tensor:
-    """Return the image in an encoded file, see `EncodedImage`."""
-    return EncodedImage(data, name).decode()
+def one_line(error: Exception) -> str:
+    """Return the whole message of an error, or its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def from_pillow(picture: Image.Image) -> Tensor:
@@ -139,14 +130,12 @@ def _orientation(picture: Image.Image) -> object:
 
 
 def _upright(image: Tensor, orientation: object) -> Tensor:
-    swapped, mirrored = _UPRIGHT.get(orientation, _AS_IT_IS)
-    image = image.transpose(1, 2) if swapped else image
+    image = image.transpose(1, 2) if orientation in _SWAPPED else image
+    mirrored = _MIRRORED.get(orientation)
     return image.flip(mirrored) if mirrored else image
 
 
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "no known image format"
-    return " ".join(str(error).split()) or type(error).__name__
+    return "no known image format" if isinstance(error, UnidentifiedImageError) else one_line(error)

@@ -1,4 +1,4 @@
-"""Requests to stop, Ctrl-C and SIGTERM: kept from processes that start, postponed to where the work can stop."""
+"""Requests to stop, Ctrl-C and SIGTERM: kept from new processes, postponed to where the work can stop."""
 
 import signal
 import threading

@@ -1,7 +1,7 @@
 """Labelled images → batches of views, decoded and cut in worker processes.
 
 The randomness of a sample is a function of (seed, epoch, index) alone: a batch is the same whatever the number of
-workers, and an epoch can be had again. A sampler puts the epoch into each key, since workers outlive the epoch.
+workers, and an epoch can be repeated. A sampler puts the epoch into each key, since workers outlive the epoch.
 """
 
 import signal
@@ -13,48 +13,73 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from rsconvert.data.interrupts import blocked_interrupts
 from rsconvert.data.samples import Samples
-from rsconvert.data.sampling import EpochSampler, Key, share_of_batches
 from rsconvert.data.streams import Stream, StreamViews
-from rsconvert.data.views import Crop, Flip, Size, evaluation_views, training_views
+from rsconvert.data.views import Augmentation, Size, evaluation_views, training_views
 from rsconvert.errors import ConfigError, DataError
 
 __all__ = [
-    "Batch",
+    "EpochSampler",
     "EvaluationViews",
     "TrainingViews",
     "ViewLoader",
     "evaluation_loader",
+    "share_of_batches",
     "training_loader",
 ]
 
+Key = tuple[int, int]  # epoch, index
 Sample = tuple[list[Tensor], int]
 Batch = tuple[list[Tensor], Tensor]
 
 _SECONDS_TO_DIE = 2
+_BLANK = torch.zeros((3, 8, 8), dtype=torch.uint8)  # on which settings are tried
+
+
+class EpochSampler(Sampler[Key]):
+    """Gives each index of this process once, as (epoch, index), in an order that is a function of (seed, epoch).
+
+    Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch.
+    """
+
+    def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._count, self._seed, self._rank, self._world_size = count, seed, rank, world_size
+        self.set_epoch(0, 0)
+
+    def __len__(self) -> int:
+        return self._count // self._world_size
+
+    def __iter__(self) -> Iterator[Key]:
+        generator = torch.Generator().manual_seed(Random(f"{self._seed}-{self._epoch}").getrandbits(63))
+        order = torch.randperm(self._count, generator=generator).tolist()
+        mine = order[self._rank :: self._world_size][self._skip : len(self)]
+        return iter([(self._epoch, index) for index in mine])
+
+    def set_epoch(self, epoch: int, skip: int) -> None:
+        """Choose the next epoch, and how many of this process's order it leaves out; the length still counts them."""
+        self._epoch, self._skip = epoch, skip
 
 
 class TrainingViews(Dataset[Sample | DataError]):
     """Key (epoch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
 
-    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
-
-    Raises:
-        ResolutionError, ConfigError: as `training_views`, at once rather than in a worker.
+    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback. Errors of
+    the settings are raised at once.
     """
 
-    def __init__(self, samples: Samples, resolutions: Sequence[int], *, seed: int, **augmentation: Any) -> None:
+    def __init__(
+        self, samples: Samples, resolutions: Sequence[int], *, seed: int, augmentation: Augmentation | None = None
+    ) -> None:
         self._samples, self._seed = samples, seed
-        self.cut: Callable[..., list[Tensor]] = partial(training_views, resolutions=tuple(resolutions), **augmentation)
-        self.cut(image=_blank(), rng=Random(seed))
+        self.cut = partial(training_views, resolutions=tuple(resolutions), augmentation=augmentation)
+        self.cut(_BLANK, rng=Random(seed))
 
     def __getitem__(self, key: Key) -> Sample | DataError:
         epoch, index = key
-        cut = partial(self.cut, rng=Random(f"{self._seed}-{epoch}-{index}"))
-        return _sample(self._samples.open, index, cut)
+        return _sample(self._samples.open, index, partial(self.cut, rng=Random(f"{self._seed}-{epoch}-{index}")))
 
 
 class EvaluationViews(Dataset[Sample | DataError]):
@@ -64,18 +89,12 @@ class EvaluationViews(Dataset[Sample | DataError]):
     """
 
     def __init__(
-        self,
-        samples: Samples,
-        resolutions: Sequence[Size],
-        *,
-        crop_pct: float | Sequence[float],
-        interpolation: str,
+        self, samples: Samples, resolutions: Sequence[Size], *, crop_pct: float | Sequence[float], interpolation: str
     ) -> None:
         self._samples = samples
-        self.cut = partial(
-            evaluation_views, resolutions=tuple(resolutions), crop_pct=crop_pct, interpolation=interpolation
-        )
-        self.cut(_blank())
+        sizes = tuple(resolutions)
+        self.cut = partial(evaluation_views, resolutions=sizes, crop_pct=crop_pct, interpolation=interpolation)
+        self.cut(_BLANK)
 
     def __getitem__(self, index: int) -> Sample | DataError:
         return _sample(self._samples.read, index, self.cut)
@@ -89,8 +108,31 @@ class ViewLoader:
         RuntimeError: a worker process died; torch may raise it anywhere in the main thread.
     """
 
-    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | StreamViews | None = None) -> None:
-        self._batches, self._sampler = batches, sampler
+    def __init__(
+        self,
+        views: Dataset[Any],
+        order: EpochSampler | list[int] | None,
+        *,
+        batch_size: int,
+        workers: int,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._views, self._order = views, order
+        self._batches: DataLoader[Any] = DataLoader(
+            views,
+            batch_size=batch_size,
+            sampler=order,
+            num_workers=workers,
+            collate_fn=_collate,
+            drop_last=drop_last,
+            pin_memory=pin_memory,
+            worker_init_fn=_start_worker,
+            persistent_workers=workers > 0,
+            # Without one of its own, the loader would draw from torch's global generator at each epoch.
+            generator=torch.Generator().manual_seed(seed),
+        )
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -106,21 +148,19 @@ class ViewLoader:
             seen += len(targets)
             # Three colours side by side in memory, named as the network's input expects them.
             yield [view.permute(0, 3, 1, 2) for view in views], targets
-        if isinstance(self._sampler, StreamViews):
-            self._sampler.check_count(seen)
+        if isinstance(self._views, StreamViews):
+            self._views.check_count(seen)
 
     def _received(self) -> Iterator[Any]:
         try:
-            yield from self._started()
+            with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
+                started = iter(self._batches)
+            yield from started
         except (ConnectionError, EOFError) as error:
-            # A worker was killed while it handed over a batch. Its sockets close before the process has ended; when it
-            # has, torch says so itself, by raising out of a signal handler here.
+            # A worker was killed while it handed over a batch. Its sockets close before the process has ended; after
+            # that torch itself raises, out of a signal handler here.
             time.sleep(_SECONDS_TO_DIE)
             raise RuntimeError("DataLoader worker (pid unknown) exited unexpectedly") from error
-
-    def _started(self) -> Iterator[Any]:
-        with blocked_interrupts():  # a worker that is born with Ctrl-C would die of it with a traceback
-            return iter(self._batches)
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
@@ -134,11 +174,12 @@ class ViewLoader:
         """Choose the order and the randomness of the next iteration; evaluation has neither.
 
         The iteration leaves out the first ``skip`` images of this process, whole batches as a rule: what follows is
-        what an uninterrupted epoch would have given; but a stream, whose order hangs on what its workers read before,
+        what an uninterrupted epoch would have given; but a stream, whose order depends on what its workers read before,
         may give others. The loader's length remains that of a full epoch.
         """
-        if self._sampler is not None:
-            self._sampler.epoch, self._sampler.skip = epoch, skip
+        for part in (self._views, self._order):
+            if isinstance(part, (StreamViews, EpochSampler)):
+                part.set_epoch(epoch, skip)
 
 
 def training_loader(
@@ -148,13 +189,7 @@ def training_loader(
     batch_size: int,
     seed: int,
     workers: int,
-    crop_area: tuple[float, float] = (0.08, 1.0),
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
-    crop: Crop = "shared",
-    flip: Flip = "shared",
-    interpolation: str = "bilinear",
-    color_jitter: float | None = None,
-    rand_augment: str | None = None,
+    augmentation: Augmentation | None = None,
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -168,25 +203,22 @@ def training_loader(
         DataError: there are fewer images than one batch holds.
         ResolutionError, ConfigError: a setting is unusable.
     """
-    dataset = TrainingViews(
-        samples,
-        resolutions,
-        seed=seed,
-        crop_area=crop_area,
-        crop_aspect=crop_aspect,
-        crop=crop,
-        flip=flip,
-        interpolation=interpolation,
-        color_jitter=color_jitter,
-        rand_augment=rand_augment,
+    _check_sizes(batch_size, workers)
+    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation)
+    loader = partial(
+        ViewLoader, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed
     )
     if isinstance(samples, Stream):
-        stream = partial(StreamViews, samples, dataset.cut, training=True, seed=seed, rank=rank, world_size=world_size)
-        return _stream_loader(stream, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed)
+        stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size, seed=seed, training=True)
+        return loader(stream, None)
     sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
-    _check_count(len(sampler), batch_size if drop_last else 1, world_size)
-    batches = _batches(dataset, sampler, batch_size, workers, drop_last=drop_last, pin_memory=pin_memory)
-    return ViewLoader(batches, sampler)
+    if len(sampler) < (needed := batch_size if drop_last else 1):
+        images = f"{len(sampler)} images{' per process' if world_size > 1 else ''}"
+        raise DataError(
+            f"the training set has {images}, fewer than one batch of {needed}; every batch must be full. Choose "
+            f"a batch size of at most {len(sampler)}, or add images."
+        )
+    return loader(views, sampler)
 
 
 def evaluation_loader(
@@ -208,66 +240,29 @@ def evaluation_loader(
     Raises:
         ResolutionError, ConfigError: a setting is unusable.
     """
-    dataset = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
+    _check_sizes(batch_size, workers)
+    views = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
+    loader = partial(ViewLoader, batch_size=batch_size, workers=workers, pin_memory=pin_memory)
     if isinstance(samples, Stream):
-        stream = partial(StreamViews, samples, dataset.cut, rank=rank, world_size=world_size)
-        return _stream_loader(stream, batch_size, workers, drop_last=False, pin_memory=pin_memory)
-    _check_sizes(batch_size, workers)
-    mine = share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size)
-    return ViewLoader(_batches(dataset, mine, batch_size, workers, drop_last=False, pin_memory=pin_memory))
+        return loader(StreamViews(samples, views.cut, batch_size, workers, rank, world_size), None)
+    return loader(views, share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size))
 
 
-def _stream_loader(stream: Callable[..., StreamViews], batch_size: int, workers: int, **options: Any) -> ViewLoader:
-    _check_sizes(batch_size, workers)
-    views = stream(batch_size=batch_size, workers=workers)
-    return ViewLoader(_batches(views, None, batch_size, workers, **options), views)
+def share_of_batches(count: int, batch_size: int, *, rank: int, world_size: int) -> list[int]:
+    """Return the indices that a process reads: every ``world_size``-th batch of those of one process, from its rank on.
 
-
-def _check_count(images: int, needed: int, world_size: int) -> None:
-    if images < needed:
-        share = " per process" if world_size > 1 else ""
-        raise DataError(
-            f"the training set has {images} images{share}, fewer than one batch of {needed}; every batch must be full. "
-            f"Choose a batch size of at most {images}, or add images."
-        )
+    So each batch is as one process would run it, and each image is read once; a share may be empty.
+    """
+    starts = range(rank * batch_size, count, world_size * batch_size)
+    return [index for start in starts for index in range(start, min(start + batch_size, count))]
 
 
 def _check_sizes(batch_size: int, workers: int) -> None:
     if not 1 <= batch_size < 2**31 or workers < 0:
-        raise ConfigError(
-            f"batch_size is {batch_size}, workers {workers}; 1 to 2**31 - 1 and at least 0 are accepted. Change them."
-        )
+        raise ConfigError(f"batch_size is {batch_size}, workers {workers}; 1 to 2**31 - 1 and at least 0 are accepted.")
 
 
-def _batches(
-    dataset: Dataset[Any],
-    sampler: Any,
-    batch_size: int,
-    workers: int,
-    *,
-    drop_last: bool,
-    pin_memory: bool,
-    seed: int = 0,
-) -> DataLoader[Any]:
-    _check_sizes(batch_size, workers)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=_collate,
-        drop_last=drop_last,
-        pin_memory=pin_memory,
-        worker_init_fn=_start_worker,
-        persistent_workers=workers > 0,
-        # Without one of its own, the loader would draw from torch's global generator at each epoch.
-        generator=torch.Generator().manual_seed(seed),
-    )
-
-
-def _sample(
-    read: Callable[[int], tuple[Any, int]], index: int, cut: Callable[[Any], list[Tensor]]
-) -> Sample | DataError:
+def _sample(read: Callable[[int], tuple[Any, int]], index: int, cut: Callable[..., list[Tensor]]) -> Sample | DataError:
     try:
         image, target = read(index)
         return cut(image), target
@@ -277,9 +272,8 @@ def _sample(
 
 def _collate(samples: list[Any]) -> Any:
     """Return ([views of shape (N, r, r, 3)], targets), or the first error."""
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
+    if errors := [sample for sample in samples if isinstance(sample, DataError)]:
+        return errors[0]
     # Seen as (r, r, 3) a view is dense: torch copies it at once, in a worker straight into shared memory.
     return default_collate([([view.permute(1, 2, 0) for view in views], target) for views, target in samples])
 
@@ -287,8 +281,3 @@ def _collate(samples: list[Any]) -> Any:
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
-
-
-def _blank() -> Tensor:
-    """An image on which a setting can be tried."""
-    return torch.zeros((3, 8, 8), dtype=torch.uint8)

@@ -1,18 +1,20 @@
-"""Labelled images that are read one by one."""
+"""Labelled images that are read one by one, and the outputs of a network that belong to their labels."""
 
 import sys
 from collections.abc import Sequence
 from numbers import Integral
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.decoding import EncodedImage, from_pillow, one_line
 from rsconvert.errors import DataError
+from rsconvert.text import read_pairs
 
-__all__ = ["Samples", "one_line"]
+__all__ = ["Samples", "read_class_map"]
 
 
 class _Source(Protocol):
@@ -28,19 +30,19 @@ class Samples:
     def __init__(
         self, source: _Source, label: str, classes: tuple[str, ...] | None, names: Sequence[str] | None = None
     ) -> None:
-        self.classes = classes
-        self._source, self._label, self._names = source, label, names
+        self.label, self.classes = label, classes
+        self._source, self._names = source, names
 
     def __len__(self) -> int:
         return len(self._source)
 
     def name(self, index: int) -> str:
         """Return the file of a sample, or the set's name with the index."""
-        return self._names[index] if self._names is not None else f"{self._label}[{index}]"
+        return self._names[index] if self._names is not None else f"{self.label}[{index}]"
 
     def subset(self, indices: Sequence[int]) -> "Samples":
         """Return the samples of these indices, in their order."""
-        return Samples(Subset(self._source, indices), self._label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
+        return Samples(Subset(self._source, indices), self.label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """Return an image, uint8 RGB of shape (3, H, W), and its target.
@@ -52,11 +54,7 @@ class Samples:
         return (image.decode() if isinstance(image, EncodedImage) else image), target
 
     def open(self, index: int) -> tuple[EncodedImage | Tensor, int]:
-        """Return an image, not decoded yet if it is a file, and its target.
-
-        Raises:
-            DataError: as `read`, but for damage behind the file's header.
-        """
+        """Return what `read` does, but a file not decoded yet: damage behind its header is found later."""
         name = self.name(index)
         try:
             content, target = self._source[index]
@@ -69,17 +67,54 @@ class Samples:
         return (EncodedImage(image, name) if isinstance(image, bytes) else image), self.checked(target, name)
 
     def checked(self, target: object, name: str) -> int:
-        """Return the target of the sample that an error calls ``name``.
-
-        Raises:
-            DataError: it is no class.
-        """
+        """Return the target of the sample ``name``; a DataError says that it is no class."""
         classes = len(self.classes) if self.classes is not None else sys.maxsize
         if isinstance(target, Integral) and 0 <= int(target) < classes:
             return int(target)
         accepted = f"one of 0 to {classes - 1}" if self.classes is not None else "an integer from 0 upwards"
-        raise DataError(f"{name} has the target {target!r}; a target is {accepted}. Correct the label.")
+        raise DataError(f"{name} has the target {target!r}; a target is {accepted}.")
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def read_class_map(path: str | Path, classes: Sequence[str] | None) -> tuple[int, ...]:
+    """Return the output index of each class, in the order of ``classes``, such as ``samples.classes``.
+
+    The file is a JSON object, ``{"n01440764": 0, …}``, or has a line ``NAME INDEX`` for each class, with blanks or a
+    comma between. It may name more classes than the data holds.
+
+    Raises:
+        DataError: the file can't be read; it lacks a class, or names one twice; an index is no whole number of 0 or
+            more, or is that of two classes; ``classes`` is None.
+    """
+    if classes is None:
+        raise DataError(f"class map {path} needs classes with names; the data has none. Leave it out.")
+    indices, owners = _indices(path), dict[int, str]()
+    for name in classes:
+        if name not in indices:
+            raise DataError(
+                f"class map {path} lacks {name!r}; each of the {len(classes)} classes of the data needs its index."
+            )
+        if other := owners.get(indices[name]):
+            raise DataError(
+                f"class map {path} gives {indices[name]} to {other!r} and {name!r}; each class needs its own output."
+            )
+        owners[indices[name]] = name
+    return tuple(owners)
+
+
+def _indices(path: str | Path) -> dict[str, int]:
+    try:
+        # A name may hold blanks and commas; the index is what follows the last of them.
+        pairs = read_pairs(path, r"(.*?\S)(?:\s*,\s*|\s+)(\S+)", lambda text: int(text) if text.isdecimal() else text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"class map {path} can't be read ({one_line(error)}); a JSON object of names and indices, or lines NAME "
+            "INDEX, are needed."
+        ) from error
+    indices: dict[str, int] = {}
+    for name, index in pairs:
+        if name in indices:
+            raise DataError(f"class map {path} names {name!r} twice; one index per class is needed. Remove a line.")
+        if type(index) is not int or index < 0:
+            raise DataError(f"class map {path} gives {index!r} to {name!r}; an index is a whole number of 0 or more.")
+        indices[name] = index
+    return indices

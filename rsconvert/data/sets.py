@@ -9,16 +9,15 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from timm.data.dataset_factory import create_dataset
 from timm.utils.misc import natural_key
 
-from rsconvert.data.samples import Samples, one_line
-from rsconvert.data.streams import Stream
+from rsconvert.data.samples import Samples
+from rsconvert.data.streams import Stream, class_names, open_by_timm
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["Samples", "Split", "open_images", "open_split", "open_train_val"]
+__all__ = ["open_images", "open_split", "open_train_val"]
 
 Split = Literal["train", "val"]
 
@@ -26,9 +25,6 @@ _FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "v
 # The Hub's data sets say "validation"; "test" is left out, since nobody should tune on it unawares.
 _HUB_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("validation", "val", "valid")}
 _EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
-_INDEXED = ("torch", "hfds")
-_IN_ORDER = ("hfids", "wds")
-_EXAMPLES = 3
 
 
 def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
@@ -36,19 +32,19 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
 
     Raises:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
-        ConfigError: ``root`` is given beside a folder.
+        ConfigError: ``root`` is given together with a folder.
     """
     if not data:
-        raise DataError("data is empty; a folder or a timm data-set string is needed. Name one.")
+        raise DataError("data is empty; a folder or a timm data-set string is needed.")
     kind = data.partition("/")[0].lower()
     if kind == "tfds":
         raise DataError(
-            f"{data} is read by TensorFlow; a folder, {', '.join(f'{known}/…' for known in (*_INDEXED, *_IN_ORDER))} "
-            "are supported. Unpack it into class folders, or choose another source."
+            f"{data} is read by TensorFlow; a folder, torch/…, hfds/…, hfids/…, wds/… are supported. Unpack it into "
+            "class folders, or choose another source."
         )
-    if kind in _IN_ORDER and "/" in data:
+    if kind in ("hfids", "wds") and "/" in data:
         return _first_split(data, split, root, Stream)
-    if kind in _INDEXED and "/" in data:
+    if kind in ("torch", "hfds") and "/" in data:
         return _open_torch(data, split, root) if kind == "torch" else _open_hub(data, split, root)
     if root is not None:
         raise ConfigError(f"data_root is {root}, which has no effect on the folder {data}. Leave it out.")
@@ -99,7 +95,10 @@ class _Files:
 
 def _open_folder(folder: Path, split: Split) -> Samples:
     base = _split_folder(folder, split)
-    classes = _class_names(base)
+    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if not folders:
+        raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
+    classes = tuple(sorted(folders, key=natural_key))  # timm's order, in which "9" comes before "10"
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
@@ -125,16 +124,7 @@ def _split_folder(folder: Path, split: Split) -> Path:
         if (folder / name).is_dir():
             return folder / name
     wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
-    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class. Add it.")
-
-
-def _class_names(base: Path) -> tuple[str, ...]:
-    """Return the class folders in timm's order, in which "9" comes before "10"."""
-    entries = [entry for entry in base.iterdir() if not entry.name.startswith(".")]
-    names = sorted((entry.name for entry in entries if entry.is_dir()), key=natural_key)
-    if not names:
-        raise DataError(f"{base} has no class folders; it needs one folder of images per class. Add them.")
-    return tuple(names)
+    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
 
 
 def _images_below(folder: Path) -> Iterator[str]:
@@ -149,11 +139,12 @@ def _open_torch(data: str, split: Split, root: str | None) -> Samples:
         raise DataError(
             f"{data} needs the folder in which torchvision stored it; nothing is downloaded. Give it by data_root."
         )
-    source = _create(data, split, root)
+    source = open_by_timm(data, split, root)
     if hasattr(source, "loader"):  # files on disk: take the bytes, for the faster decoder
         source.loader = _read_bytes
-    names = getattr(source, "classes", None)
-    return Samples(source, f"{data} {split}", tuple(map(_class_name, names)) if names else None)
+    # torchvision's ImageNet has a tuple of synonyms per class.
+    names = (name if isinstance(name, tuple) else (str(name),) for name in getattr(source, "classes", None) or ())
+    return Samples(source, f"{data} {split}", tuple(map(", ".join, names)) or None)
 
 
 def _open_hub(data: str, split: Split, root: str | None) -> Samples:
@@ -165,27 +156,17 @@ def _open_hub(data: str, split: Split, root: str | None) -> Samples:
 def _first_split(
     data: str, split: Split, root: str | None, open_one: Callable[[str, str, str | None], Samples]
 ) -> Samples:
-    for name in _HUB_SPLITS[split][:-1]:
+    *names, last = _HUB_SPLITS[split]
+    for name in names:
         with contextlib.suppress(DataError):
             return open_one(data, name, root)
-    return open_one(data, _HUB_SPLITS[split][-1], root)
+    return open_one(data, last, root)
 
 
 def _hub_samples(data: str, split: str, root: str | None) -> Samples:
     # timm's ImageDataset replaces an unreadable sample by the next one; its reader does not.
-    reader = _create(data, split, root).reader
-    targets = {target: name for name, target in reader.class_to_idx.items()}
-    classes = tuple(str(targets[target]) for target in sorted(targets)) or None
-    return Samples(reader, f"{data} {split}", classes)
-
-
-def _create(data: str, split: str, root: str | None) -> Any:
-    try:
-        return create_dataset(data, root=root, split=split)
-    except Exception as error:  # whatever torchvision, datasets or the network raise
-        raise DataError(
-            f"{data} can't be opened, split {split} ({one_line(error)}). Check the name and data_root."
-        ) from error
+    reader = open_by_timm(data, split, root).reader
+    return Samples(reader, f"{data} {split}", class_names(reader))
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -193,16 +174,9 @@ def _read_bytes(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def _class_name(name: object) -> str:
-    """torchvision's ImageNet gives a tuple of synonyms per class."""
-    return ", ".join(name) if isinstance(name, tuple) else str(name)
-
-
 def _difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
     parts = []
-    for here, there, only in ((train, val, "train"), (val, train, "val")):
-        extra = [name for name in here if name not in set(there)]
-        if extra:
-            examples = ", ".join(extra[:_EXAMPLES]) + (", …" if len(extra) > _EXAMPLES else "")
-            parts.append(f"{len(extra)} only in {only}: {examples}")
+    for only, here, there in (("train", train, set(val)), ("val", val, set(train))):
+        if extra := [name for name in here if name not in there]:
+            parts.append(f"{len(extra)} only in {only}: {', '.join(extra[:3])}{', …' if len(extra) > 3 else ''}")
     return "; ".join(parts) or "in another order"

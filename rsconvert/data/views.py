@@ -7,40 +7,45 @@ network.
 """
 
 import math
-from collections.abc import Callable, Sequence
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from random import Random
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, cast, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
+from torchvision.transforms import ColorJitter
 
-from rsconvert.data.augmentation import augment
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.errors import ConfigError, ResolutionError
 
 __all__ = [
     "PAPER_PREPROCESSING",
-    "Crop",
-    "Flip",
+    "Augmentation",
     "Preprocessing",
     "Size",
+    "augment",
     "evaluation_views",
     "normalize",
     "training_views",
 ]
 
-Crop = Literal["shared", "per-view"]
 Size = int | tuple[int, int]  # a square's side, or height and width
+Crop = Literal["shared", "per-view"]
 Flip = Literal["shared", "per-view", "off"]
 
 _INTERPOLATIONS = ("bilinear", "bicubic")
-_CROP_TRIES = 10
-_REDUCTIONS = (8, 4, 2)
+# timm passes over a section that it does not know if it holds no digit.
+_SECTIONS = r"m\d+|n[1-9]|p(0(\.\d+)?|1)|mstd\d+(\.\d+)?|mmax[1-9]\d*|inc[01]|t(weights|3aw?)"
 
-_T = TypeVar("_T")
 _Box = tuple[int, int, int, int]  # top, left, height, width
 
 
@@ -64,55 +69,75 @@ class Preprocessing:
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
         if min(self.std) <= 0:
-            raise ConfigError(f"std is {self.std}; each number divides a colour and must be above 0. Correct it.")
-        _check_interpolation(self.interpolation)
+            raise ConfigError(f"std is {self.std}; each number divides a colour and must be above 0.")
+        _check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
         if isinstance(self.crop_pct, Sequence):
             object.__setattr__(self, "crop_pct", tuple(self.crop_pct))
         _check_crop_pct(self.crop_pct if isinstance(self.crop_pct, tuple) else (self.crop_pct,))
 
 
-def training_views(
-    image: Tensor | EncodedImage,
-    resolutions: Sequence[int],
-    rng: Random,
-    *,
-    crop_area: tuple[float, float] = (0.08, 1.0),
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3),
-    crop: Crop = "shared",
-    flip: Flip = "shared",
-    interpolation: str = "bilinear",
-    color_jitter: float | None = None,
-    rand_augment: str | None = None,
-) -> list[Tensor]:
-    """Return one random view (3, r, r) per resolution, all cut out of ``image`` alike (the paper's Sec. 3).
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How training views are cut and changed; the defaults are the paper's (Sec. 3).
 
     A crop's share of the image is uniform in ``crop_area``, its width over height log-uniform in ``crop_aspect``; a
-    view is mirrored with probability 1/2. "shared" draws once for all views, "per-view" once for each. Crops are drawn
-    before flips, so that one seed gives the same crops whatever ``flip`` is. An encoded image is decoded at a fraction
-    of its size where its crops are far larger than the views. ``color_jitter`` and ``rand_augment`` are drawn last and
-    once for all views, see `augment`.
+    view is mirrored with probability 1/2. "shared" draws once for all views of an image, "per-view" once for each.
+    ``color_jitter`` and ``rand_augment``: see `augment`.
+
+    Raises:
+        ConfigError: a value is unknown or out of range.
+    """
+
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    crop: Crop = "shared"
+    flip: Flip = "shared"
+    interpolation: str = "bilinear"
+    color_jitter: float | None = None
+    rand_augment: str | None = None
+
+    def __post_init__(self) -> None:
+        area, aspect = self.crop_area, self.crop_aspect
+        if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+            raise ConfigError(f"crop_area is {area}; give a smallest and a largest share of the image, in (0, 1].")
+        if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1] < math.inf:
+            raise ConfigError(f"crop_aspect is {aspect}; give a smallest and a largest width over height, above 0.")
+        _check_choice("crop", self.crop, get_args(Crop))
+        _check_choice("flip", self.flip, get_args(Flip))
+        _check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        _changes(self.color_jitter, self.rand_augment)
+
+
+def training_views(
+    image: Tensor | EncodedImage, resolutions: Sequence[int], rng: Random, augmentation: Augmentation | None = None
+) -> list[Tensor]:
+    """Return one random view (3, r, r) per resolution, all cut out of ``image``; by default as the paper does.
+
+    Crops are drawn before flips, so that one seed gives the same crops whatever ``flip`` is. An encoded image is
+    decoded at a fraction of its size where its crops are far larger than the views. Changes of colour and shape are
+    drawn last and once for all views.
 
     Raises:
         DataError: the encoded image is damaged.
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
-        ConfigError: a setting is unknown or out of range.
     """
     _check_resolutions(resolutions)
-    _check_augmentation(crop_area, crop_aspect, crop, flip, interpolation)
+    how = augmentation or Augmentation()
     height, width = image.shape[-2:]
     views = len(resolutions)
-    boxes = _draw(lambda: _random_box(height, width, crop_area, crop_aspect, rng), views, shared=crop == "shared")
-    flips = [False] * views if flip == "off" else _draw(lambda: rng.random() < 0.5, views, shared=flip == "shared")
+    draws = {"shared": 1, "per-view": views, "off": 0}
+    boxes = [_random_box(height, width, how.crop_area, how.crop_aspect, rng) for _ in range(draws[how.crop])]
+    flips = [rng.random() < 0.5 for _ in range(draws[how.flip])] or [False]
+    boxes, flips = boxes * (views // len(boxes)), flips * (views // len(flips))
     if isinstance(image, EncodedImage):
-        reduction = _reduction(boxes, resolutions)
-        image = image.decode(reduction)
+        image = image.decode(_reduction(boxes, resolutions))
         boxes = [_reduced(box, (height, width), image.shape[-2:]) for box in boxes]
     crops = list(zip(boxes, flips, strict=True))
     pixels = {crop: _pixels(image, *crop) for crop in dict.fromkeys(crops)}
-    if color_jitter is not None or rand_augment is not None:
-        change = partial(augment, seed=rng.getrandbits(63), color_jitter=color_jitter, rand_augment=rand_augment)
-        pixels = {crop: _batch(change(cut[0].permute(1, 2, 0))) for crop, cut in pixels.items()}
-    return [_shrink(pixels[crop], r, interpolation) for crop, r in zip(crops, resolutions, strict=True)]
+    if how.color_jitter is not None or how.rand_augment is not None:
+        seed = rng.getrandbits(63)
+        pixels = {crop: _batch(augment(cut[0].permute(1, 2, 0), seed, how)) for crop, cut in pixels.items()}
+    return [_shrink(pixels[crop], r, how.interpolation) for crop, r in zip(crops, resolutions, strict=True)]
 
 
 def evaluation_views(
@@ -120,16 +145,15 @@ def evaluation_views(
 ) -> list[Tensor]:
     """Return one view (3, r, r) per resolution: short side to int(r / crop_pct), then the central r × r.
 
-    A pair (height, width) gives a view (3, height, width): the image is resized to cover both sides / crop_pct.
-
-    The image comes decoded in full: a measured accuracy should not hang on how it was reduced.
+    A pair (height, width) gives a view (3, height, width): the image is resized to cover both sides / crop_pct. The
+    image is decoded in full: a measured accuracy should not depend on how it was reduced.
 
     Raises:
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
         ConfigError: ``crop_pct`` or ``interpolation`` is unusable, or ``crop_pct`` has another length.
     """
     _check_resolutions(resolutions)
-    _check_interpolation(interpolation)
+    _check_choice("interpolation", interpolation, _INTERPOLATIONS)
     shares = list(crop_pct) if isinstance(crop_pct, Sequence) else [crop_pct] * len(resolutions)
     _check_crop_pct(shares)
     if len(shares) != len(resolutions):
@@ -156,25 +180,31 @@ def normalize(
     return batch.mul(1 / (255 * std)).sub_(mean / std).to(dtype=dtype, memory_format=memory_format)
 
 
+def augment(pixels: Tensor, seed: int, augmentation: Augmentation) -> Tensor:
+    """Return a crop, uint8 (h, w, 3), after timm's RandAugment and then torchvision's ColorJitter.
+
+    ``color_jitter`` is the strength of the changes of brightness, contrast and saturation. One ``seed`` gives the same
+    operations with the same magnitudes, whatever the crop. The global generators that both libraries draw from are left
+    as they were.
+    """
+    picture = Image.fromarray(pixels.numpy())
+    with _seeded(seed):
+        for change in _changes(augmentation.color_jitter, augmentation.rand_augment):
+            picture = change(picture)
+    return torch.from_numpy(np.array(picture))
+
+
 def _random_box(height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: Random) -> _Box:
-    for _ in range(_CROP_TRIES):
+    for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
         h, w = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
         if 0 < h <= height and 0 < w <= width:
             return rng.randint(0, height - h), rng.randint(0, width - w), h, w
-    return _central_box(height, width, aspect)
-
-
-def _central_box(height: int, width: int, aspect: tuple[float, float]) -> _Box:
-    """Return the largest centred box whose aspect ratio is allowed."""
+    # None fits: the largest centred box whose aspect ratio is allowed.
     h = min(height, max(1, round(width / aspect[0])))
     w = min(width, max(1, round(height * aspect[1])))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _draw(draw: Callable[[], _T], count: int, *, shared: bool) -> list[_T]:
-    return [draw()] * count if shared else [draw() for _ in range(count)]
 
 
 def _reduction(boxes: Sequence[_Box], resolutions: Sequence[int]) -> int:
@@ -184,7 +214,7 @@ def _reduction(boxes: Sequence[_Box], resolutions: Sequence[int]) -> int:
     that margin by 3.3, at most by 72. The crop's edges move by up to a quarter of a view's pixel.
     """
     room = min(min(h, w) / r for (_, _, h, w), r in zip(boxes, resolutions, strict=True)) / 2
-    return next((reduction for reduction in _REDUCTIONS if reduction <= room), 1)
+    return next((reduction for reduction in (8, 4, 2) if reduction <= room), 1)
 
 
 def _reduced(box: _Box, size: Sequence[int], reduced: Sequence[int]) -> _Box:
@@ -231,16 +261,57 @@ def _central_view(batch: Tensor, size: tuple[int, int], share: float, interpolat
     return _resize(batch, h, w, interpolation)[0, :, top : top + size[0], left : left + size[1]]
 
 
+@cache
+def _changes(color_jitter: float | None, rand_augment: str | None) -> list[Callable[[Image.Image], Image.Image]]:
+    changes: list[Callable[[Image.Image], Image.Image]] = []
+    if rand_augment is not None:
+        if not re.fullmatch(rf"rand(-({_SECTIONS}))*", rand_augment):
+            raise ConfigError(
+                f"rand_augment is {rand_augment!r}; rand and sections of timm's RandAugment are accepted (m9, n2, "
+                "p0.5, mstd0.5, mmax10, inc1, tweights), such as rand-m9-mstd0.5-inc1."
+            )
+        changes.append(_rand_augment(rand_augment))
+    if color_jitter is not None:
+        if not 0 < color_jitter < math.inf:
+            raise ConfigError(f"color_jitter is {color_jitter}; a number above 0 is accepted, or None.")
+        changes.append(ColorJitter(color_jitter, color_jitter, color_jitter))
+    return changes
+
+
+def _rand_augment(config: str) -> Callable[[Image.Image], Image.Image]:
+    transform: Any = rand_augment_transform(config, {})
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            # At one end of its magnitudes timm asks for 0 bits, which Pillow refuses.
+            operation.level_fn = lambda *magnitude, bits=operation.level_fn: (max(1, *bits(*magnitude)),)
+    return cast(Callable[[Image.Image], Image.Image], transform)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch's CPU, and give the caller's back."""
+    pythons, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(pythons)
+            np.random.set_state(numpys)
+
+
 def _three_numbers(name: str, values: object) -> tuple[float, ...]:
     numbers = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else ()
     if len(numbers) != 3 or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
-        raise ConfigError(f"{name} is {values!r}; 3 finite numbers are needed, one per colour. Correct it.")
+        raise ConfigError(f"{name} is {values!r}; 3 finite numbers are needed, one per colour.")
     return tuple(float(x) for x in numbers)
 
 
-def _check_interpolation(interpolation: str) -> None:
-    if interpolation not in _INTERPOLATIONS:
-        raise ConfigError(f"interpolation is {interpolation!r}; choose one of {', '.join(_INTERPOLATIONS)}.")
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
 
 
 def _check_crop_pct(shares: Sequence[float]) -> None:
@@ -252,19 +323,6 @@ def _check_resolutions(resolutions: Sequence[Size]) -> None:
     sides = [side for size in resolutions for side in (size if isinstance(size, tuple) else (size,))]
     if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ResolutionError(f"resolutions is {resolutions!r}; give at least one positive integer, in pixels.")
-
-
-def _check_augmentation(
-    area: tuple[float, float], aspect: tuple[float, float], crop: Crop, flip: Flip, interpolation: str
-) -> None:
-    if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
-        raise ConfigError(f"crop_area is {area}; give a smallest and a largest share of the image, in (0, 1].")
-    if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1] < math.inf:
-        raise ConfigError(f"crop_aspect is {aspect}; give a smallest and a largest width over height, above 0.")
-    for name, value, known in (("crop", crop, get_args(Crop)), ("flip", flip, get_args(Flip))):
-        if value not in known:
-            raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
-    _check_interpolation(interpolation)
 
 
 PAPER_PREPROCESSING = Preprocessing()

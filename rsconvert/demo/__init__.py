@@ -1,6 +1,5 @@
 """The demo: the whole story on drawn images, offline."""
 
-from rsconvert.demo.drawing import PATTERNS, draw, write_images
-from rsconvert.demo.story import DemoResult, run_demo
+from rsconvert.demo.story import DemoResult, run_demo, write_images
 
-__all__ = ["PATTERNS", "DemoResult", "draw", "run_demo", "write_images"]
+__all__ = ["DemoResult", "run_demo", "write_images"]

@@ -1,25 +1,24 @@
-"""Accuracy at every resolution, and of the ensemble; of other networks beside it on the same images."""
+"""Accuracy at every resolution, and of the ensemble; of other networks on the same images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader
+from rsconvert.data import Samples, Size, ViewLoader
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation.answers import Answers
 from rsconvert.evaluation.device import Amp, choose_precision
 from rsconvert.evaluation.distributed import running_processes
-from rsconvert.evaluation.predictions import Predictions, collect, predict
+from rsconvert.evaluation.predictions import Predictions, predict
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
-from rsconvert.evaluation.subject import Subject, crop_shares
-from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, wilson_interval
-from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.evaluation.subject import Subject, collect
+from rsconvert.evaluation.uncertainty import calibration_error, wilson_interval
+from rsconvert.surgery import SwitchableModel
 
-__all__ = ["NETWORK", "evaluate", "measure", "summarize", "validation_loader", "with_baselines"]
+__all__ = ["NETWORK", "evaluate", "measure", "summarize", "with_baselines"]
 
 NETWORK = "network"
 """The name, among the baselines, of the network that is evaluated."""
@@ -40,7 +39,7 @@ def evaluate(
     class_map: str | Path | None = None,
     progress: bool = False,
 ) -> Evaluation:
-    """Measure a network on labelled images at trained and interpolated resolutions, and others beside it.
+    """Measure a network on labelled images at trained and interpolated resolutions, and others on the same images.
 
     Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
     resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are. In a process group of
@@ -52,7 +51,7 @@ def evaluate(
         resolutions: in pixels, or pairs (height, width), reported in this order; None takes the trained ones.
         baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
             every resolution as it is. The name ``network`` is taken.
-        per_class: tell the accuracy of each class too.
+        per_class: report the accuracy of each class too.
         device: where to compute, and where the networks stay; None takes a GPU if there is one. In a process group
             ``cuda`` is the GPU of LOCAL_RANK.
         amp: the precision of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16
@@ -68,73 +67,31 @@ def evaluate(
         ConfigError: a setting is unusable, or there is no such device here.
         TrainingError: memory ran out; another process failed or ended.
     """
-    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "amp": amp}
-    options |= {"data_root": data_root, "class_map": class_map}
-    sizes = net.resolutions if resolutions is None else resolutions
+    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root, class_map=class_map)
+    networks, sizes = with_baselines(net, baselines), net.resolutions if resolutions is None else resolutions
     with running_processes(None if device is None else str(device)) as processes:
-        options |= {"device": processes.device, "progress": progress and processes.leads}
-        found = predict(with_baselines(net, baselines), data, sizes, **options, processes=processes)
+        shown = progress and processes.leads
+        found = ask(networks, data, sizes, device=processes.device, progress=shown, processes=processes)
     return summarize(found, per_class=per_class)
 
 
 def with_baselines(net: nn.Module, baselines: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
-    """Return networks by name for ``predict``: a network as ``network``, and others.
-
-    Raises:
-        ConfigError: another one has that name.
-    """
+    """Return networks by name for ``predict``: a network as ``network``, and others, which may not have that name."""
     if NETWORK in (baselines or {}):
-        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed. Rename it.")
+        raise ConfigError(f"a baseline is named {NETWORK}, as the network itself; another name is needed.")
     return {**(baselines or {}), NETWORK: net}
 
 
 def summarize(found: Predictions, *, per_class: bool = False) -> Evaluation:
-    """Count what networks answered: the one named ``network``, with the others as baselines, paired image by image."""
-    others = [name for name in found.answers if name != NETWORK]
+    """Count the hits of networks: the one named ``network``, with the others as baselines, paired image by image."""
     classes = found.classes or tuple(str(c) for c in range(int(found.targets.max()) + 1))
-    told = classes if per_class else None
-    result = _evaluation(found, NETWORK, told, None)
-    baselines = {name: _evaluation(found, name, told, NETWORK) for name in others}
-    return replace(result, baselines=baselines, classes=told)
-
-
-def validation_loader(
-    net: SwitchableModel,
-    samples: Samples,
-    resolutions: Sequence[int] | None = None,
-    *,
-    batch_size: int,
-    workers: int,
-    rank: int = 0,
-    world_size: int = 1,
-) -> ViewLoader:
-    """Return the images as a network sees them, cropped as its preprocessing says; None takes its resolutions.
-
-    Of ``world_size`` processes each takes a share, which may be empty.
-
-    Raises:
-        ConfigError, ResolutionError: a setting is unusable.
-    """
-    asked = net.resolutions if resolutions is None else resolutions
-    for r in asked:
-        check_resolutions([r])
-    return evaluation_loader(
-        samples,
-        asked,
-        batch_size=batch_size,
-        workers=workers,
-        crop_pct=crop_shares(net.source.preprocessing, net.resolutions, asked),
-        interpolation=net.source.preprocessing.interpolation,
-        pin_memory=net.alpha.device.type == "cuda",
-        rank=rank,
-        world_size=world_size,
-    )
+    results = {name: _evaluation(found, name, len(classes) if per_class else None) for name in found.answers}
+    return replace(results.pop(NETWORK), baselines=results, classes=classes if per_class else None)
 
 
 def measure(
     net: SwitchableModel,
     loader: ViewLoader,
-    resolutions: Sequence[int] | None = None,
     *,
     amp: Amp = None,
     outputs: Sequence[int] | None = None,
@@ -142,77 +99,61 @@ def measure(
     check: Callable[[], None] = lambda: None,
     reduce: Callable[[Tensor], Tensor] = lambda number: number,
 ) -> Evaluation:
-    """Measure a network on the batches of `validation_loader`, which may be used again: its rates alone.
+    """Measure the trained resolutions on a `validation_loader` of them, which may be used again: the rates alone.
+
+    Its errors, and what is not said here, are those of `evaluate`.
 
     Args:
-        resolutions: those of the loader; None takes the trained ones.
-        amp: as of ``evaluate``.
         outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
         reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
             measures a share of the images, it adds them up.
-    Raises:
-        DataError, ResolutionError, UnsupportedModelError: as `evaluate`.
     """
-    subject = Subject(net, net.resolutions if resolutions is None else resolutions, outputs)
-    precision = choose_precision(amp, net.alpha.device)
+    subject = Subject(net, net.resolutions, outputs)
+    precision = choose_precision(amp, subject.device)
     found, targets = collect({NETWORK: subject}, loader, amp=precision, progress=progress, check=check)
-    count = int(reduce(torch.tensor(len(targets), device=net.alpha.device)))
-    rows = {
-        size: _rates(reduce(_hits(answers, targets).to(net.alpha.device)), count, subject, size)
-        for size, answers in found[NETWORK].items()
-    }
-    return _split(count, rows)
+    count = int(reduce(torch.tensor(len(targets), device=subject.device)))
+    rows = {}
+    for size, answers in found[NETWORK].items():
+        hits = _hits(answers.best == targets, answers.among_five)
+        rows[size] = _accuracy(reduce(hits.to(subject.device)), count, subject, size)
+    return _by_size(count, rows)
 
 
-def _hits(answers: Answers, targets: Tensor) -> Tensor:
-    """Return how many targets are the answer, and among the five best: int64, (2,)."""
-    return torch.stack([(answers.best == targets).sum(), answers.among_five.sum()])
+def _evaluation(found: Predictions, name: str, classes: int | None) -> Evaluation:
+    """Return what a network gets right, by class too if their number is given."""
+    rows, count = {}, len(found.targets)
+    for size, answers in found.answers[name].items():
+        right = found.right(name, size)
+        paired = name != NETWORK and size in found.answers[NETWORK]
+        rows[size] = replace(
+            _accuracy(_hits(right, answers.among_five), count, found.subjects[name], size),
+            top1_interval=wilson_interval(int(right.sum()), count),
+            calibration_error=calibration_error(answers.confidence, right),
+            per_class=None if classes is None else _by_class(right, found.targets, classes),
+            paired=Paired.of(found.right(NETWORK, size), right) if paired else None,
+        )
+    return _by_size(count, rows)
 
 
-def _rates(hits: Tensor, count: int, subject: Subject, size: Size | None) -> Accuracy:
+def _hits(right: Tensor, among_five: Tensor) -> Tensor:
+    """Return how many targets are the prediction, and among the five best: int64, (2,)."""
+    return torch.stack([right.sum(), among_five.sum()])
+
+
+def _accuracy(hits: Tensor, count: int, subject: Subject, size: Size | None) -> Accuracy:
     top1, top5 = (100 * number / count for number in hits.tolist())
     if size is None:
         return Accuracy(top1, top5)
     return Accuracy(top1, top5, subject.costs[size], subject.interpolated(size))
 
 
-def _split(count: int, rows: dict[Size | None, Accuracy]) -> Evaluation:
-    """Return rows with that of the ensemble, if there is one, beside those of the paths."""
-    paths = {size: row for size, row in rows.items() if size is not None}
-    return Evaluation(count, paths, rows.get(None))
-
-
-def _evaluation(found: Predictions, name: str, classes: Sequence[str] | None, against: str | None) -> Evaluation:
-    rows = {size: _row(found, name, size, classes, against) for size in found.answers[name]}
-    return _split(len(found.targets), rows)
-
-
-def _row(
-    found: Predictions, name: str, size: Size | None, classes: Sequence[str] | None, against: str | None
-) -> Accuracy:
-    answers, right = found.answers[name][size], found.right(name, size)
-    hits, count = _hits(answers, found.targets), len(right)
-    return replace(
-        _rates(hits, count, found.subjects[name], size),
-        top1_interval=wilson_interval(int(hits[0]), count),
-        calibration_error=calibration_error(answers.confidence, right),
-        per_class=None if classes is None else _by_class(right, found.targets, len(classes)),
-        paired=None if against is None else _paired(found, against, right, size),
-    )
+def _by_size(count: int, rows: Mapping[Size | None, Accuracy]) -> Evaluation:
+    """Split rows into those of the paths and that of the ensemble, if there is one."""
+    return Evaluation(count, {size: row for size, row in rows.items() if size is not None}, rows.get(None))
 
 
 def _by_class(right: Tensor, targets: Tensor, classes: int) -> tuple[float | None, ...]:
-    hits = torch.bincount(targets, right.double(), minlength=classes)
-    counts = torch.bincount(targets, minlength=classes)
-    return tuple(
-        100 * hit / count if count else None for hit, count in zip(hits.tolist(), counts.tolist(), strict=True)
-    )
-
-
-def _paired(found: Predictions, against: str, right: Tensor, size: Size | None) -> Paired | None:
-    if size not in found.answers[against]:
-        return None
-    first = found.right(against, size)
-    only_network, only_baseline = int((first & ~right).sum()), int((right & ~first).sum())
-    return Paired(only_network, only_baseline, mcnemar(only_network, only_baseline))
+    hits = torch.bincount(targets, right.double(), minlength=classes).tolist()
+    counts = torch.bincount(targets, minlength=classes).tolist()
+    return tuple(100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True))

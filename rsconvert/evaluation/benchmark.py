@@ -1,32 +1,33 @@
 """What a network costs on this machine: at each resolution, in each form, for each batch size."""
 
+import copy
+import difflib
 import os
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, ResolutionError, RSConvertError
-from rsconvert.evaluation.benchmark_results import Benchmark, Cost
-from rsconvert.evaluation.cost import multiply_adds
+from rsconvert.evaluation.cost_table import Benchmark, Cost, machine_key
 from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_precision
-from rsconvert.evaluation.forms import check_forms, paths_in_form
-from rsconvert.evaluation.latency import Latency, measure_latency
-from rsconvert.evaluation.machine import machine_key
-from rsconvert.evaluation.memory_errors import is_memory_error, plain_memory_errors
-from rsconvert.evaluation.peak_memory import peak_memory
-from rsconvert.evaluation.switching import measure_switching
+from rsconvert.evaluation.latency import measure_latency, measure_switching
+from rsconvert.evaluation.memory import is_memory_error, peak_memory, plain_memory_errors
+from rsconvert.evaluation.sizes import multiply_adds
 from rsconvert.models import as_call, example_arguments
-from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode
+from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fold_batchnorm
 
-__all__ = ["measure_costs"]
+__all__ = ["FORMS", "check_forms", "measure_costs", "paths_in_form"]
 
-_Key = tuple[str, int, int]
+FORMS = ("plain", "channels_last", "compiled", "folded")
+"""As it is; with the channels innermost in memory; by torch.compile; with BatchNorms folded into convolutions."""
+
+_Key = tuple[str, int, int]  # form, resolution, batch size
 
 
 def measure_costs(
@@ -51,7 +52,7 @@ def measure_costs(
         rounds: how often each is timed, after three rounds that are not counted.
         threads: of torch on the CPU, for this call; None leaves them as they are.
         amp: the precision of autocast, as of ``evaluate``; None chooses by the network's device.
-        create: makes a plain model, whose creation and loading are timed beside the switching.
+        create: makes a plain model, whose creation and loading are timed alongside the switching.
         log: takes a line where the work takes long.
     Raises:
         ConfigError: a form is unknown or repeated; a batch size, ``rounds`` or ``threads`` is unusable.
@@ -72,6 +73,36 @@ def measure_costs(
     return Benchmark(machine=machine, amp=amp_name(precision), rounds=rounds, costs=costs, switching=switching)
 
 
+def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
+    """Return the forms if each is known and comes once.
+
+    Raises:
+        ConfigError: one is unknown or repeated, or there is none.
+    """
+    known = f"{', '.join(FORMS)} are accepted"
+    if not forms:
+        raise ConfigError(f"forms is empty; {known}.")
+    for form in forms:
+        if form not in FORMS:
+            near = difflib.get_close_matches(str(form), FORMS, n=1)
+            raise ConfigError(f"form is {form!r}; {known}.{f' Did you mean {near[0]}?' if near else ''}")
+    _check_once("forms", forms)
+    return tuple(forms)
+
+
+def paths_in_form(net: SwitchableModel, form: str, resolutions: Sequence[int]) -> dict[int, nn.Module]:
+    """Return the path of each resolution in a form; ``net`` is left as it is.
+
+    A compiled path is compiled when it first runs, for each size of input.
+    """
+    if form == "channels_last":
+        net = copy.deepcopy(net).to(memory_format=torch.channels_last)
+    paths = {r: net.at(r) for r in resolutions}
+    if form == "compiled":
+        return {r: cast(nn.Module, torch.compile(path, dynamic=False)) for r, path in paths.items()}
+    return {r: fold_batchnorm(path, r)[0] for r, path in paths.items()} if form == "folded" else paths
+
+
 def _measured(
     paths: Mapping[str, Mapping[int, nn.Module]],
     batch_sizes: Sequence[int],
@@ -88,13 +119,30 @@ def _measured(
         for (r, path), batch in product(group.items(), batch_sizes):
             key, given = (form, r, batch), _arguments(path, r, batch, form)
             runs[key] = partial(_run, path, given, amp, device, key)
-            tensors = (*path.parameters(), *path.buffers(), *(t for t in given if isinstance(t, torch.Tensor)))
+            tensors = (*path.parameters(), *path.buffers(), *(t for t in given if isinstance(t, Tensor)))
             runs[key]()
             seen = form != "compiled" or device.type == "cuda"
             memory[key] = peak_memory(runs[key], device, tensors) if seen else None
     log(f"{len(runs)} runs by turns, {rounds} rounds")
     times = measure_latency(runs, rounds=rounds, device=device)
-    return tuple(_cost(key, paths[key[0]][key[1]], times[key], memory[key]) for key in runs)
+    costs = []
+    for (form, r, batch), time in times.items():
+        path = paths[form][r]
+        plain: nn.Module = getattr(path, "_orig_mod", path)  # what a compiled path was made from
+        costs.append(
+            Cost(
+                form=form,
+                resolution=r,
+                batch_size=batch,
+                multiply_adds=multiply_adds(plain, r),
+                parameters=sum(p.numel() for p in plain.parameters()),
+                latency_ms=time.median_ms,
+                p95_ms=time.p95_ms,
+                images_per_second=1e3 * batch / time.median_ms,
+                peak_memory_bytes=memory[form, r, batch],
+            )
+        )
+    return tuple(costs)
 
 
 def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype, device: torch.device, key: _Key) -> object:
@@ -112,51 +160,41 @@ def _run(path: nn.Module, given: tuple[Any, ...], amp: torch.dtype, device: torc
             ) from error
         raise ResolutionError(
             f"resolution {r} does not work in form {form} with batches of {batch} ({reason}); a size that every layer "
-            "takes is needed. Choose others."
+            "takes is needed."
         ) from error
 
 
 def _arguments(path: nn.Module, resolution: int, batch: int, form: str) -> tuple[Any, ...]:
     given, _ = as_call(example_arguments(path, resolution, batch))
-    if form != "channels_last":
-        return given
-    return tuple(
-        t.contiguous(memory_format=torch.channels_last) if isinstance(t, torch.Tensor) and t.ndim == 4 else t
-        for t in given
-    )
+    if form == "channels_last":
+        given = tuple(t.contiguous(memory_format=torch.channels_last) if _is_batch(t) else t for t in given)
+    return given
 
 
-def _cost(key: _Key, path: nn.Module, time: Latency, memory: int | None) -> Cost:
-    form, resolution, batch = key
-    plain: nn.Module = getattr(path, "_orig_mod", path)  # what a compiled path was made from
-    return Cost(
-        form=form,
-        resolution=resolution,
-        batch_size=batch,
-        multiply_adds=multiply_adds(plain, resolution),
-        parameters=sum(p.numel() for p in plain.parameters()),
-        latency_ms=time.median_ms,
-        p95_ms=time.p95_ms,
-        images_per_second=1e3 * batch / time.median_ms,
-        peak_memory_bytes=memory,
-    )
+def _is_batch(given: object) -> bool:
+    return isinstance(given, Tensor) and given.ndim == 4
 
 
 def _check_batch_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     if not sizes:
-        raise ConfigError("batch_sizes is empty; at least one number of images is needed. Name some, such as 1,32.")
+        raise ConfigError("batch_sizes is empty; at least one number of images is needed, such as 1,32.")
     for size in sizes:
         _check_number("batch_sizes", size)
-        if list(sizes).count(size) > 1:
-            raise ConfigError(
-                f"batch_sizes has {size} twice: {','.join(map(str, sizes))}; each is measured once. Remove the repeat."
-            )
+    _check_once("batch_sizes", sizes)
     return tuple(sizes)
+
+
+def _check_once(name: str, values: Sequence[object]) -> None:
+    for value in values:
+        if list(values).count(value) > 1:
+            raise ConfigError(
+                f"{name} has {value} twice: {','.join(map(str, values))}; each is measured once. Remove the repeat."
+            )
 
 
 def _check_number(name: str, value: object) -> None:
     if type(value) is not int or value < 1:
-        raise ConfigError(f"{name} is {value!r}; whole numbers of at least 1 are accepted. Correct it.")
+        raise ConfigError(f"{name} is {value!r}; whole numbers of at least 1 are accepted.")
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 import textwrap
 
 import torch
+from torch import nn
 
 from rsconvert.errors import ConfigError
 
-__all__ = ["Amp", "amp_name", "autocast", "choose_device", "choose_precision"]
+__all__ = ["Amp", "amp_name", "autocast", "choose_device", "choose_precision", "float_dtype"]
 
 Amp = str | torch.dtype | None
 """A precision of autocast as functions take it: ``bf16``, ``fp16``, ``off``, or torch's type; None chooses one."""
@@ -49,9 +50,9 @@ def choose_precision(amp: Amp, device: torch.device) -> torch.dtype:
     chosen = _DTYPES.get(amp) if isinstance(amp, str) else amp
     if chosen is None or chosen not in _DTYPES.values():
         types = ", ".join(map(str, _DTYPES.values()))
-        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)}, or {types} are accepted. Choose one of them.")
+        raise ConfigError(f"amp is {amp!r}; {', '.join(_DTYPES)}, or {types} are accepted.")
     if chosen is torch.float16 and device.type == "cpu":
-        raise ConfigError("amp is fp16 on the CPU; bf16 or off is accepted there. Change it.")
+        raise ConfigError("amp is fp16 on the CPU; bf16 or off is accepted there.")
     return chosen
 
 
@@ -63,3 +64,8 @@ def amp_name(amp: torch.dtype) -> str:
 def autocast(device: torch.device, amp: torch.dtype) -> torch.autocast:
     """Return the context that computes as `choose_precision` says."""
     return torch.autocast(device.type, None if amp is _OFF else amp, enabled=amp is not _OFF)
+
+
+def float_dtype(model: nn.Module) -> torch.dtype:
+    """Return the floating type of a network, in which it takes images: that of its first parameter of floats."""
+    return next(p.dtype for p in model.parameters() if p.is_floating_point())

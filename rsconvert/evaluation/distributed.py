@@ -1,4 +1,4 @@
-"""The processes of one run: what torchrun or Slurm started, joined for sums and meetings."""
+"""The processes of one run: those that torchrun or Slurm started, joined for sums and meetings."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from rsconvert.errors import ConfigError, RSConvertError, TrainingError
+from rsconvert.errors import ConfigError, RSConvertError, TrainingError, first_line
 from rsconvert.evaluation.device import choose_device
 
 __all__ = [
@@ -39,7 +39,7 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and prints."""
         return self.rank == 0
 
     def total(self, tensor: Tensor) -> Tensor:
@@ -88,22 +88,18 @@ def joined_processes(device: str | None) -> Iterator[Processes]:
             f"WORLD_SIZE asks for several processes, but {', '.join(missing)} is not set; a launcher sets them all. "
             "Start by torchrun."
         )
-    own = _own_device(device)
     with _plain_peer_errors():
-        dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if _own_device(device).type == "cuda" else "gloo")
         try:
-            yield Processes(dist.get_rank(), dist.get_world_size(), own)
+            with running_processes(device) as processes:
+                yield processes
         finally:
             dist.destroy_process_group()
 
 
 @contextmanager
 def running_processes(device: str | None) -> Iterator[Processes]:
-    """Yield the processes of the group that the caller has joined, or this one alone.
-
-    Raises:
-        ConfigError, TrainingError: as `joined_processes`.
-    """
+    """Yield the processes of the group that the caller has joined, or this one alone; errors as `joined_processes`."""
     if not _initialized():
         yield Processes(0, 1, choose_device(device))
         return
@@ -112,12 +108,12 @@ def running_processes(device: str | None) -> Iterator[Processes]:
 
 
 class _PeerError(TrainingError):
-    """Another process has said that it failed."""
+    """Another process reported that it failed."""
 
 
 @contextmanager
 def shared_failure(processes: Processes) -> Iterator[Meeting]:
-    """Yield a meeting that all processes hold equally often; one that fails says so at their next one.
+    """Yield a meeting that all processes hold equally often; at their next one they hear of one that failed.
 
     Without it they would wait there until the time of the group is over.
 
@@ -126,13 +122,13 @@ def shared_failure(processes: Processes) -> Iterator[Meeting]:
     """
 
     def meet(value: Any = None) -> list[Any]:
-        told = processes.gather((False, value))
-        if failed := [rank for rank, (failure, _) in enumerate(told) if failure]:
+        brought = processes.gather((False, value))
+        if failed := [rank for rank, (failure, _) in enumerate(brought) if failure]:
             raise _PeerError(
                 f"process {failed[0]} of {processes.world_size} failed; all of them must come to the end. "
                 "See what it printed."
             )
-        return [value for _, value in told]
+        return [value for _, value in brought]
 
     try:
         yield meet
@@ -169,16 +165,16 @@ def _own_device(name: str | None) -> torch.device:
 
 @contextmanager
 def _plain_peer_errors() -> Iterator[None]:
-    """Turn the loss of another process into one line."""
+    """Turn the loss of another process into a TrainingError of one line."""
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
         if not _is_peer_error(error) or isinstance(error, BrokenPipeError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = (first_line(error) or type(error).__name__)[:120]
         raise TrainingError(
-            f"another process of the run ended or can't be reached ({reason}); all of them must live. "
-            "See what it printed; finetune goes on with --resume."
+            f"another process of the run ended or can't be reached ({reason}); all of them are needed. "
+            "See what it printed; finetune continues with --resume."
         ) from error
 
 

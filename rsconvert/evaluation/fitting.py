@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
-from rsconvert.models import Source, input_channels, source_of
+from rsconvert.models import Source, example_stem, source_of
 from rsconvert.surgery import SwitchableModel
 
 __all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
@@ -19,7 +19,7 @@ def known_source(model: nn.Module) -> Source:
 
 
 def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | None = None) -> None:
-    """Compare what the network takes and gives with what the data holds: colours and classes.
+    """Compare what the network takes and returns with what the data holds: colours and classes.
 
     Args:
         outputs: the output of each class, where the network has more of them; None takes them in order.
@@ -30,11 +30,9 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
     check_colours(net)
     source, names = known_source(net), samples.classes
     count, known = source.num_classes, source.class_names
-    if outputs is not None:
-        if count is not None:
-            _check_outputs(outputs, count)
-        return
-    if names is None:
+    if outputs is not None and count is not None:
+        _check_index("the class map has the index", max(outputs), count)
+    if outputs is not None or names is None:
         return
     if count is not None and len(names) != count:
         raise DataError(
@@ -50,52 +48,32 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
 
 
 def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int, ...] | None:
-    """Return the output of each class by a file, see `read_class_map`; None without one.
-
-    Raises:
-        DataError: the file does not fit the data.
-    """
+    """Return the output of each class by a file, see `read_class_map` and its errors; None without one."""
     return None if class_map is None else read_class_map(class_map, samples.classes)
 
 
 def check_colours(net: nn.Module) -> None:
-    """See that the network takes images of three colours.
-
-    Raises:
-        DataError: it does not.
-    """
+    """Raise a DataError unless the network takes images of three colours."""
     path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, 224)
-    if (channels := input_channels(path, side)) != 3:
+    if (channels := example_stem(path, side).channels) != 3:
         raise DataError(f"the network takes {channels} channels; images have 3. Convert a network of three channels.")
 
 
 def check_targets(targets: Tensor, logits: Tensor, outputs: Sequence[int] | None = None) -> None:
-    """See that logits (N, C) have a column for each target, or for each of ``outputs``.
-
-    Raises:
-        DataError: they have not.
-    """
+    """Raise a DataError unless logits (N, C) have a column for each target, or for each of ``outputs``."""
     if outputs is not None:
-        _check_outputs(outputs, logits.shape[1])
+        _check_index("the class map has the index", max(outputs), logits.shape[1])
     check_labels(targets, logits.shape[1] if outputs is None else len(outputs))
 
 
 def check_labels(targets: Tensor, outputs: int) -> None:
-    """See that class indices are below the number of outputs; on a GPU a loss would end the use of the device.
+    """Raise a DataError unless class indices are below the number of outputs; on a GPU a loss would end all work."""
+    if targets.numel():
+        _check_index("a target is", int(targets.max()), outputs)
 
-    Raises:
-        DataError: one is not.
-    """
-    if targets.numel() and int(targets.max()) >= outputs:
+
+def _check_index(words: str, index: int, outputs: int) -> None:
+    if index >= outputs:
         raise DataError(
-            f"a target is {int(targets.max())}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted. "
-            "Correct the labels, or give the network an output per class."
-        )
-
-
-def _check_outputs(outputs: Sequence[int], count: int) -> None:
-    if max(outputs) >= count:
-        raise DataError(
-            f"the class map has the index {max(outputs)}; the network has {count} outputs, 0 to {count - 1} are "
-            "accepted. Correct the map."
+            f"{words} {index}; the network has {outputs} outputs, so 0 to {outputs - 1} is accepted, one per class."
         )

@@ -1,44 +1,39 @@
-"""What networks say of labelled images, every image decoded once for all of them.
+"""What networks predict for labelled images, every image decoded once for all of them.
 
-    networks, images → predict → Predictions: of each image the answer, how sure it is, whether it is right
+    networks, images → predict → Predictions: of each image the class, how sure the network is, whether it is right
 
-All figures of an evaluation, of the analysis and of a cascade follow from these.
+All figures of an evaluation, of the analysis and of a cascade follow from these. Several processes may share the work.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from rsconvert.checkpoint import write_tensors
-from rsconvert.data import Samples, Size, ViewLoader, evaluation_loader, open_split, postponed_interrupts
-from rsconvert.errors import DataError, RSConvertError
-from rsconvert.evaluation.answers import Answers
+from rsconvert.checkpoint import digest, write_tensors
+from rsconvert.data import Samples, Size, Stream, open_split, postponed_interrupts, share_of_batches
+from rsconvert.errors import ConfigError, DataError, RSConvertError
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
 from rsconvert.evaluation.fitting import check_classes, mapped_outputs
-from rsconvert.evaluation.memory_errors import plain_memory_errors
-from rsconvert.evaluation.sharing import check_alike, joined_answers, rounds, whole_order
+from rsconvert.evaluation.memory import plain_memory_errors
 from rsconvert.evaluation.sizes import check_sizes, size_name
-from rsconvert.evaluation.subject import Subject
-from rsconvert.surgery import eval_mode
+from rsconvert.evaluation.subject import Answers, Subject, collect, validation_loader
 
-__all__ = ["Predictions", "check_order", "collect", "predict", "save_logits"]
+__all__ = ["Predictions", "check_order", "predict", "save_logits"]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The answers of networks to the same N images.
+    """What networks predict for the same N images.
 
     Attributes:
         targets: (N,), int64.
         classes: the names of the classes, where the data has some.
-        answers: network → size → its path's answers; under None those of the ensemble of all trained resolutions.
+        answers: network → size → what its path predicts; under None the ensemble of all trained resolutions.
         subjects: network → what is known of it; see `Subject`.
     """
 
@@ -48,7 +43,7 @@ class Predictions:
     subjects: dict[str, Subject]
 
     def right(self, network: str, size: Size | None) -> Tensor:
-        """Return whether each answer is right, (N,), bool."""
+        """Return whether each prediction is right, (N,), bool."""
         return self.answers[network][size].best == self.targets
 
 
@@ -67,16 +62,16 @@ def predict(
     progress: bool = False,
     processes: Processes | None = None,
 ) -> Predictions:
-    """Ask networks for the classes of labelled images, each at every size.
+    """Predict the classes of labelled images by networks, each at every size.
 
     A network is switchable, or a plain model with its own preprocessing, see ``create_model``. Images are decoded once
-    for all networks that want them alike, else once for each kind. Modes are left as they are; of the other arguments
+    for all networks that crop them alike, else once for each kind. Modes are left as they are; of the other arguments
     see ``evaluate``, whose errors these are.
 
     Args:
         sizes: resolutions in pixels, or pairs (height, width).
         keep_logits: keep all logits too, N · classes numbers for each path; of several processes the first alone.
-        processes: those that share the images, and all get the predictions; None takes this one alone.
+        processes: those that share the images, and each get all predictions; None takes this one alone.
     """
     where = choose_device(device)
     precision = choose_precision(amp, where)
@@ -95,43 +90,11 @@ def predict(
         answers: dict[str, dict[Size | None, Answers]] = {}
         targets: list[Tensor] = []
         for alike in _groups(subjects):
-            found, seen = share.collect(alike, amp=precision, keep_logits=keep_logits, progress=progress)
+            found, seen = share.collect(alike, precision, keep_logits, progress)
             answers |= found
             targets.append(seen)
     check_order(targets)
     return Predictions(targets[0], samples.classes, {name: answers[name] for name in networks}, subjects)
-
-
-@torch.no_grad()
-def collect(
-    subjects: Mapping[str, Subject],
-    loader: ViewLoader,
-    *,
-    amp: torch.dtype = torch.float32,
-    keep_logits: bool = False,
-    progress: bool = False,
-    check: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
-    """Return the answers of networks to the views of a loader, and the targets (N,).
-
-    Args:
-        amp: as of `choose_precision`.
-        check: is called after each batch, and may raise.
-    """
-    parts: dict[str, dict[Size | None, list[Answers]]] = {}
-    for name, subject in subjects.items():
-        parts[name] = {size: [] for size in subject.sizes}
-    targets = [torch.zeros(0, dtype=torch.int64)]
-    with eval_mode(path for subject in subjects.values() for path in subject.paths.values()):
-        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
-            for name, subject in subjects.items():
-                for size, logits in subject.logits(views, target, amp).items():
-                    here = target.to(logits.device, non_blocking=True)
-                    parts[name][size].append(Answers.of(logits, here, keep_logits=keep_logits))
-            targets.append(target)
-            check()
-    answers = {name: {size: Answers.joined(batches) for size, batches in by.items()} for name, by in parts.items()}
-    return answers, torch.cat(targets)
 
 
 def save_logits(found: Predictions, path: str | Path) -> None:
@@ -156,12 +119,16 @@ def _subjects(
     device: torch.device,
 ) -> dict[str, Subject]:
     if len(samples) == 0:
-        raise DataError("the data holds no images; an accuracy needs at least one. Add images.")
+        raise DataError("the data holds no images; an accuracy needs at least one.")
     subjects = {}
     for name, network in networks.items():
-        with _named(name, among=len(networks)):
+        try:
             check_classes(network, samples, outputs)
             subjects[name] = Subject(network.to(device), sizes, outputs)
+        except RSConvertError as error:
+            if len(networks) == 1:
+                raise
+            raise type(error)(f"{name}: {error}") from error
     return subjects
 
 
@@ -177,14 +144,26 @@ class _Share:
     meet: Meeting
 
     def collect(
-        self, alike: Mapping[str, Subject], **options: Any
+        self, alike: Mapping[str, Subject], amp: torch.dtype, keep_logits: bool, progress: bool
     ) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
-        """Return what networks that want their images alike say of all of them, and the targets."""
-        with closing(self._loader(alike)) as loader:
-            found, targets = collect(alike, loader, check=self._check, **options)
+        """Return what networks that crop images alike predict for all of them, and the targets."""
+        count, subject = len(self.samples), next(iter(alike.values()))
+        with closing(
+            validation_loader(
+                subject.model,
+                self.samples,
+                list(subject.paths),
+                batch_size=self.batch_size,
+                workers=self.workers,
+                rank=self.processes.rank,
+                world_size=self.processes.world_size,
+            )
+        ) as loader:
+            found, targets = collect(
+                alike, loader, amp=amp, keep_logits=keep_logits, progress=progress, check=self._check
+            )
             if self.processes.world_size == 1:
                 return found, targets
-            count = len(self.samples)
             for _ in range(rounds(count, self.batch_size, self.processes) - len(loader)):
                 self._check()
         order = whole_order(count, self.batch_size, self.processes)
@@ -196,43 +175,64 @@ class _Share:
         self.interrupts()
         self.meet()
 
-    def _loader(self, alike: Mapping[str, Subject]) -> ViewLoader:
-        subject = next(iter(alike.values()))
-        return evaluation_loader(
-            self.samples,
-            list(subject.paths),
-            batch_size=self.batch_size,
-            workers=self.workers,
-            crop_pct=subject.crop_pct,
-            interpolation=subject.preprocessing.interpolation,
-            pin_memory=subject.on_gpu,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
+
+def check_alike(networks: Mapping[str, nn.Module], samples: Samples, processes: Processes, meet: Meeting) -> None:
+    """Raise a DataError unless all processes can read the same images by index, a ConfigError if networks differ."""
+    if processes.world_size == 1:
+        return
+    if isinstance(samples, Stream):
+        raise DataError(
+            f"{samples.label} can only be read in order; {processes.world_size} processes share images by their index. "
+            "Evaluate in one process, or give a folder or hfds/ in place of hfids/."
+        )
+    if len(counts := set(meet((len(samples), samples.classes)))) > 1:
+        found = ", ".join(sorted(str(count) for count, _ in counts))
+        raise DataError(f"the processes see different images ({found} of them); all need the same. Share the folder.")
+    values = {name: digest(network.state_dict()) for name, network in networks.items()}
+    held = meet(values)
+    if different := [name for name in values if len({each.get(name) for each in held}) > 1]:
+        raise ConfigError(
+            f"{different[0]} has other values in one process than in another; one network is needed. Load the same "
+            "file in all, or broadcast its parameters and buffers."
         )
 
 
-@contextmanager
-def _named(name: str, among: int) -> Iterator[None]:
-    """Say of which of several networks an error tells."""
-    try:
-        yield
-    except RSConvertError as error:
-        if among == 1:
-            raise
-        raise type(error)(f"{name}: {error}") from error
+def rounds(count: int, batch_size: int, processes: Processes) -> int:
+    """Return the number of batches of the process that has most of them."""
+    return len(range(0, count, batch_size * processes.world_size))
+
+
+def whole_order(count: int, batch_size: int, processes: Processes) -> Tensor:
+    """Return, for each image (N,), its place among the shares of all processes put one behind the other."""
+    size = processes.world_size
+    shares = [share_of_batches(count, batch_size, rank=rank, world_size=size) for rank in range(size)]
+    return torch.tensor([index for share in shares for index in share]).argsort()
+
+
+def joined_answers(
+    own: Mapping[Size | None, Answers], order: Tensor, processes: Processes, meet: Meeting
+) -> dict[Size | None, Answers]:
+    """Return what a network predicts for all images, by size, from each process's own; the first alone gets logits."""
+    found: dict[Size | None, Answers] = {}
+    for size, answers in own.items():
+        parts: Sequence[Answers] = meet(answers)  # size by size, for logits are large
+        if not processes.leads:
+            parts = [replace(part, logits=None) for part in parts]
+        found[size] = Answers.joined(parts).taken(order)
+    return found
 
 
 def check_order(targets: Sequence[Tensor]) -> None:
     """Raise a DataError unless the targets that several readings of the data gave, (N,) each, are the same."""
     if any(not torch.equal(seen, targets[0]) for seen in targets):
         raise DataError(
-            "the data gives its images in another order each time; one order is needed to compare networks that want "
-            "their images in different ways. Take a folder or a map-style data set."
+            "the data gives its images in another order each time; one order is needed to compare networks that crop "
+            "images in different ways. Take a folder or a map-style data set."
         )
 
 
 def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
-    """Split networks by how they want their images cut."""
+    """Split networks by how they crop images."""
     groups: dict[object, dict[str, Subject]] = {}
     for name, subject in subjects.items():
         groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject

@@ -1,19 +1,20 @@
-"""A network under test: a path for each size, the images that it wants, the outputs that count."""
+"""A network under test: a path for each size, the images that it takes, and what it predicts for them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from rsconvert.data import Preprocessing, Size, normalize
+from rsconvert.data import Preprocessing, Samples, Size, ViewLoader, evaluation_loader, normalize
 from rsconvert.errors import ConfigError, UnsupportedModelError
-from rsconvert.evaluation.cost import multiply_adds
-from rsconvert.evaluation.device import autocast
+from rsconvert.evaluation.device import autocast, float_dtype
 from rsconvert.evaluation.fitting import check_targets, known_source
-from rsconvert.evaluation.sizes import resolution_of
-from rsconvert.surgery import SwitchableModel
+from rsconvert.evaluation.sizes import check_sizes, multiply_adds, resolution_of
+from rsconvert.surgery import SwitchableModel, eval_mode
 
-__all__ = ["Subject", "crop_shares"]
+__all__ = ["Answers", "Subject", "check_logits", "collect", "crop_shares", "validation_loader"]
 
 
 class Subject:
@@ -27,6 +28,7 @@ class Subject:
     """
 
     def __init__(self, model: nn.Module, sizes: Sequence[Size], outputs: Sequence[int] | None = None) -> None:
+        self.model = model
         self.trained: tuple[int, ...] = ()
         self.alpha: Tensor | None = None
         self.paths = dict.fromkeys(sizes, model)
@@ -37,28 +39,28 @@ class Subject:
         self.preprocessing = known_source(model).preprocessing
         self.crop_pct = crop_shares(self.preprocessing, self.trained, sizes)
         self.costs = {size: multiply_adds(path, size) for size, path in self.paths.items()}
-        self._outputs = outputs
-        like = next(p for p in model.parameters() if p.is_floating_point())
-        self._dtype, self._device = like.dtype, like.device
+        self.device = next(model.parameters()).device
+        self.outputs, self._dtype = outputs, float_dtype(model)
 
     @property
     def sizes(self) -> tuple[Size | None, ...]:
-        """The sizes that give answers, and None if the ensemble does."""
+        """The sizes that give predictions, and None if the ensemble does."""
         return (*self.paths, *(() if self.alpha is None else (None,)))
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it computes on a GPU."""
-        return self._device.type == "cuda"
-
     def interpolated(self, size: Size) -> bool:
-        """Tell whether the path of a size holds no trained BN set of its own."""
+        """Return whether the path of a size holds no trained BN set of its own."""
         return bool(self.trained) and resolution_of(size) not in self.trained
+
+    def images(self, view: Tensor) -> Tensor:
+        """Return uint8 images (N, 3, H, W) as the network takes them: on its device, normalized, of its type."""
+        return normalize(view.to(self.device, non_blocking=True), self.preprocessing, dtype=self._dtype)
 
     def logits(
         self, views: Sequence[Tensor], targets: Tensor, amp: torch.dtype = torch.float32
     ) -> dict[Size | None, Tensor]:
         """Return logits (N, classes) by size, in at least float32; under None those of the ensemble, if it has one.
+
+        The ensemble weighs the logits of the trained resolutions by softmax(alpha) (RS-Nets, Eq. 5).
 
         Args:
             views: uint8 images (N, 3, H, W), one batch per size.
@@ -67,31 +69,25 @@ class Subject:
         """
         given: dict[Size | None, Tensor] = {}
         for (size, path), view in zip(self.paths.items(), views, strict=True):
-            every = self._run(path, view, amp)
-            check_targets(targets, every, self._outputs)
-            given[size] = every if self._outputs is None else every[:, self._outputs]
+            with autocast(self.device, amp):
+                output = path(self.images(view))
+            every = check_logits(output)
+            check_targets(targets, every, self.outputs)
+            given[size] = every if self.outputs is None else every[:, self.outputs]
         if self.alpha is not None:
-            given[None] = self._ensemble([given[r] for r in self.trained])
+            trained = torch.stack([given[r] for r in self.trained])
+            given[None] = torch.tensordot(self.alpha.to(trained).softmax(0), trained, 1)
         return given
 
-    def _run(self, path: nn.Module, view: Tensor, amp: torch.dtype) -> Tensor:
-        image = normalize(view.to(self._device, non_blocking=True), self.preprocessing, dtype=self._dtype)
-        with autocast(self._device, amp):
-            output = path(image)
-        if not isinstance(output, Tensor) or output.ndim != 2:
-            found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-            raise UnsupportedModelError(
-                f"the network's output is a {found}; logits (N, classes) are needed to count hits. Wrap the model."
-            )
-        logits: Tensor = output.to(torch.promote_types(output.dtype, torch.float32))
-        return logits
 
-    def _ensemble(self, trained: Sequence[Tensor]) -> Tensor:
-        """Weigh the logits of the trained resolutions by softmax(alpha) (RS-Nets, Eq. 5)."""
-        assert self.alpha is not None
-        logits = torch.stack(list(trained))
-        ensemble: Tensor = torch.tensordot(self.alpha.to(logits).softmax(0), logits, 1)
-        return ensemble
+def check_logits(output: object) -> Tensor:
+    """Return a network's output in at least float32; raise an UnsupportedModelError if it is not logits (N, C)."""
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise UnsupportedModelError(
+            f"the network's output is a {found}; logits (N, classes) are needed. Wrap the model."
+        )
+    return output.to(torch.promote_types(output.dtype, torch.float32))
 
 
 def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Sequence[Size]) -> tuple[float, ...]:
@@ -105,8 +101,113 @@ def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Seq
         return (shares,) * len(sizes)
     if len(shares) != len(trained):
         raise ConfigError(
-            f"crop_pct has {len(shares)} numbers; {len(trained)} are needed, one per trained resolution, or one for "
-            "all. Correct it."
+            f"crop_pct has {len(shares)} numbers; {len(trained)} are needed, one per trained resolution or one for all."
         )
     nearest = [min(trained, key=lambda own: abs(own - resolution_of(size))) for size in sizes]
     return tuple(shares[trained.index(r)] for r in nearest)
+
+
+def validation_loader(
+    net: nn.Module,
+    samples: Samples,
+    sizes: Sequence[Size] | None = None,
+    *,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ViewLoader:
+    """Return images in batches, a view for each size, cropped as the network's preprocessing says.
+
+    Of ``world_size`` processes each takes a share, which may be empty.
+
+    Args:
+        sizes: resolutions in pixels, or pairs (height, width); None takes the trained resolutions.
+    Raises:
+        ConfigError, ResolutionError: a setting is unusable.
+    """
+    trained = net.resolutions if isinstance(net, SwitchableModel) else ()
+    asked = trained if sizes is None else sizes
+    check_sizes(asked)
+    preprocessing = known_source(net).preprocessing
+    return evaluation_loader(
+        samples,
+        asked,
+        batch_size=batch_size,
+        workers=workers,
+        crop_pct=crop_shares(preprocessing, trained, asked),
+        interpolation=preprocessing.interpolation,
+        pin_memory=next(net.parameters()).device.type == "cuda",
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one path predicts for N images, in the order of the data.
+
+    Attributes:
+        best: the class that it predicts, (N,), int64: a class of the data.
+        confidence: the probability that it gives that class, (N,), float32.
+        among_five: whether the target is among the five best classes, (N,), bool.
+        logits: (N, classes), at least float32, if they were asked for.
+    """
+
+    best: Tensor
+    confidence: Tensor
+    among_five: Tensor
+    logits: Tensor | None = None
+
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor, *, keep_logits: bool = False) -> "Answers":
+        """Return what logits (N, C) predict for images of these targets, (N,)."""
+        five = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        best = five[:, 0]
+        confidence = logits.softmax(1).gather(1, best[:, None])[:, 0].float()
+        return cls(best, confidence, (five == targets[:, None]).any(1), logits if keep_logits else None)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Answers"]) -> "Answers":
+        """Return those of several batches as one, on the CPU; of none, no predictions."""
+        empty = torch.zeros(0)
+        every = parts or [cls(empty.long(), empty, empty.bool())]
+        logits = [part.logits for part in every if part.logits is not None]
+        return cls(
+            torch.cat([part.best for part in every]).cpu(),
+            torch.cat([part.confidence for part in every]).cpu(),
+            torch.cat([part.among_five for part in every]).cpu(),
+            torch.cat(logits).cpu() if logits else None,
+        )
+
+    def taken(self, order: Tensor) -> "Answers":
+        """Return those of some images, by their places (M,)."""
+        logits = None if self.logits is None else self.logits[order]
+        return Answers(self.best[order], self.confidence[order], self.among_five[order], logits)
+
+
+@torch.no_grad()
+def collect(
+    subjects: Mapping[str, Subject],
+    loader: ViewLoader,
+    *,
+    amp: torch.dtype = torch.float32,
+    keep_logits: bool = False,
+    progress: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
+    """Return what networks predict for the views of a loader, and the targets (N,); ``check`` is called each batch."""
+    parts: dict[str, dict[Size | None, list[Answers]]] = {
+        name: {size: [] for size in subject.sizes} for name, subject in subjects.items()
+    }
+    targets = [torch.zeros(0, dtype=torch.int64)]
+    with eval_mode(path for subject in subjects.values() for path in subject.paths.values()):
+        for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
+            for name, subject in subjects.items():
+                for size, logits in subject.logits(views, target, amp).items():
+                    here = target.to(logits.device, non_blocking=True)
+                    parts[name][size].append(Answers.of(logits, here, keep_logits=keep_logits))
+            targets.append(target)
+            check()
+    answers = {name: {size: Answers.joined(batches) for size, batches in by.items()} for name, by in parts.items()}
+    return answers, torch.cat(targets)

@@ -1,4 +1,4 @@
-"""How sure a measured accuracy is, and how sure a network is of itself."""
+"""How certain a measured accuracy is, and how well a network knows how often it is right."""
 
 import math
 
@@ -45,8 +45,8 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
     """Return the expected calibration error in percent, over 15 bins of equal width (Guo et al. 2017, Eq. 5).
 
     Args:
-        confidence: the probability of each answer, (N,), in [0, 1]; what is no number counts as 0.
-        right: whether the answer is right, (N,), bool.
+        confidence: the probability of each predicted class, (N,), in [0, 1]; NaN counts as 0.
+        right: whether the prediction is right, (N,), bool.
     """
     sure = confidence.double().nan_to_num(nan=0.0)
     bins = (sure * _BINS).ceil().clamp(1, _BINS).long() - 1

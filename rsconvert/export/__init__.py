@@ -1,17 +1,16 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
-from rsconvert.export.agreement import Agreement, Verification
 from rsconvert.export.hub import export_hub
 from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx
-from rsconvert.export.plain import export_plain
-from rsconvert.export.program import export_program
-from rsconvert.export.stock import export_timm, export_torchvision
-from rsconvert.export.verify import verify_export
+from rsconvert.export.plain import export_plain, export_program, export_timm, export_torchvision
+from rsconvert.export.target import Exported
+from rsconvert.export.verification import Agreement, Verification, verify_export
 
 __all__ = [
     "Agreement",
     "Export",
+    "Exported",
     "Verification",
     "export_hub",
     "export_onnx",

@@ -6,6 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rsconvert.checkpoint import fill, load, read_header, read_tensors
+from rsconvert.checkpoint import PUBLISHED, fill, load, read_header, read_tensors
 from rsconvert.errors import CheckpointError, ConfigError, first_line
-from rsconvert.export.hub import SWITCHABLE
-from rsconvert.models import create_model
+from rsconvert.models import TORCHVISION, create_model
 from rsconvert.surgery import SwitchableModel, check_resolutions, prepare_folded
 
-__all__ = ["Export", "needed", "open_export", "open_onnx", "open_program"]
-
-_TORCHVISION = "torchvision/"
+__all__ = ["Export", "needed", "open_export", "open_onnx"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Export:
         run: images (N, C, H, W) → logits.
         height, width, batch: the numbers that the file is bound to; a name is free, two equal names are one number.
         branches: the resolutions that a branch of an ONNX file serves.
-        plain: it holds one path and does not tell of which resolution.
+        plain: it holds one path and does not say of which resolution.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -48,24 +46,24 @@ class Export:
         return tuple(side for side in (self.height, self.width) if isinstance(side, int))
 
 
-def open_export(path: str | Path, net: SwitchableModel) -> Export:
+def open_export(path: str | PathLike[str], net: SwitchableModel) -> Export:
     """Open what ``export`` wrote: ``.onnx``, ``.pt2``, a folder of timm or for a hub, or a state_dict of torchvision.
 
     Args:
-        net: the network that it was made from; a state_dict does not tell its architecture.
+        net: the network that it was made from; a state_dict does not say its architecture.
     Raises:
         CheckpointError: it is none of these, or is broken.
         ConfigError: the package that reads it is not installed.
     """
     path = Path(path)
     if path.is_dir():
-        return _open_hub(path) if (path / SWITCHABLE).is_file() else _open_folder(path)
+        return _open_hub(path) if (path / PUBLISHED).is_file() else _open_folder(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; a file or folder that export wrote is needed. Check the path.")
     if path.suffix == ".onnx":
         return open_onnx(path)
     if path.suffix == ".pt2":
-        return open_program(path)
+        return _open_program(path)
     if path.suffix in (".safetensors", ".pth", ".pt"):
         return _open_state(path, net)
     raise CheckpointError(
@@ -74,7 +72,7 @@ def open_export(path: str | Path, net: SwitchableModel) -> Export:
     )
 
 
-def open_onnx(path: str | Path) -> Export:
+def open_onnx(path: str | PathLike[str]) -> Export:
     """Open an ONNX file in ONNX Runtime, on as many threads as torch has.
 
     Raises:
@@ -97,22 +95,25 @@ def open_onnx(path: str | Path) -> Export:
             f"{path} takes {', '.join(f'{i.name} {i.shape}' for i in images)}; one image batch is accepted. "
             "Give a file that export wrote."
         )
-    name, shape = images[0].name, images[0].shape
+    name, (batch, *_, height, width) = images[0].name, images[0].shape
     return Export(
-        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]),
-        shape[-2],
-        shape[-1],
-        batch=shape[0],
-        branches=branches,
+        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), height, width, batch, branches=branches
     )
 
 
-def open_program(path: str | Path) -> Export:
-    """Open a program of ``torch.export``, or a package that AOTInductor compiled of one.
+def needed(package: str) -> Any:
+    """Import a package of the extra ``onnx``; raise a ConfigError if it is not installed."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"the package {package} is not installed; ONNX files are written and read by it. "
+            "Run `pip install rsconvert[onnx]`."
+        ) from error
 
-    Raises:
-        CheckpointError: it is broken.
-    """
+
+def _open_program(path: Path) -> Export:
+    """Open a program of ``torch.export``, or a package that AOTInductor compiled of one."""
     try:
         with zipfile.ZipFile(path) as archive:
             compiled = any("/aotinductor/" in name for name in archive.namelist())
@@ -126,38 +127,22 @@ def open_program(path: str | Path) -> Export:
         raise _broken(path, "torch.export", error) from error
     first = program.graph_signature.user_inputs[0]
     image = next(node for node in program.graph.nodes if node.name == first)
-    shape = [size if isinstance(size, int) else str(size) for size in image.meta["val"].shape]
-    return Export(program.module(), shape[-2], shape[-1], batch=shape[0])
-
-
-def needed(package: str) -> Any:
-    """Import a package of the extra ``onnx``.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(
-            f"the package {package} is not installed; ONNX files are written and read by it. "
-            "Run `pip install rsconvert[onnx]`."
-        ) from error
+    batch, *_, height, width = [size if isinstance(size, int) else str(size) for size in image.meta["val"].shape]
+    return Export(program.module(), height, width, batch)
 
 
 def _open_hub(folder: Path) -> Export:
     """Open a folder of `export_hub`: the plain network at its own size, the switchable one at all others."""
-    plain, tensors = (read_tensors(folder / name) for name in ("model.safetensors", SWITCHABLE))
+    plain, tensors = (read_tensors(folder / name) for name in ("model.safetensors", PUBLISHED))
     if strange := [key for key in plain.keys() & tensors.keys() if not torch.equal(plain[key], tensors[key])]:
         raise CheckpointError(
-            f"{folder} holds two networks: model.safetensors has another {min(strange)} than {SWITCHABLE}; the native "
+            f"{folder} holds two networks: model.safetensors has another {min(strange)} than {PUBLISHED}; the native "
             "one of the switchable file is needed. Export the folder again."
         )
-    net = load(folder / SWITCHABLE)
+    net = load(folder / PUBLISHED)
     config = (folder / "config.json").is_file()
     stock = _open_folder(folder) if config else _open_state(folder / "model.safetensors", net)
-    native = net.resolutions[0]
-    return Export(lambda x: stock.run(x) if x.shape[-2:] == (native, native) else net(x))
+    return Export(lambda x: stock.run(x) if x.shape[-2:] == (net.native, net.native) else net(x))
 
 
 def _open_folder(folder: Path) -> Export:
@@ -175,23 +160,25 @@ def _open_folder(folder: Path) -> Export:
 
 def _open_state(path: Path, net: SwitchableModel) -> Export:
     name = net.source.architecture or ""
-    if not name.startswith(_TORCHVISION):
+    if not name.startswith(TORCHVISION):
         raise CheckpointError(
             f"{path} would be a state_dict of torchvision, but the network is {name or 'one without a name'}; an "
             "export of this network is needed. Check the path."
         )
+    model = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs)
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+            prepare_folded(model, json.loads(read_header(path).get("folded", "{}")))
+        else:
+            state = torch.load(path, weights_only=True)
     except Exception as error:  # safetensors, pickle and zip errors share no base
         raise _broken(path, "torchvision", error) from error
-    model = create_model(name, num_classes=net.source.num_classes, model_kwargs=net.source.model_kwargs)
-    if path.suffix == ".safetensors":
-        prepare_folded(model, json.loads(read_header(path).get("folded", "{}")))
     fill(model, state, str(path))
     return Export(model.eval(), plain=True)
 
 
-def _broken(path: str | Path, kind: str, error: Exception) -> CheckpointError:
+def _broken(path: str | PathLike[str], kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
         f"{path} can't be opened as a file of {kind} ({first_line(error)}); it is foreign, truncated or damaged. "
         "Give another file, or export it again."

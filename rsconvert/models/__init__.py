@@ -1,24 +1,23 @@
-"""The zoo: names to plain models with their values, what they take, and what is known of them."""
+"""Models: names to plain models with their weights, the inputs they take, and what is known of them."""
 
-from rsconvert.models.builders import TORCHVISION, check_num_classes
+from rsconvert.models.builders import TORCHVISION, check_num_classes, unfilled
 from rsconvert.models.classifier import classifier_keys, count_outputs, replace_classifier
 from rsconvert.models.create import create_model, is_file_name, preprocessing_of
 from rsconvert.models.example import (
     Arguments,
+    Stem,
     argument_names,
     as_call,
     example_arguments,
     example_input,
     example_stem,
-    input_channels,
     positional_names,
     receivers,
+    resizes_inside,
+    static_stem,
 )
-from rsconvert.models.image_argument import ImageArgument
-from rsconvert.models.source import Source, set_source, source_of
-from rsconvert.models.stem import Stem, resizes_inside, static_stem
+from rsconvert.models.source import ImageArgument, Source, set_source, source_of
 from rsconvert.models.torchvision_models import candidates_for
-from rsconvert.models.unfilled import unfilled
 
 __all__ = [
     "TORCHVISION",
@@ -36,7 +35,6 @@ __all__ = [
     "example_arguments",
     "example_input",
     "example_stem",
-    "input_channels",
     "is_file_name",
     "positional_names",
     "preprocessing_of",

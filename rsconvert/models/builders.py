@@ -1,11 +1,15 @@
-"""Builders that others wrote, called so that a failure is one line of ours."""
+"""Builders that others wrote: a failure becomes one line of ours, and parameters may stay unfilled."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import timm
+import torch
 import torchvision
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 
@@ -14,53 +18,48 @@ __all__ = [
     "built",
     "check_num_classes",
     "classes_argument",
-    "downloaded",
+    "unfilled",
     "unknown_model",
 ]
 
 TORCHVISION = "torchvision/"
+_FILLS = {"add_", "clamp_", "copy_", "erfinv_", "fill_", "mul_", "normal_", "ones_", "uniform_", "zero_", "zeros_"}
 
 
-def built(name: str, build: Callable[[], Any]) -> Any:
+def built(name: str, build: Callable[[], Any], *, fetches: bool = False) -> Any:
     """Return what a builder returns.
 
+    Args:
+        fetches: it downloads weights, so only an argument that it does not take is its own failure.
     Raises:
         UnsupportedModelError: it fails.
+        CheckpointError: the weights are unavailable.
     """
     try:
         return build()
     except UnsupportedModelError:
         raise
-    except (Exception, SystemExit) as error:  # a builder raises whatever it likes
-        raise UnsupportedModelError(_unbuilt(name, error)) from error
-
-
-def downloaded(name: str, fetch: Callable[[], Any]) -> Any:
-    """Return what a builder returns that fetches weights.
-
-    Raises:
-        UnsupportedModelError: it does not take its arguments.
-        CheckpointError: the weights can't be had.
-    """
-    try:
-        return fetch()
-    except TypeError as error:  # the builder's own, as for an argument that it lacks
-        raise UnsupportedModelError(_unbuilt(name, error)) from error
-    except Exception as error:  # hub, urllib and hash errors share no base
-        raise CheckpointError(
-            f"the pretrained weights of {name} can't be had: {type(error).__name__}: {first_line(error)}; a network "
-            "connection, or weights in the cache, are needed. Try again, give a file by --weights, or use "
-            "--no-pretrained."
+    except (Exception, SystemExit) as error:  # builders, hub, urllib and hash errors share no base
+        failed = f"{type(error).__name__}: {first_line(error)}"
+        if fetches and not isinstance(error, (TypeError, SystemExit)):
+            raise CheckpointError(
+                f"the pretrained weights of {name} are unavailable: {failed}; a network connection, or weights in the "
+                "cache, are needed. Try again, give a file by --weights, or use --no-pretrained."
+            ) from error
+        raise UnsupportedModelError(
+            f"{name} can't be built: {failed}; arguments that its builder takes are needed. Check the name and "
+            "model_kwargs."
         ) from error
 
 
-def unknown_model(name: str) -> str:
-    """Return the message for a name that nobody knows, with its neighbours."""
+def unknown_model(name: str) -> UnsupportedModelError:
+    """Return the error for a name that nobody knows, with similar names."""
     tagged = timm.list_pretrained() if "." in name else timm.list_models()
     known = [*tagged, *(TORCHVISION + n for n in torchvision.models.list_models())]
     near = difflib.get_close_matches(name, known, n=3)
-    return f"model {name} is unknown; a timm name, torchvision/NAME or file.py:function is accepted. " + (
-        f"Did you mean {', '.join(near)}?" if near else "See timm.list_models()."
+    return UnsupportedModelError(
+        f"model {name} is unknown; a timm name, torchvision/NAME or file.py:function is accepted. "
+        + (f"Did you mean {', '.join(near)}?" if near else "See timm.list_models().")
     )
 
 
@@ -73,16 +72,29 @@ def check_num_classes(num_classes: object) -> None:
     """Accept None, and 0 for timm's network without a classifier.
 
     Raises:
-        ConfigError: the number is negative, or no whole one.
+        ConfigError: the number is negative or not an integer.
     """
     if num_classes is not None and (type(num_classes) is not int or num_classes < 0):
-        raise ConfigError(
-            f"num_classes is {num_classes!r}; a whole number of at least 0 is accepted. Give the number of classes."
-        )
+        raise ConfigError(f"num_classes is {num_classes!r}; a whole number of at least 0 is accepted.")
 
 
-def _unbuilt(name: str, error: BaseException) -> str:
-    return (
-        f"{name} can't be built: {type(error).__name__}: {first_line(error)}; arguments that its builder takes "
-        "are needed. Check the name and model_kwargs."
-    )
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Leave the parameters of models that are built inside uninitialized, and torch's CPU generator as it was.
+
+    Their values come from elsewhere, and drawing them takes most of the time. Buffers are computed: index maps of
+    attention are made by the constructor alone.
+    """
+    with torch.random.fork_rng(devices=[]), _Unfilled():
+        yield
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skips what fills a parameter: the functions of torch.nn.init, and the in-place methods that others use."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        target = args[0] if args else (kwargs or {}).get("tensor")
+        fills = getattr(func, "__module__", None) == "torch.nn.init" or getattr(func, "__name__", None) in _FILLS
+        if fills and isinstance(target, nn.Parameter):
+            return target
+        return func(*args, **(kwargs or {}))

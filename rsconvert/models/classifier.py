@@ -1,4 +1,4 @@
-"""The classifier of a model: the layers whose outputs are the logits, by timm's word or by a run."""
+"""The classifier of a model: the layers whose outputs are the logits, by timm's own record or by a run."""
 
 import copy
 from contextlib import suppress
@@ -24,11 +24,11 @@ def classifier_keys(model: nn.Module) -> list[str]:
 
 
 def count_outputs(model: nn.Module) -> int | None:
-    """Return the classes that a model of timm tells, elsewhere the width C of the logits (N, C); None without them."""
-    told = getattr(model, "num_classes", None)
+    """Return the classes that a model of timm records, elsewhere the width C of the logits (N, C); None without."""
+    recorded = getattr(model, "num_classes", None)
     # timm drops the number from the cfg of a model for features, which may keep the attribute all the same.
-    if "num_classes" in (getattr(model, "pretrained_cfg", None) or {}) and isinstance(told, int):
-        return told
+    if "num_classes" in (getattr(model, "pretrained_cfg", None) or {}) and isinstance(recorded, int):
+        return recorded
     return _run(model)[0]
 
 
@@ -55,15 +55,19 @@ def replace_classifier(model: nn.Module, num_classes: int) -> list[str]:
 def _final_layers(model: nn.Module) -> list[str]:
     """Return the last layer that ran with the logits' width, and the last of each child that runs in train mode alone.
 
-    The order of registration tells nothing of the order of computation.
+    The order of registration says nothing of the order of computation.
     """
     outputs, ran = _run(model)
     if outputs is None:
         return []
-    fits = {name: _width(m) == outputs for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
-    running = {_child(name) for name in ran}
-    idle = {_child(name): name for name in fits if _child(name) not in running}
-    return [name for name in ran if fits[name]][-1:] + [name for name in idle.values() if fits[name]]
+    widths = {
+        name: layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+        for name, layer in model.named_modules()
+        if isinstance(layer, _WEIGHTED)
+    }
+    running = {name.partition(".")[0] for name in ran}
+    idle = {child: name for name in widths if (child := name.partition(".")[0]) not in running}
+    return [name for name in ran if widths[name] == outputs][-1:] + [n for n in idle.values() if widths[n] == outputs]
 
 
 def _run(model: nn.Module) -> tuple[int | None, list[str]]:
@@ -77,18 +81,9 @@ def _run(model: nn.Module) -> tuple[int | None, list[str]]:
 @torch.no_grad()
 def _observe(model: nn.Module, side: int) -> tuple[int | None, list[str]]:
     image = example_input(model, side)  # before the hooks: it runs the model, too
-    names = {id(m): name for name, m in model.named_modules() if isinstance(m, _WEIGHTED)}
     ran: list[str] = []
-    for name in names.values():
-        model.get_submodule(name).register_forward_hook(lambda module, *_: ran.append(names[id(module)]))
+    for name, module in model.named_modules():
+        if isinstance(module, _WEIGHTED):
+            module.register_forward_hook(lambda *_, name=name: ran.append(name))
     output = model(image)
     return int(output.shape[1]) if isinstance(output, Tensor) and output.ndim == 2 else None, ran
-
-
-def _width(layer: nn.Linear | nn.modules.conv._ConvNd) -> int:
-    width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    return int(width)
-
-
-def _child(name: str) -> str:
-    return name.partition(".")[0]

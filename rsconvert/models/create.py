@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import timm
 from timm.models import load_model_config_from_hf, parse_model_name
-from timm.models._hub import load_model_config_from_path  # timm.models has its fellow for the hub alone
+from timm.models._hub import load_model_config_from_path  # timm.models exports its counterpart for the hub alone
 from torch import nn
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
-from rsconvert.models.builders import TORCHVISION, built, check_num_classes, classes_argument, downloaded, unknown_model
+from rsconvert.models.builders import TORCHVISION, built, check_num_classes, classes_argument, unknown_model
 from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
 from rsconvert.models.source import Source, set_source
 from rsconvert.models.torchvision_models import from_torchvision
@@ -27,12 +27,10 @@ __all__ = ["create_model", "is_file_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
-_RESERVED = frozenset(
-    {
-        *("cache_dir", "checkpoint_path", "num_classes", "pretrained", "pretrained_backbone", "pretrained_cfg"),
-        *("pretrained_cfg_overlay", "weights", "weights_backbone"),
-    }
-)
+_RESERVED = {
+    *("cache_dir", "checkpoint_path", "num_classes", "pretrained", "pretrained_backbone", "pretrained_cfg"),
+    *("pretrained_cfg_overlay", "weights", "weights_backbone"),
+}
 
 
 def create_model(
@@ -51,14 +49,14 @@ def create_model(
         pretrained: download weights by the loader of timm or torchvision.
         weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
             another size, starts at zero. What wrappers put around the names is stripped, as ``module.`` and Lightning's
-            ``model.``; the model's source tells what was.
+            ``model.``; the model's source says what was.
         num_classes: outputs of the classifier; None keeps the architecture's own, 0 is timm's network without one.
         model_kwargs: further arguments of the builder.
     Raises:
         UnsupportedModelError: the name is unknown, or its builder fails.
         CheckpointError: the weights can't be downloaded, read, or do not fit.
         ConfigError: ``model_kwargs`` holds a reserved name; ``weights`` and ``pretrained`` are both given;
-            ``num_classes`` is negative, no whole number, or given to a model of timm without a classifier.
+            ``num_classes`` is negative, not an integer, or given to a model of timm without a classifier.
     """
     kwargs = dict(model_kwargs or {})
     _check_arguments(kwargs, pretrained, weights)
@@ -66,15 +64,15 @@ def create_model(
     build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
     model, source = build(name, pretrained, num_classes, kwargs)
     if weights is not None:
-        fresh, told = load_weights(model, Path(weights))
-        source = replace(source, weights=told, new_classifier=tuple(fresh))
+        fresh, origin = load_weights(model, Path(weights))
+        source = replace(source, weights=origin, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
     set_source(model, source)
     return model
 
 
 def is_file_name(name: str) -> bool:
-    """Tell whether a name means a function in a user's file."""
+    """Return whether a name means a function in a user's file."""
     return ".py:" in name
 
 
@@ -92,32 +90,26 @@ def _from_timm(
     name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
 ) -> tuple[nn.Module, Source]:
     architecture, own = _resolve_timm(name)
-    construct = downloaded if pretrained else built
-    model = construct(
-        name, lambda: timm.create_model(name, pretrained=pretrained, **classes_argument(num_classes), **kwargs)
-    )
+    arguments = classes_argument(num_classes) | kwargs
+    model = built(name, lambda: timm.create_model(name, pretrained=pretrained, **arguments), fetches=pretrained)
     cfg, outputs = model.pretrained_cfg, count_outputs(model)
     if num_classes and outputs is None:
         raise ConfigError(
             f"num_classes is {num_classes} and {name} with model_kwargs {kwargs} has no classifier; a number is "
             "accepted for a model that gives logits. Leave it out."
         )
-    source = Source(
-        architecture=architecture,
-        model_kwargs={**own, **kwargs},
-        num_classes=outputs,
-        preprocessing=preprocessing_of(cfg) if pretrained else _neutral(cfg),
-        weights=f"pretrained {name}" if pretrained else None,
-        licence=_licence(cfg) if pretrained else None,
-        new_classifier=tuple(classifier_keys(model)) if pretrained and outputs != cfg.get("num_classes") else (),
+    source = Source(architecture=architecture, model_kwargs={**own, **kwargs}, num_classes=outputs)
+    if not pretrained:  # the paper's bilinear and 0.875 with the family's mean and std
+        return model, replace(source, preprocessing=Preprocessing(mean=tuple(cfg["mean"]), std=tuple(cfg["std"])))
+    licence = cfg.get("license")
+    return model, replace(
+        source,
+        preprocessing=preprocessing_of(cfg),
+        weights=f"pretrained {name}",
+        # timm writes unknown where it knows none.
+        licence=licence if isinstance(licence, str) and licence != "unknown" else None,
+        new_classifier=tuple(classifier_keys(model)) if outputs != cfg.get("num_classes") else (),
     )
-    return model, source
-
-
-def _licence(cfg: Mapping[str, Any]) -> str | None:
-    """Return the licence that a publisher gives weights; timm writes unknown where it knows none."""
-    told = cfg.get("license")
-    return told if isinstance(told, str) and told != "unknown" else None
 
 
 def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
@@ -127,40 +119,33 @@ def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
         if scheme not in _REMOTE:
             timm.get_pretrained_cfg(place)
     except (ValueError, AssertionError, RuntimeError) as error:  # the last for a tag that is unknown
-        raise UnsupportedModelError(unknown_model(name)) from error
+        raise unknown_model(name) from error
     if scheme in _REMOTE:
         return _read_folder(name, scheme, place)
     if not timm.is_model(place):
-        raise UnsupportedModelError(unknown_model(name))
+        raise unknown_model(name)
     return place, {}
 
 
 def _read_folder(name: str, scheme: str, place: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture of a folder, and the arguments under which its bare name builds the same network."""
     if scheme == "hf-hub":
-        cfg, architecture, arguments = downloaded(name, lambda: load_model_config_from_hf(place))
+        cfg, architecture, arguments = built(name, lambda: load_model_config_from_hf(place), fetches=True)
     else:
         try:
             cfg, architecture, arguments = load_model_config_from_path(place)
         except (OSError, ValueError, KeyError) as error:
             raise UnsupportedModelError(
                 f"{name} can't be opened ({first_line(error)}); a folder with config.json and model.safetensors is "
-                "needed. Check the path."
+                "needed."
             ) from error
     if not timm.is_model(architecture):
-        raise UnsupportedModelError(unknown_model(architecture))
-    return architecture, _recorded(cfg, architecture, arguments or {})
-
-
-def _recorded(cfg: Mapping[str, Any], architecture: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments under which the bare architecture builds the folder's network again.
-
-    timm reads the pooling from a folder's cfg, where the bare name would take its registered one.
-    """
-    registered = timm.get_pretrained_cfg(architecture)
-    pooling = cfg.get("global_pool")
+        raise unknown_model(architecture)
+    own = {key: value for key, value in (arguments or {}).items() if key not in _RESERVED}
+    # timm reads the pooling from a folder's cfg, where the bare name would take its registered one.
+    registered, pooling = timm.get_pretrained_cfg(architecture), cfg.get("global_pool")
     usual = pooling is None or (registered is not None and registered.to_dict().get("global_pool") == pooling)
-    own = {} if usual else {"global_pool": pooling}
-    return {**own, **{key: value for key, value in arguments.items() if key not in _RESERVED}}
+    return architecture, own if usual else {"global_pool": pooling, **own}
 
 
 def _from_file(
@@ -177,9 +162,7 @@ def _from_file(
         arguments = kwargs | classes_argument(num_classes if takes_classes else None)
         model = built(name, lambda: function(**arguments))
     if not isinstance(model, nn.Module):
-        raise UnsupportedModelError(
-            f"{name} returned {type(model).__name__}; an nn.Module is needed. Return the model."
-        )
+        raise UnsupportedModelError(f"{name} returned {type(model).__name__}; an nn.Module is needed.")
     outputs = count_outputs(model)
     if outputs is None and takes_classes:
         outputs = num_classes
@@ -204,20 +187,16 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _function_of(name: str) -> Callable[..., Any]:
     path, _, function = name.rpartition(":")
-    found = getattr(built(name, lambda: _import_file(Path(path))), function, None)
+    if not Path(path).is_file():
+        raise UnsupportedModelError(f"{path} is not a file; a Python file with the model's function is needed.")
+    found = getattr(built(name, lambda: _import_file(path)), function, None)
     if not callable(found):
-        raise UnsupportedModelError(
-            f"{path} has no function {function}; one that returns the model is needed. Check the name behind the colon."
-        )
+        raise UnsupportedModelError(f"{path} has no function {function}; one that returns the model is needed.")
     return cast(Callable[..., Any], found)
 
 
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UnsupportedModelError(
-            f"{path} is not a file; a Python file with the model's function is needed. Check the path."
-        )
-    spec = importlib.util.spec_from_file_location(f"rsconvert_file_{path.stem}", path)
+def _import_file(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"rsconvert_file_{Path(path).stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -239,8 +218,3 @@ def preprocessing_of(cfg: Mapping[str, Any]) -> Preprocessing:
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
     )
-
-
-def _neutral(cfg: Mapping[str, Any]) -> Preprocessing:
-    """Return the paper's bilinear and 0.875 with the family's mean and std."""
-    return Preprocessing(mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))

@@ -1,17 +1,80 @@
 """Source: what a network was made from, as far as it is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.models.image_argument import ImageArgument
 
-__all__ = ["Source", "set_source", "source_of"]
+__all__ = ["ImageArgument", "Source", "set_source", "source_of"]
 
 _ATTRIBUTE = "rsconvert_source"
+_LETTERS = {1: "L", 2: "HW", 3: "HWD"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageArgument:
+    """An argument of ``forward`` whose size sets the resolution.
+
+    ``position`` and ``name`` are its place in a call, ``keys`` lead to it inside a dictionary. ``axes``, counted
+    from the end, are those that the resolution sets: two as a rule; three of a volume, which must be equal.
+    ``channels`` is the axis of the channels, from the end, and their number; None if it is unknown.
+    """
+
+    position: int | None = 0
+    name: str | None = None
+    keys: tuple[str, ...] = ()
+    ndim: int = 4
+    axes: tuple[int, ...] = (-2, -1)
+    channels: tuple[int, int] | None = None
+
+    @property
+    def label(self) -> str:
+        """The name as ``image=`` takes it: ``pixel_values``, ``batch.image``, or the position."""
+        root = self.position if self.name is None else self.name
+        return ".".join(map(str, (root, *self.keys)))
+
+    @property
+    def layout(self) -> str:
+        """The axes in words: (N, 3, H, W)."""
+        words = ["N", *["*"] * (self.ndim - 1)]
+        if self.channels is not None:
+            words[self.channels[0]] = str(self.channels[1])
+        elif self.axes == (-2, -1) and self.ndim == 4:
+            words[1] = "C"
+        for axis, letter in zip(self.axes, _LETTERS.get(len(self.axes), "*" * len(self.axes)), strict=True):
+            words[axis] = letter
+        return f"({', '.join(words)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, without what is unknown."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, ())}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> "ImageArgument":
+        """Read what ``to_dict`` wrote.
+
+        Raises:
+            ValueError: a field is missing or has another type or value.
+        """
+        position, name, keys = facts.get("position"), facts.get("name"), facts.get("keys", [])
+        ndim, axes, channels = facts.get("ndim", 0), facts.get("axes", ()), facts.get("channels")
+        placed = (name is not None and position is None) or (type(position) is int and position >= 0)
+        named = type(name) in (str, type(None)) and type(keys) is list and all(type(key) is str for key in keys)
+        if not (placed and named and _is_shape(ndim, axes, channels)):
+            raise ValueError(f"images holds {dict(facts)!r}")
+        pair = None if channels is None else (channels[0], channels[1])
+        return cls(position=position, name=name, keys=tuple(keys), ndim=ndim, axes=tuple(axes), channels=pair)
+
+
+def _is_shape(ndim: Any, axes: Any, channels: Any) -> bool:
+    pair = [-1, 1] if channels is None else channels
+    if not (type(ndim) is int and 0 < ndim <= 8 and type(axes) is list and type(pair) is list and len(pair) == 2):
+        return False
+    exist = all(type(axis) is int and -ndim <= axis < 0 for axis in [*axes, pair[0]])
+    return exist and len(axes) == len(set(axes)) > 0 and type(pair[1]) is int and pair[1] > 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """torchvision's names to plain models."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,11 +10,10 @@ import torchvision
 from torch import nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.errors import UnsupportedModelError
-from rsconvert.models.builders import TORCHVISION, built, classes_argument, downloaded, unknown_model
+from rsconvert.models.builders import TORCHVISION, built, classes_argument, unknown_model
 from rsconvert.models.classifier import count_outputs
+from rsconvert.models.example import resizes_inside
 from rsconvert.models.source import Source
-from rsconvert.models.stem import resizes_inside
 from rsconvert.models.weights import load_state
 
 __all__ = ["candidates_for", "from_torchvision"]
@@ -23,22 +22,16 @@ __all__ = ["candidates_for", "from_torchvision"]
 def from_torchvision(
     name: str, pretrained: bool, num_classes: int | None, kwargs: dict[str, Any]
 ) -> tuple[nn.Module, Source]:
-    """Return the model of a name ``torchvision/NAME``, and what is known of it.
-
-    Raises:
-        UnsupportedModelError: the name is unknown, or its builder fails.
-        CheckpointError: the weights can't be downloaded.
-    """
+    """Return the model of a name ``torchvision/NAME``, and what is known of it; raises as ``create_model``."""
     short = name.removeprefix(TORCHVISION)
     if short not in torchvision.models.list_models():
-        raise UnsupportedModelError(unknown_model(name))
+        raise unknown_model(name)
     own = torchvision.models.get_model_weights(short).DEFAULT if pretrained else None
-    needed = {} if own is None else _weights_arguments(short) | kwargs
-    model, fresh = _filled(name, short, own, num_classes, kwargs)
+    model, fresh = _filled(name, own, num_classes, kwargs)
     outputs = count_outputs(model)
     source = Source(
         architecture=name,
-        model_kwargs=needed or kwargs,
+        model_kwargs=kwargs if own is None else _weights_arguments(short) | kwargs,
         # Segmentation or detection gives no logits (N, C), but its builder takes the classes all the same.
         num_classes=num_classes if outputs is None else outputs,
         preprocessing=_preprocessing(model, own),
@@ -51,7 +44,7 @@ def from_torchvision(
 def candidates_for(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Module]]]:
     """Yield what may have made a model of torchvision, without weights, and how to build it; nearest in size first.
 
-    That are the builders of the file that the model's class is from, so far as they make tensors of the same names and
+    These are the builders of the file that defines the model's class, if they make tensors of the same names and
     shapes.
     """
     module, size = type(model).__module__, sum(p.numel() for p in model.parameters())
@@ -60,8 +53,7 @@ def candidates_for(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.M
     outputs = count_outputs(model) if near else None
     for short in sorted(near, key=lambda name: abs(_published_size(name) - size)):
         for kwargs in [{}, *([known] if (known := _weights_arguments(short)) else [])]:
-            arguments = {"weights": None, **_offline(short), **classes_argument(outputs), **kwargs}
-            build = partial(torchvision.models.get_model, short, **arguments)
+            build = partial(_build, short, classes_argument(outputs) | kwargs)
             if _may_be(build, model):
                 yield Source(architecture=TORCHVISION + short, model_kwargs=kwargs, num_classes=outputs), build
 
@@ -71,59 +63,52 @@ def _published_size(short: str) -> int:
 
 
 def _may_be(build: Callable[[], nn.Module], model: nn.Module) -> bool:
-    """Tell by a model without data whether a builder makes tensors of the same names and shapes."""
+    """Compare the names and shapes of the tensors that a builder makes, without data."""
     try:
         with torch.device("meta"):
             bare = build()
     except (RuntimeError, NotImplementedError):  # some builders compute with values
         return True
-    return _shapes(bare) == _shapes(model)
+    made, own = bare.state_dict(), model.state_dict()
+    return made.keys() == own.keys() and all(made[key].shape == own[key].shape for key in own)
 
 
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
-
-
-def _filled(
-    name: str, short: str, own: Any, num_classes: int | None, kwargs: dict[str, Any]
-) -> tuple[nn.Module, list[str]]:
+def _filled(name: str, own: Any, num_classes: int | None, kwargs: dict[str, Any]) -> tuple[nn.Module, list[str]]:
     """Return the model and the keys of a classifier that stays new."""
+    short, arguments = name.removeprefix(TORCHVISION), classes_argument(num_classes) | kwargs
     if own is None:
-        arguments = _offline(short) | classes_argument(num_classes) | kwargs
-        return built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments)), []
+        return built(name, lambda: _build(short, arguments)), []
     # Its own builder first: it alone knows the old names in some of the files.
-    whole = downloaded(name, lambda: torchvision.models.get_model(short, weights=own, **kwargs))
+    whole = built(name, lambda: torchvision.models.get_model(short, weights=own, **kwargs), fetches=True)
     if num_classes in (None, count_outputs(whole)):
         return whole, []
-    arguments = _offline(short) | _weights_arguments(short) | classes_argument(num_classes) | kwargs
-    model = built(name, lambda: torchvision.models.get_model(short, weights=None, **arguments))
+    model = built(name, lambda: _build(short, _weights_arguments(short) | arguments))
     return model, load_state(model, whole.state_dict(), name)
 
 
+def _build(short: str, arguments: dict[str, Any]) -> nn.Module:
+    """Build a model without weights, and without a download of its default backbone."""
+    offline = {"weights_backbone": None} if _takes(short, "weights_backbone") else {}
+    model: nn.Module = torchvision.models.get_model(short, weights=None, **offline, **arguments)
+    return model
+
+
 def _weights_arguments(short: str) -> dict[str, Any]:
-    """Return what torchvision's builder sets by itself when it gets weights; the bare name needs to be told."""
+    """Return what torchvision's builder sets when it gets weights; without them it must be given."""
     if short in ("googlenet", "inception_v3"):
         return {"transform_input": True, "init_weights": False, "aux_logits": short == "inception_v3"}
-    return {"aux_loss": True} if "aux_loss" in _parameters(short) else {}
+    return {"aux_loss": True} if _takes(short, "aux_loss") else {}
 
 
-def _offline(short: str) -> dict[str, None]:
-    """Return what keeps a builder from a download of its default backbone."""
-    return {"weights_backbone": None} if "weights_backbone" in _parameters(short) else {}
-
-
-def _parameters(short: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(torchvision.models.get_model_builder(short)).parameters
+def _takes(short: str, argument: str) -> bool:
+    return argument in inspect.signature(torchvision.models.get_model_builder(short)).parameters
 
 
 def _preprocessing(model: nn.Module, own: Any) -> Preprocessing:
+    """Return what torchvision applies before a classifier; other tasks, and models without weights, get the paper's."""
     if resizes_inside(model):  # and normalizes there
         return Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return Preprocessing() if own is None else _of_transforms(own.transforms())
-
-
-def _of_transforms(transforms: Any) -> Preprocessing:
-    """Return what torchvision applies before a classifier; other tasks get the paper's values."""
+    transforms: Any = None if own is None else own.transforms()
     if not hasattr(transforms, "crop_size"):
         return Preprocessing()
     return Preprocessing(

@@ -1,32 +1,12 @@
-"""Run time: what a path costs on a machine, and the choice of one: by a budget, or image by image.
+"""Run time: the choice of a path, by a budget or image by image.
 
-net → paths in several forms (`forms`) → latency, memory → Benchmark (`benchmark`, `results`) → the table in the
-checkpoint (`table`) → a path within a budget (`budget`)
-net, labelled images → thresholds (`thresholds`) → a cascade of its paths (`cascade`), fitted, run and told
-(`cascade_fit`, `cascade_run`, `cascade_report`)
+net, its table of costs → a path within a budget (`budget`)
+net, labelled images → thresholds (`thresholds`) → a cascade of its paths (`cascade`), fitted and measured
+(`cascade_fit`, `cascade_report`)
 """
 
 from rsconvert.runtime.budget import for_budget, resolution_for_budget
-from rsconvert.runtime.cascade import (
-    Cascade,
-    CascadeReport,
-    Fitted,
-    answering_stage,
-    cascade,
-    fit_cascade,
-    fit_thresholds,
-    halves,
-)
+from rsconvert.runtime.cascade import Cascade, cascade
+from rsconvert.runtime.cascade_fit import fit_cascade
 
-__all__ = [
-    "Cascade",
-    "CascadeReport",
-    "Fitted",
-    "answering_stage",
-    "cascade",
-    "fit_cascade",
-    "fit_thresholds",
-    "for_budget",
-    "halves",
-    "resolution_for_budget",
-]
+__all__ = ["Cascade", "cascade", "fit_cascade", "for_budget", "resolution_for_budget"]

@@ -26,11 +26,11 @@ def for_budget(
     batch_size: int = 1,
     amp: Amp = None,
 ) -> nn.Module:
-    """Return the best path within a budget, in eval mode; `resolution_for_budget` chooses it, and tells the rest.
+    """Return the best path within a budget, in eval mode; see `resolution_for_budget`, which chooses it.
 
     ``path.resolution`` is its resolution in pixels, unless the source has an attribute of that name, which stays. The
     modules of the path are its own, so its mode is too; its tensors are those of ``net.at``. ``form`` says which
-    latencies hold; the path itself is plain.
+    latencies count; the path itself is plain.
     """
     chosen = resolution_for_budget(
         net, latency_ms=latency_ms, multiply_adds=multiply_adds, form=form, batch_size=batch_size, amp=amp
@@ -71,27 +71,25 @@ def resolution_for_budget(
     budgets = {"latency_ms": latency_ms, "multiply_adds": multiply_adds}
     given = {name: value for name, value in budgets.items() if value is not None}
     if len(given) != 1:
-        raise ConfigError(
-            f"the budget is {given or 'empty'}; exactly one of latency_ms and multiply_adds is needed. Give one."
-        )
+        raise ConfigError(f"the budget is {given or 'empty'}; exactly one of latency_ms and multiply_adds is needed.")
     ((name, budget),) = given.items()
     if not budget > 0:
-        raise ConfigError(f"{name} is {budget}; a number above 0 is accepted. Raise it.")
+        raise ConfigError(f"{name} is {budget}; a number above 0 is accepted.")
     if latency_ms is not None:
-        return _best(_measured_here(net, form, batch_size, amp), "latency_ms", latency_ms)
+        return _best(_measured_here(net, form, batch_size, amp), name, budget)
     rows = [row for rows in stored_costs(net).values() for row in rows if row["top1"] is not None]
     return _best(rows, name, budget) if rows else _largest(net, budget)
 
 
 def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: Amp) -> list[_Row]:
-    """Return the rows of this machine that fit."""
+    """Return the rows of this machine, form, batch size and precision."""
     check_forms([form])
     stored, here = stored_costs(net), machine_key(net.alpha.device)
     if here not in stored:
         others = "; ".join(f"those of {there!r} ({differences(here, there)})" for there in stored) or "none at all"
         raise ConfigError(
             f"the network holds no latencies of this machine, {here!r}, but {others}; another machine's milliseconds "
-            "tell nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
+            "say nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
         )
     wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(choose_precision(amp, net.alpha.device))}
     rows = [row for row in stored[here] if wanted.items() <= row.items()]
@@ -131,6 +129,4 @@ def _largest(net: SwitchableModel, budget: float) -> int:
 
 
 def _below(name: str, budget: float, cost: float, resolution: int) -> ConfigError:
-    return ConfigError(
-        f"{name} is {budget:.12g}; the cheapest path, {resolution}, costs {cost:.12g}. Give at least that."
-    )
+    return ConfigError(f"{name} is {budget:.12g}; the cheapest path, {resolution}, costs {cost:.12g}.")

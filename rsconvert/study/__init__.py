@@ -1,51 +1,23 @@
 """The paper's tables and figures, ways to train compared, and the report about a network."""
 
-from rsconvert.study.comparison import KNOWN, Comparison, Line, Plan, PlannedRun, RunFacts, compare, plan_comparison
-from rsconvert.study.paper import (
-    ENDINGS,
-    Complementarity,
-    Table,
-    batchnorm_sets,
-    complementarity,
-    complementarity_data,
-    dense_resolutions,
-    importance,
-    new_figure,
-    own_resolutions,
-    paper_style,
-    plot_accuracy,
-    plot_batchnorm,
-    plot_complementarity,
-    plot_importance,
-    plot_pooling,
-    pooled_values,
-    right_answers,
-    save_figure,
-    series_style,
-    step_style,
-    write_analysis,
-)
-from rsconvert.study.report import read_class_names, render, write_report
+from rsconvert.study.batchnorm import batchnorm_sets, plot_batchnorm
+from rsconvert.study.comparison import Plan, compare, plan_comparison
+from rsconvert.study.complementarity import complementarity_data, complementarity_of, plot_complementarity
+from rsconvert.study.curves import dense_resolutions, plot_accuracy
+from rsconvert.study.figures import ENDINGS, save_figures, write_analysis
+from rsconvert.study.importance import importance, plot_importance
+from rsconvert.study.pooling import plot_pooling, pooled_values
+from rsconvert.study.report import write_report
 
 __all__ = [
     "ENDINGS",
-    "KNOWN",
-    "Comparison",
-    "Complementarity",
-    "Line",
     "Plan",
-    "PlannedRun",
-    "RunFacts",
-    "Table",
     "batchnorm_sets",
     "compare",
-    "complementarity",
     "complementarity_data",
+    "complementarity_of",
     "dense_resolutions",
     "importance",
-    "new_figure",
-    "own_resolutions",
-    "paper_style",
     "plan_comparison",
     "plot_accuracy",
     "plot_batchnorm",
@@ -53,12 +25,7 @@ __all__ = [
     "plot_importance",
     "plot_pooling",
     "pooled_values",
-    "read_class_names",
-    "render",
-    "right_answers",
-    "save_figure",
-    "series_style",
-    "step_style",
+    "save_figures",
     "write_analysis",
     "write_report",
 ]

@@ -1,9 +1,8 @@
 """Surgery: a network goes in, a switchable network comes out."""
 
 from rsconvert.surgery.conversion import check_switchable, examine, make_switchable
-from rsconvert.surgery.dataflow import SetWeights, to_graph
 from rsconvert.surgery.folding import FoldReport, fold_batchnorm, largest_difference, prepare_folded
-from rsconvert.surgery.modes import eval_mode
+from rsconvert.surgery.graph import SetWeights, to_graph
 from rsconvert.surgery.network import (
     BUILD,
     WAYS,
@@ -27,9 +26,7 @@ from rsconvert.surgery.network import (
     with_middles,
 )
 from rsconvert.surgery.report import ConversionReport
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
-from rsconvert.surgery.survey import fitted_inside
-from rsconvert.surgery.trial import equal_outputs, run_trial
+from rsconvert.surgery.trial import equal_outputs, eval_mode, fill_zeros, fitted_inside, run_trial, scrambled, write
 
 __all__ = [
     "BUILD",

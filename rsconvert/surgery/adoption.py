@@ -1,4 +1,4 @@
-"""Adoption: what a model that was made elsewhere tells of its origin, as far as it can be proved.
+"""Adoption: what a model that was made elsewhere shows of its origin, as far as it can be proved.
 
 timm leaves ``pretrained_cfg`` on a model: its preprocessing and its architecture, but none of the arguments it was
 built with. So a name counts only if the bare name builds the same model: the same classes, names and settings, and the
@@ -6,7 +6,7 @@ same bits of output around the same tensors.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
-from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
 from rsconvert.models import (
     Source,
@@ -30,8 +29,7 @@ from rsconvert.models import (
     unfilled,
 )
 from rsconvert.surgery.network import copy_model
-from rsconvert.surgery.scramble import fill_zeros, scrambled, write
-from rsconvert.surgery.trial import equal_outputs
+from rsconvert.surgery.trial import equal_outputs, fill_zeros, scrambled, write
 
 __all__ = ["adopted"]
 
@@ -41,7 +39,7 @@ _SIZES = (32, 64, 128, 224)
 
 
 def adopted(model: nn.Module, source: Source) -> tuple[Source, tuple[str, ...]]:
-    """Return the source with what the model itself tells, and a line on each fact that was taken.
+    """Return the source with what the model itself shows of it, and a line on each fact that was taken.
 
     A model from ``create_model`` knows its source, and a name that the caller gave wins.
     """
@@ -52,25 +50,15 @@ def adopted(model: nn.Module, source: Source) -> tuple[Source, tuple[str, ...]]:
         source = replace(found, preprocessing=source.preprocessing)
         kwargs = f" with {dict(source.model_kwargs)}" if source.model_kwargs else ""
         notes.append(f"architecture: {source.architecture}{kwargs}, which builds the same model: proved by its outputs")
-    own = _own_preprocessing(model)
-    if own is not None:
-        source = replace(source, preprocessing=own)
-        told = f"mean {_numbers(own.mean)}, std {_numbers(own.std)}, {own.interpolation}, crop_pct {own.crop_pct}"
-        notes.append(f"preprocessing: {told}, from the model's pretrained_cfg")
-    return source, tuple(notes)
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return ",".join(f"{value:g}" for value in values)
-
-
-def _own_preprocessing(model: nn.Module) -> Preprocessing | None:
     cfg = getattr(model, "pretrained_cfg", None)
-    if not isinstance(cfg, Mapping) or not {"mean", "std"} <= cfg.keys():
-        return None
-    with suppress(ConfigError):  # such as that of a model of one colour
-        return preprocessing_of(cfg)
-    return None
+    if isinstance(cfg, Mapping) and {"mean", "std"} <= cfg.keys():
+        with suppress(ConfigError):  # such as that of a model of one colour
+            own = preprocessing_of(cfg)
+            source = replace(source, preprocessing=own)
+            mean, std = (",".join(f"{value:g}" for value in values) for values in (own.mean, own.std))
+            settings = f"mean {mean}, std {std}, {own.interpolation}, crop_pct {own.crop_pct}"
+            notes.append(f"preprocessing: {settings}, from the model's pretrained_cfg")
+    return source, tuple(notes)
 
 
 def _proved(model: nn.Module) -> Source | None:
@@ -103,8 +91,11 @@ def _candidates(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Modu
 
 
 def _is_same(model: nn.Module, built: nn.Module) -> bool:
-    """Tell whether two models have the same settings, and compute the same around the same scrambled tensors."""
-    if not _has_settings_of(model, built):
+    """Return whether two models have the same settings, and compute the same around the same scrambled tensors."""
+    theirs, own = dict(model.named_modules()), dict(built.named_modules())
+    if theirs.keys() != own.keys() or any(type(theirs[name]) is not type(module) for name, module in own.items()):
+        return False
+    if not all(_settings(module).items() <= _settings(theirs[name]).items() for name, module in own.items()):
         return False
     plain = copy_model(model).eval()
     write(plain, scrambled(plain, 0) | fill_zeros(plain))
@@ -116,22 +107,17 @@ def _is_same(model: nn.Module, built: nn.Module) -> bool:
     return _computes_as(plain, built.eval())
 
 
-def _has_settings_of(model: nn.Module, built: nn.Module) -> bool:
-    theirs, own = dict(model.named_modules()), dict(built.named_modules())
-    return theirs.keys() == own.keys() and all(
-        type(theirs[name]) is type(module) and _settings(module).items() <= _settings(theirs[name]).items()
-        for name, module in own.items()
-    )
-
-
 def _settings(module: nn.Module) -> dict[str, Any]:
     """Return the plain values among a module's attributes, dropout rates among them."""
-    named = {name: value for name, value in vars(module).items() if name[0] != "_" and name not in _MODES}
     return {
         name: value
-        for name, value in named.items()
-        if isinstance(value, _PLAIN) or (isinstance(value, (tuple, list)) and all(isinstance(v, _PLAIN) for v in value))
+        for name, value in vars(module).items()
+        if name[0] != "_" and name not in _MODES and all(isinstance(item, _PLAIN) for item in _items(value))
     }
+
+
+def _items(value: object) -> Iterable[object]:
+    return value if isinstance(value, (tuple, list)) else [value]
 
 
 @torch.no_grad()

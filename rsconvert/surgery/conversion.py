@@ -7,24 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
-from torch.nn.utils import prune
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, check_num_classes, count_outputs, is_file_name, source_of
 from rsconvert.surgery.adoption import adopted
-from rsconvert.surgery.graph import read_graph
-from rsconvert.surgery.network import (
-    Build,
-    SwitchableBN,
-    SwitchableModel,
-    assemble,
-    batchnorms,
-    check_image,
-    check_resolutions,
-)
+from rsconvert.surgery.convertible import check_convertible
+from rsconvert.surgery.network import Build, SwitchableModel, assemble, check_resolutions
 from rsconvert.surgery.proof import prove
-from rsconvert.surgery.report import ConversionReport, make_report, unconverted
+from rsconvert.surgery.report import ConversionReport, make_report
 from rsconvert.surgery.survey import Example, Survey, arguments_of, survey, working_resolutions
 
 _MISFIT = "built for another resolution"
@@ -44,7 +34,7 @@ def make_switchable(
     example: Example | None = None,
     image: int | str | None = None,
 ) -> SwitchableModel:
-    """Return a network with one private BN set per resolution, all equal to the model's; ``net.report`` tells all.
+    """Return a network with one private BN set per resolution, all equal to the model's; see ``net.report``.
 
     The model stays unchanged and shares no tensor with the network. Each path is proved equal to the model,
     bit for bit in eval mode, on scrambled BatchNorm tensors. A model that does not take every size is built again for
@@ -56,11 +46,9 @@ def make_switchable(
         model_kwargs: the arguments that the builder of that name needs.
         private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless its name tells a builder that takes ``img_size`` or ``dynamic_img_size``. What changes shape must be
-            a position table of one of the names in ``tables.TABLES``.
-        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict of keyword
-            arguments; needed if they are something else than images (N, C, H, W). What changes with the resolution
-            is an image.
+            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
+        example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
+            needed if they are not images (N, C, H, W). What changes with the resolution is an image.
         image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
             images count, and ``net(x)`` refuses where their sizes differ.
     Raises:
@@ -71,220 +59,78 @@ def make_switchable(
     resolutions = check_resolutions(resolutions)
     source, notes = adopted(model, _named(model, name, model_kwargs))
     start = time.perf_counter()
-    found = _surveyed(model, source, resolutions, private, build, example, image)
-    if found.refused:
-        raise ResolutionError(_refusal(model, source, found))
-    net = _assembled(model, source, resolutions, found)
-    proving = time.perf_counter()
-    exact = _proved(model, found, net)
-    forwards = found.seconds + time.perf_counter() - proving
-    parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
-    facts = read_graph(model, _functional_means(found))
-    seconds = {"convert": time.perf_counter() - start - forwards, "forwards": forwards}
-    net.report = replace(make_report(model, found, facts, parameters, exact, seconds), notes=notes)
-    return net
-
-
-def examine(
-    model: nn.Module,
-    resolutions: Sequence[int] = (224, 192, 160, 128, 96),
-    *,
-    build: Build | None = None,
-    example: Example | None = None,
-    image: int | str | None = None,
-) -> ConversionReport:
-    """Tell what ``make_switchable`` would meet, without a conversion: every BatchNorm, and which resolutions work.
-
-    Raises:
-        ResolutionError: a resolution is malformed or repeated.
-        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
-    """
-    resolutions = check_resolutions(resolutions)
-    start = time.perf_counter()
-    found = _surveyed(model, source_of(model), resolutions, True, build, example, image)
-    facts = read_graph(model, _functional_means(found))
-    seconds = {"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds}
-    return make_report(model, found, facts, sum(p.numel() for p in model.parameters()), {}, seconds)
-
-
-def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
-    """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download for one.
-
-    Raises:
-        ResolutionError: a resolution is malformed, repeated, or does not work in the model.
-        UnsupportedModelError: the model holds no BatchNorm, or something that can't be converted.
-    """
-    resolutions, source = check_resolutions(resolutions), source_of(model)
-    _check_convertible(model, source.architecture or type(model).__name__)
-    if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) == len(resolutions):
-        return
-    found = _surveyed(model, source, resolutions, True)
-    if found.refused:
-        raise ResolutionError(_refusal(model, source, found))
-
-
-def _check_functions(build: object, example: object) -> None:
-    for name, function in (("build", build), ("example", example)):
-        if function is not None and not callable(function):
-            raise ConfigError(
-                f"{name} is {type(function).__name__}; a function of the resolution is needed. Write lambda r: …"
-            )
-
-
-def _proved(model: nn.Module, found: Survey, net: SwitchableModel) -> dict[int, bool]:
+    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
+    _check_all_work(model, source, found)
+    beside = found.functional if private else ()
+    net = assemble(model, resolutions, private=private, build=found.build, built=found.built, beside=beside)
+    net.source = replace(source, built_with=found.way, images=found.images)
     exact = prove(found, net)
+    parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
+    net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)
     if different := [r for r, same in exact.items() if not same]:
         raise UnsupportedModelError(
             f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
             "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
         )
-    return exact
-
-
-def _surveyed(
-    model: nn.Module,
-    source: Source,
-    resolutions: Sequence[int],
-    private: bool,
-    build: Build | None = None,
-    example: Example | None = None,
-    image: int | str | None = None,
-) -> Survey:
-    _check_functions(build, example)
-    check_image(model, image)
-    name = source.architecture or type(model).__name__
-    _check_convertible(model, name)
-    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
-    if not batchnorms(model) and not found.functional and not found.refused:
-        raise _nothing_to_convert(model, name)
-    for tensor in found.functional:
-        owner, _, key = tensor.rpartition(".")
-        if key in model.get_submodule(owner)._non_persistent_buffers_set:
-            raise UnsupportedModelError(
-                f"{tensor} serves F.batch_norm and is a buffer that no file holds; a persistent one is needed. "
-                "Register it with persistent=True."
-            )
-    return found
-
-
-def _assembled(model: nn.Module, source: Source, resolutions: Sequence[int], found: Survey) -> SwitchableModel:
-    beside = found.functional if found.private else ()
-    net = assemble(model, resolutions, private=found.private, build=found.build, built=found.built, beside=beside)
-    net.source = replace(source, built_with=found.way, images=found.images)
     return net
 
 
-def _functional_means(found: Survey) -> list[str]:
-    return [name for name, part in found.functional.items() if part == "running_mean"]
+def examine(
+    model: nn.Module, resolutions: Sequence[int] = (224, 192, 160, 128, 96), *, image: int | str | None = None
+) -> ConversionReport:
+    """Report what ``make_switchable`` would find, without a conversion: every BatchNorm, and which resolutions work.
+
+    It raises the same errors, except for a resolution that does not work.
+    """
+    start = time.perf_counter()
+    found = survey(model, source_of(model), check_resolutions(resolutions), image=image)
+    return make_report(model, found, start)
 
 
-def _refusal(model: nn.Module, source: Source, found: Survey) -> str:
+def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
+    """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download of them."""
+    resolutions, source = check_resolutions(resolutions), source_of(model)
+    check_convertible(model, source)
+    if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) < len(resolutions):
+        _check_all_work(model, source, survey(model, source, resolutions))
+
+
+def _check_all_work(model: nn.Module, source: Source, found: Survey) -> None:
     """Name what fails and why, and what works: of the resolutions, of the model's own sizes, and of multiples of 32."""
+    if not found.refused:
+        return
     own = getattr(model, "pretrained_cfg", None) or {}
     sizes = {own[key][-1] for key in ("input_size", "test_input_size") if own.get(key)}
     others = working_resolutions(found, model, ({*sizes, *range(32, 513, 32)} - found.trials.keys()))
     works = sorted({*others, *(found.trials.keys() - found.refused.keys())}, reverse=True)
     resolution, reason = next(iter(found.refused.items()))
     refused, working = (", ".join(map(str, sides)) for sides in (found.refused, works))
-    # A builder that takes no such argument tells nothing of the model.
-    misfits = [f" Built by {way}: {why.rstrip('. ')}." for way, why in found.attempts.items() if _MISFIT in why]
     remedy = "Choose among these" if works else "Give it images that it takes by example="
-    return (
-        f"{source.architecture or type(model).__name__} does not work at {refused}: at {resolution} "
-        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. {remedy}{_builder_hint(source)}."
-        + "".join(misfits)
-    )
-
-
-def _builder_hint(source: Source) -> str:
     if source.architecture is None:
-        return ", or pass build=, a function of the resolution that returns the model for it"
-    return ", or let the function take img_size" if is_file_name(source.architecture) else ""
+        remedy += ", or pass build=, a function of the resolution that returns the model for it"
+    elif is_file_name(source.architecture):
+        remedy += ", or let the function take img_size"
+    # A builder that takes no such argument says nothing about the model.
+    misfits = [f" Built by {way}: {why.rstrip('. ')}." for way, why in found.attempts.items() if _MISFIT in why]
+    raise ResolutionError(
+        f"{source.architecture or type(model).__name__} does not work at {refused}: at {resolution} "
+        f"{reason.rstrip('. ')}; of the sizes tried it works at {working or 'none'}. {remedy}." + "".join(misfits)
+    )
 
 
 def _named(model: nn.Module, name: str | None, model_kwargs: Mapping[str, Any] | None) -> Source:
     """Return the model's source under the caller's name, if there is one."""
-    if name is None and model_kwargs:
-        raise ConfigError(
-            f"model_kwargs has {', '.join(model_kwargs)} without a name; they are the arguments of the builder "
-            "that name tells. Give name too."
-        )
+    source = source_of(model)
     if name is None:
-        return source_of(model)
+        if model_kwargs:
+            raise ConfigError(
+                f"model_kwargs has {', '.join(model_kwargs)} without a name; they are the arguments of the builder "
+                "of that name. Give name too."
+            )
+        return source
     kwargs = dict(model_kwargs or {})
     check_num_classes(kwargs.get("num_classes"))
     outputs = count_outputs(model)
     if not is_file_name(name):
         outputs = kwargs.pop("num_classes", outputs)
-    return replace(source_of(model), architecture=name, model_kwargs=kwargs, num_classes=outputs)
-
-
-def _check_plain(model: nn.Module, name: str) -> None:
-    """Refuse modules that are compiled to a script, and those that compute a weight before each forward."""
-    for key, module in nn.Module.named_modules(model):
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UnsupportedModelError(
-                f"{key or name} is a {type(module).__name__} of torch.jit, whose code can't be changed; an nn.Module "
-                "of Python is needed. Convert the model before it is scripted."
-            )
-        if any(isinstance(hook, prune.BasePruningMethod) for hook in module._forward_pre_hooks.values()):
-            raise UnsupportedModelError(
-                f"{key or name} is pruned, and computes a weight before each forward; plain parameters are needed. "
-                "Call torch.nn.utils.prune.remove first, or prune the network afterwards."
-            )
-
-
-def _check_convertible(model: nn.Module, name: str) -> None:
-    """Refuse what has no sets to make, or holds a state that is no tensor."""
-    _check_plain(model, name)
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    if bare := next((key for key, tensor in tensors if tensor.is_meta), None):
-        raise UnsupportedModelError(
-            f"{name} has {bare} on the meta device, without values; a model with values is needed. "
-            "Load its weights first."
-        )
-    if lazy := next((key for key, tensor in tensors if is_lazy(tensor)), None):
-        raise UnsupportedModelError(
-            f"{name} has the lazy tensor {lazy}; tensors of known shapes are needed. "
-            "Run the model once on an example input, then convert it."
-        )
-    for key, module in model.named_modules():
-        if isinstance(module, (SwitchableModel, SwitchableBN)):
-            raise UnsupportedModelError(
-                f"{name} is switchable already; a plain model is needed. Take one path: net.extract(resolution)."
-            )
-        if type(module).get_extra_state is not nn.Module.get_extra_state:
-            raise UnsupportedModelError(
-                f"{key or name} ({type(module).__name__}) keeps an extra state, which paths can't share; "
-                "parameters and buffers alone are accepted. Register the state as a buffer."
-            )
-    for key, bn in batchnorms(model).items():
-        if bn._forward_hooks or bn._forward_pre_hooks or bn._backward_hooks or bn._backward_pre_hooks:
-            raise UnsupportedModelError(
-                f"{key or name} carries a hook, which may hold the whole model; a BatchNorm without hooks is needed. "
-                "Remove it, or set it on net.at(resolution) afterwards."
-            )
-    _check_names(model, name)
-    # A module that calls F.batch_norm itself needs a vector of running statistics among its buffers.
-    if not batchnorms(model) and not any(b.ndim == 1 and b.is_floating_point() for b in model.buffers()):
-        raise _nothing_to_convert(model, name)
-
-
-def _nothing_to_convert(model: nn.Module, name: str) -> UnsupportedModelError:
-    alike = next(unconverted(model), None)
-    found = f" ({alike} holds running statistics, but computes something else)" if alike else ""
-    return UnsupportedModelError(
-        f"{name} has no BatchNorm to convert{found}; a network with BatchNorm layers is needed. Choose another model."
-    )
-
-
-def _check_names(model: nn.Module, name: str) -> None:
-    """Refuse the names that the conversion gives to its own tensors: one of two would be lost."""
-    taken = [f"{key}.at" if key else "at" for key, bn in batchnorms(model).items() if hasattr(bn, "at")]
-    if hasattr(model, "rsconvert"):
-        taken.append("rsconvert")
-    if taken:
-        raise UnsupportedModelError(
-            f"{name} has an attribute {taken[0]}; rsconvert at the root, and at in a BatchNorm, are names of the "
-            "switchable network. Rename it."
-        )
+    return replace(source, architecture=name, model_kwargs=kwargs, num_classes=outputs)

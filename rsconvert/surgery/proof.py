@@ -1,5 +1,6 @@
 """The proof: on scrambled tensors, every path computes what the source computes with the same tensors."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -8,11 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.models import Arguments, as_call
+from rsconvert.models import as_call
 from rsconvert.surgery.network import SwitchableModel, clear_caches, side_of_call
-from rsconvert.surgery.scramble import tensors
-from rsconvert.surgery.survey import Survey, fitted_inside
-from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
+from rsconvert.surgery.survey import Survey
+from rsconvert.surgery.trial import Trial, equal_outputs, eval_mode, run_trial, tensors
 
 __all__ = ["prove"]
 
@@ -21,32 +21,32 @@ def prove(found: Survey, net: SwitchableModel) -> dict[int, bool]:
     """Compare each path with the source, bit for bit in eval mode: the output, and the sum of every BatchNorm's output.
 
     Args:
-        found: the trials of the source at the network's resolutions.
-        net: its conversion; its values are others meanwhile, and those of before at the end.
+        found: the trials of the source at the network's resolutions; the time of the proof is added to theirs.
+        net: its conversion; its values are replaced during the proof, and restored.
     Returns:
         For each resolution whether path and source are equal.
     Raises:
         UnsupportedModelError: a path runs other BatchNorms than the source, or an output proves nothing.
     """
-    with torch.no_grad(), _scrambled(found, net):
-        return {resolution: _prove_path(found, net, resolution) for resolution in net.resolutions}
+    start = time.perf_counter()
+    with torch.no_grad(), eval_mode([net]), _scrambled(found, net):
+        exact = {resolution: _prove_path(found, net, resolution) for resolution in net.resolutions}
+    found.seconds += time.perf_counter() - start
+    return exact
 
 
 @contextmanager
 def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
-    """Write the values of all trials at once, so that a swapped set shows; restore values and modes at the end."""
-    modes = {module: module.training for module in net.running_modules()}
+    """Write the values of all trials at once, so that a swapped set shows; restore those of before at the end."""
     places = {r: _registered(net, r, values) for r, values in found.values.items()}
     before = {r: {name: tensor.clone() for name, tensor in own.items()} for r, own in places.items()}
     try:
-        net.eval()
         _copy(found.values, places)
         yield
     finally:
         _copy(before, places)
-        for module, mode in modes.items():
+        for module in net.running_modules():
             clear_caches(module)
-            module.training = mode
 
 
 def _registered(net: SwitchableModel, resolution: int, names: Iterable[str]) -> dict[str, Tensor]:
@@ -68,39 +68,31 @@ def _copy(values: Mapping[int, Mapping[str, Tensor]], places: Mapping[int, Mappi
 
 def _prove_path(found: Survey, net: SwitchableModel, resolution: int) -> bool:
     wanted, arguments, path = found.trials[resolution], found.example(resolution), net.at(resolution)
-    model: nn.Module = net if _tells(net, arguments, resolution) else path
-    with fitted_inside(path, resolution):
-        got = run_trial(model, arguments, norms=path)
+    try:
+        chosen = side_of_call(*as_call(arguments), net.source.images) == resolution
+    except ResolutionError:  # such as lists of images, which are resized inside
+        chosen = False
+    model: nn.Module = net if chosen else path
+    got = run_trial(model, arguments, resolution, norms=path)
     if got.failure is not None:
         raise UnsupportedModelError(
             f"at {resolution} the path fails where the source runs: {got.failure}. "
             "Check that the model depends on nothing but its input and tensors; otherwise please report it."
         )
-    _check_layers(wanted, got, resolution)
-    _check_finite(wanted, resolution)
+    _check_meaningful(wanted, got, resolution)
     return equal_outputs(wanted.output, got.output) and equal_outputs(wanted.sums, got.sums)
 
 
-def _tells(net: SwitchableModel, arguments: Arguments, resolution: int) -> bool:
-    """Tell whether the network can choose the path by its arguments: lists of images are resized inside."""
-    try:
-        return side_of_call(*as_call(arguments), net.source.images) == resolution
-    except ResolutionError:
-        return False
-
-
-def _check_layers(wanted: Trial, got: Trial, resolution: int) -> None:
+def _check_meaningful(wanted: Trial, got: Trial, resolution: int) -> None:
+    """Refuse other layers than the source's, and an output that says nothing."""
     if wanted.calls != got.calls:
         differing = sorted((wanted.calls - got.calls) + (got.calls - wanted.calls))
         raise UnsupportedModelError(
             f"at {resolution} the path runs other BatchNorms than the source: {', '.join(differing)}; the same are "
             "needed. The model chooses its layers by something that a copy does not share: please report it."
         )
-
-
-def _check_finite(trial: Trial, resolution: int) -> None:
-    leaves = [leaf for leaf in tree_leaves(trial.output) if isinstance(leaf, Tensor)]
-    empty = all(t.numel() == 0 for t in leaves) and trial.sums  # a detector may find no object
+    leaves = [leaf for leaf in tree_leaves(wanted.output) if isinstance(leaf, Tensor)]
+    empty = all(t.numel() == 0 for t in leaves) and wanted.sums  # a detector may find no object
     if not empty and not any(leaf.isfinite().any() for leaf in leaves):
         raise UnsupportedModelError(
             f"at {resolution} the output of the source holds no finite number; at least one is needed for a proof. "

@@ -1,18 +1,23 @@
 """ConversionReport: what was found in a model, at which resolutions it works, and what was proved."""
 
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
 
 from rsconvert.models import resizes_inside
-from rsconvert.surgery.graph import GraphFacts
-from rsconvert.surgery.network import batchnorms, doubt, holds_running_statistics
+from rsconvert.surgery.convertible import unconverted
+from rsconvert.surgery.graph import GraphFacts, read_graph
+from rsconvert.surgery.network import batchnorms, doubt
 from rsconvert.surgery.survey import Survey
+from rsconvert.text import Table
 
-__all__ = ["BatchNormRecord", "ConversionReport", "make_report", "unconverted"]
+__all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
+
+_Way = Literal["graph", "leaf", "tree"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,14 @@ class BatchNormRecord:
     """One BatchNorm: how the graph reaches it, what feeds it, and how often a forward in eval mode runs it.
 
     ``found`` is ``graph`` for a call site, ``leaf`` inside a module that fx can't enter, ``tree`` when only the
-    module tree shows it, as with heads that run in train mode alone. One that a module computes by F.batch_norm bears
+    module tree shows it, as with heads that run in train mode alone. One that a module computes by F.batch_norm has
     the name of its running mean, and ``F.batch_norm`` as its kind.
     """
 
     name: str
     kind: str
     channels: int
-    found: Literal["graph", "leaf", "tree"]
+    found: _Way
     producer: str | None
     calls: int
 
@@ -37,12 +42,12 @@ class ConversionReport:
     """What an examination found, or a conversion did.
 
     ``unconverted`` names modules that hold running statistics and compute no BatchNorm that is known: all resolutions
-    share them. ``works`` lists the resolutions at which the model runs; ``refused`` tells for any other the first
+    share them. ``works`` lists the resolutions at which the model runs; ``refused`` gives for any other the first
     operation that fails, with its module and source line; ``exact`` for each proved path whether it equals the source.
     ``built_with`` is the builder's argument, or ``build``, by which the source is built again for each resolution, None
     if one model takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those
-    of the network, alpha apart. ``seconds`` tells what the conversion took (facts, swap, sharing), and apart from it
-    the forwards of the trials and the proof. ``notes`` tell what was taken from a model that was made elsewhere.
+    of the network, without alpha. ``seconds`` is the time of the conversion (facts, swap, sharing), and without it that
+    of the forwards of the trials and the proof. ``notes`` list what was read from a model that was made elsewhere.
     """
 
     batchnorms: tuple[BatchNormRecord, ...]
@@ -61,10 +66,7 @@ class ConversionReport:
 
     @property
     def unseen(self) -> tuple[str, ...]:
-        """The BatchNorms that ran although neither the graph nor an opaque module shows them: the hooks' audit.
-
-        They are converted all the same, for the swap follows the module tree.
-        """
+        """The BatchNorms that ran although the graph does not show them; converted all the same, by the module tree."""
         return tuple(record.name for record in self.batchnorms if record.calls and record.found == "tree")
 
     @property
@@ -78,12 +80,8 @@ class ConversionReport:
 
     def details(self) -> str:
         """Return a line for each BatchNorm: its name, class, channels, how it was found, and what feeds it."""
-        rows = [("BatchNorm", "class", "channels", "found by", "producer")]
-        rows += [(r.name, r.kind, str(r.channels), r.found, r.producer or "-") for r in self.batchnorms]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-        )
+        rows = [(r.name, r.kind, r.channels, r.found, r.producer or "-") for r in self.batchnorms]
+        return Table(("BatchNorm", "class", "channels", "found by", "producer"), rows).as_text()
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
@@ -108,71 +106,45 @@ class ConversionReport:
         yield from (f"warning: {warning}" for warning in self.warnings)
 
 
-def make_report(
-    model: nn.Module,
-    found: Survey,
-    facts: GraphFacts,
-    parameters: int,
-    exact: dict[int, bool],
-    seconds: dict[str, float],
-) -> ConversionReport:
-    """Return the report on a model converted to ``parameters``; a BatchNorm under two names appears under the first."""
-    executed: Counter[str] = Counter()
-    for trial in found.trials.values():
-        executed |= trial.calls
+def make_report(model: nn.Module, found: Survey, start: float) -> ConversionReport:
+    """Return the report on a survey that began at ``start``, by ``time.perf_counter``."""
+    means = [name for name, part in found.functional.items() if part == "running_mean"]
+    facts = read_graph(model, means)
     alike = tuple(unconverted(model, found.functional))
+    parameters = sum(p.numel() for p in model.parameters())
     return ConversionReport(
-        batchnorms=tuple(_records(model, found.functional, facts, executed)),
+        batchnorms=tuple(_records(model, means, facts, found)),
         unconverted=alike,
         works=tuple(r for r in found.trials if r not in found.refused),
         refused=found.refused,
-        exact=exact,
+        exact={},
         built_with=found.way,
         tables=found.tables,
         warnings=tuple(_warnings(model, found, alike)),
-        parameters_before=sum(p.numel() for p in model.parameters()),
+        parameters_before=parameters,
         parameters=parameters,
         opaque=facts.opaque,
-        seconds=seconds,
+        seconds={"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds},
     )
 
 
-def unconverted(model: nn.Module, functional: Collection[str] = ()) -> Iterator[str]:
-    """Yield the names of modules with running statistics of their own that no conversion makes private.
-
-    Args:
-        functional: the tensors that are private beside the BatchNorm modules.
-    """
-    known = {id(module) for bn in batchnorms(model).values() for module in nn.Module.modules(bn)}
-    owners = {name.rpartition(".")[0] for name in functional}
-    for name, module in model.named_modules():
-        if id(module) not in known and name not in owners and holds_running_statistics(module):
-            yield name or type(module).__name__
-
-
-def _records(
-    model: nn.Module, functional: Mapping[str, str], facts: GraphFacts, executed: Counter[str]
-) -> Iterator[BatchNormRecord]:
-    modules = batchnorms(model)
-    first = {id(bn): name for name, bn in reversed(modules.items())}
-    buffers = dict(model.named_buffers())
-    found = [(n, type(bn).__name__, _channels(bn)) for n, bn in modules.items() if first[id(bn)] == n]
-    found += [(n, "F.batch_norm", buffers[n].numel()) for n, part in functional.items() if part == "running_mean"]
-    for name, kind, channels in found:
-        way = _way(name, facts)
+def _records(model: nn.Module, means: Sequence[str], facts: GraphFacts, found: Survey) -> Iterator[BatchNormRecord]:
+    """Yield a record of each BatchNorm; one under two names appears under the first."""
+    executed: Counter[str] = Counter()
+    for trial in found.trials.values():
+        executed |= trial.calls
+    own = batchnorms(model)
+    norms = [(name, type(m).__name__, _channels(m)) for name, m in model.named_modules() if name in own]
+    norms += [(name, "F.batch_norm", model.get_buffer(name).numel()) for name in means]
+    for name, kind, channels in norms:
+        inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
+        way: _Way = "graph" if facts.calls[name] else "leaf" if inside else "tree"
         yield BatchNormRecord(name, kind, channels, way, facts.producers.get(name), executed[name])
 
 
 def _channels(bn: nn.Module) -> int:
-    sizes = [int(tensor.numel()) for tensor in (*bn.parameters(), *bn.buffers())]
-    return sizes[0] if sizes else int(getattr(bn, "num_features", 0))
-
-
-def _way(name: str, facts: GraphFacts) -> Literal["graph", "leaf", "tree"]:
-    if facts.calls[name]:
-        return "graph"
-    inside = any(not leaf or name == leaf or name.startswith(f"{leaf}.") for leaf in facts.opaque)
-    return "leaf" if inside else "tree"
+    sizes = (tensor.numel() for tensor in (*bn.parameters(), *bn.buffers()))
+    return next(sizes, int(getattr(bn, "num_features", 0)))
 
 
 def _warnings(model: nn.Module, found: Survey, alike: Sequence[str]) -> Iterator[str]:

@@ -1,33 +1,41 @@
 """The survey: at which resolutions a model runs, as it is or built again for each of them."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, cast
+from functools import cache, cached_property
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map_only
 
 from rsconvert.errors import ConfigError, RSConvertError, UnsupportedModelError
-from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem, resizes_inside
+from rsconvert.models import Arguments, ImageArgument, Source, Stem, example_arguments, example_stem
+from rsconvert.surgery.convertible import check_convertible, check_functional
 from rsconvert.surgery.network import (
     Build,
     build_like,
     builders,
+    check_image,
     copy_model,
     copy_structure,
     find_images,
     on_meta,
     size_dependent,
-    told_images,
 )
-from rsconvert.surgery.scramble import fill_zeros, scrambled, tensors, write
-from rsconvert.surgery.trial import Trial, equal_outputs, run_trial
+from rsconvert.surgery.trial import (
+    Trial,
+    equal_outputs,
+    fill_zeros,
+    run_trial,
+    scrambled,
+    tensors,
+    write,
+)
 
-__all__ = ["Example", "Survey", "arguments_of", "fitted_inside", "survey", "working_resolutions"]
+__all__ = ["Example", "Survey", "arguments_of", "survey", "working_resolutions"]
 
 Example = Callable[[int], Arguments]
 
@@ -39,7 +47,7 @@ class Survey:
     ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
     the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
     unless ``private``; ``images`` the arguments whose size chooses the path; ``attempts`` why other ways to build the
-    model were dropped; ``seconds`` what the trials took.
+    model were dropped; ``seconds`` the time of the trials and of the proof.
     """
 
     example: Example
@@ -65,6 +73,10 @@ class Survey:
         found = size_dependent(self.built) if self.built else {}
         return tuple(f"{owner}.{name}".lstrip(".") for owner, names in found.items() for name in names)
 
+    def model_for(self, model: nn.Module, resolution: int) -> nn.Module:
+        """Return the model that runs at a resolution: itself, or built again around its tensors."""
+        return model if self.build is None else build_like(self.build, model, resolution)
+
 
 def survey(
     model: nn.Module,
@@ -78,24 +90,30 @@ def survey(
 ) -> Survey:
     """Try a model at each resolution; where it fails, or a builder is given, try it built again for each of them.
 
-    Args:
-        private: whether the network to come has a BN set for each resolution.
-        build: makes the source again for a resolution; by default the builder of the source's name does, if need be.
-        example: gives the arguments of ``forward`` for a resolution; by default they are read from the model.
-        image: the argument that is the image; by default all count whose shape follows the resolution.
+    The arguments are those of ``make_switchable``.
+
     Raises:
-        ConfigError: ``example`` is no function of arguments, or shows no such image.
-        UnsupportedModelError: running statistics are used that are no tensors of the model, or what is built again
-            computes something else.
+        ConfigError: ``build`` or ``example`` is no function, or shows no such image.
+        UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or is built again with
+            another arithmetic.
     """
+    for argument, function in (("build", build), ("example", example)):
+        if function is not None and not callable(function):
+            raise ConfigError(
+                f"{argument} is {type(function).__name__}; a function of the resolution is needed. Write lambda r: …"
+            )
+    check_image(model, image)
+    check_convertible(model, source)
     given = _steady(example or arguments_of(model, image))
-    best = as_it_is = _try_as_it_is(model, resolutions, Survey(given, private=private))
+    best = as_it_is = _tried(model, resolutions, Survey(given, private=private))
     if best.refused or build is not None:
         best = _built_best(model, source, best, build)
         _check_same(model, as_it_is, best)
+    if not best.refused or best.functional:
+        check_functional(model, source, best.functional)
     if not best.refused:
         shown = {r: given(r) for r in resolutions}
-        best.images = told_images(find_images(model, shown, given=example is not None), image)
+        best.images = find_images(model, shown, given=example is not None, image=image)
     return best
 
 
@@ -103,23 +121,25 @@ def _built_best(model: nn.Module, source: Source, best: Survey, build: Build | N
     """Return the best survey of a model built again, or the one of the model as it is."""
     given, resolutions, private = best.example, tuple(best.trials), best.private
     for way, function in builders(source, build):
-        other = _try_built(model, resolutions, Survey(given, way, function, private=private))
+        other = _tried(model, resolutions, Survey(given, way, function, private=private))
         if _rank(other) < _rank(best) or build is not None:
             best, other = other, best
-        dropped = {other.way: next(iter(other.refused.values()))} if other.way and other.refused else {}
-        best.attempts |= other.attempts | dropped
+        best.attempts |= other.attempts
+        if other.way and other.refused:
+            best.attempts[other.way] = next(iter(other.refused.values()))
         if not best.refused and not best.tables:
             break
     return best
 
 
-def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
-    """Return the function that reads the arguments of ``forward`` from a model.
+def _rank(found: Survey) -> tuple[int, int]:
+    """Order surveys: fewer refusals first, then fewer tables."""
+    return len(found.refused), len(found.tables)
 
-    Args:
-        image: the position or the name of a further argument that gets an image.
-    """
-    stems: list[Stem] = []  # of all resolutions, seen in a copy: a forward may count its calls
+
+def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
+    """Return the function that reads the arguments of ``forward`` from a model; ``image`` gets an image too."""
+    stems: list[Stem] = []  # one for all resolutions, read from a copy: a forward may count its calls
 
     def arguments(resolution: int) -> Arguments:
         if not stems:
@@ -132,32 +152,29 @@ def arguments_of(model: nn.Module, image: int | str | None = None) -> Example:
 def working_resolutions(found: Survey, model: nn.Module, candidates: Iterable[int]) -> list[int]:
     """Return the candidates that a model takes in the way that its survey chose, from the largest.
 
-    Only shapes are computed: these are proposals, which a survey or a conversion tries in earnest.
+    Only shapes are computed: these are proposals, which a survey or a conversion tries on real tensors.
     """
     works = []
     for resolution in sorted(set(candidates), reverse=True):
         with suppress(RSConvertError), torch.no_grad():
-            plain = model if found.build is None else build_like(found.build, model, resolution)
-            reference = on_meta(plain).eval()
-            arguments = tree_map(_to_meta, found.example(resolution))
-            with fitted_inside(reference, resolution):
-                works += [resolution] if run_trial(reference, arguments).failure is None else []
+            reference = on_meta(found.model_for(model, resolution)).eval()
+            arguments = tree_map_only(Tensor, lambda t: t.to("meta"), found.example(resolution))
+            works += [resolution] if run_trial(reference, arguments, resolution).failure is None else []
     return works
 
 
 def _steady(example: Example) -> Example:
     """Return the same arguments for a resolution at each call, whatever ``example`` draws or ``forward`` overwrites."""
-    drawn: dict[int, Arguments] = {}
+    drawn = cache(example)
 
     def arguments(resolution: int) -> Arguments:
-        if resolution not in drawn:
-            drawn[resolution] = example(resolution)
-        if not isinstance(drawn[resolution], tuple | dict):
+        given: object = drawn(resolution)
+        if not isinstance(given, tuple | dict):
             raise ConfigError(
-                f"example returned {type(drawn[resolution]).__name__} for {resolution}; a tuple of the arguments of "
+                f"example returned {type(given).__name__} for {resolution}; a tuple of the arguments of "
                 "forward is needed, or a dict of keyword arguments. Write (x,) for one."
             )
-        return cast(Arguments, tree_map(_clone, drawn[resolution]))
+        return cast(Arguments, tree_map_only(Tensor, Tensor.clone, given))
 
     return arguments
 
@@ -175,48 +192,20 @@ def _check_same(model: nn.Module, as_it_is: Survey, best: Survey) -> None:
             )
 
 
-def _clone(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _to_meta(leaf: Any) -> Any:
-    return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
-
-
-@contextmanager
-def fitted_inside(model: nn.Module, resolution: int) -> Iterator[None]:
-    """Let a model that resizes inside do so to a resolution meanwhile, where it would compute far more by default."""
-    if not resizes_inside(model):
-        yield
-        return
-    transform: Any = model.transform
-    usual = {name: getattr(transform, name) for name in ("min_size", "max_size", "fixed_size")}
-    transform.min_size, transform.max_size = (resolution,), resolution
-    transform.fixed_size = usual["fixed_size"] and (resolution, resolution)
-    try:
-        yield
-    finally:
-        vars(transform).update(usual)
-
-
-def _try_as_it_is(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
-    for resolution in resolutions:
-        _try(found, model, resolution)
-    return found
-
-
-def _try_built(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
-    assert found.build is not None
+def _tried(model: nn.Module, resolutions: Sequence[int], found: Survey) -> Survey:
+    """Return the survey with a trial of each resolution."""
     for resolution in resolutions:
         try:
-            found.built[resolution] = build_like(found.build, model, resolution)
-        except UnsupportedModelError as error:  # by this way no resolution can be had
+            own = found.model_for(model, resolution)
+        except UnsupportedModelError as error:  # this way builds the model for no resolution
             found.trials = {r: Trial(failure=str(error)) for r in resolutions}
-            return found
+            break
         except RSConvertError as error:
             found.trials[resolution] = Trial(failure=str(error))
-        else:
-            _try(found, found.built[resolution], resolution)
+            continue
+        if found.build is not None:
+            found.built[resolution] = own
+        _try(found, own, resolution)
     return found
 
 
@@ -226,24 +215,13 @@ def _try(found: Survey, model: nn.Module, resolution: int) -> None:
     start, known = time.perf_counter(), -1
     while known < len(found.functional):
         known = len(found.functional)
-        key = resolution if found.private else 0
-        values = {**fill_zeros(model), **scrambled(model, key, found.functional)}
-        reference = _copy_to_write(model, values)
+        values = {**fill_zeros(model), **scrambled(model, resolution if found.private else 0, found.functional)}
+        own = tensors(model)
+        written = {id(own[name]) for name in values}
+        # A copy that shares what is not written.
+        reference = copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()
         write(reference, values)
-        with fitted_inside(reference, resolution):
-            trial = run_trial(reference, found.example(resolution))
+        trial = run_trial(reference, found.example(resolution), resolution)
         found.values[resolution], found.trials[resolution] = values, trial
         found.functional |= trial.functional
     found.seconds += time.perf_counter() - start
-
-
-def _copy_to_write(model: nn.Module, names: Iterable[str]) -> nn.Module:
-    """Return a copy in eval mode in which tensors can be written; it shares every other parameter with the model."""
-    own = tensors(model)
-    written = {id(own[name]) for name in names}
-    return copy_model(model, {id(p): p for p in model.parameters() if id(p) not in written}).eval()
-
-
-def _rank(found: Survey) -> tuple[int, int]:
-    """Order surveys: fewer refusals first, then fewer tables."""
-    return len(found.refused), len(found.tables)

@@ -1,24 +1,18 @@
 """Training: all resolutions together, each a teacher of the smaller ones."""
 
-from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.finetune import finetune
+from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_memory
 from rsconvert.training.loss import mred_loss
-from rsconvert.training.recipes import RECIPES, build_config
-from rsconvert.training.result import FinetuneResult
-from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview
-from rsconvert.training.step import keep_freed_memory
+from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
 
 __all__ = [
     "FREE_SETTINGS",
-    "RECIPES",
-    "FinetuneConfig",
     "FinetuneResult",
     "Row",
-    "build_config",
     "data_identity",
     "finetune",
     "keep_freed_memory",
     "mred_loss",
     "open_for_training",
     "preview",
+    "read_summary",
 ]

@@ -1,21 +1,54 @@
 """finetune: epochs of S-view steps, each followed by an evaluation at every resolution."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import torch
 
 from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
-from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.result import FinetuneResult
 from rsconvert.training.run import Row, Run, RunFolder, open_for_training
 
-__all__ = ["finetune"]
+__all__ = ["FinetuneResult", "finetune", "keep_freed_memory"]
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _NEVER = -1, -4, 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FinetuneResult(Sequence[Row]):
+    """What a run reached: a sequence of its rows, one per epoch as in ``summary.csv``, rates and shares in percent.
+
+    ``best`` is the epoch, counted from 1, whose network ``best.safetensors`` holds: the first of the highest top-1 as
+    ``FinetuneConfig.best`` counts it, before the rows were rounded.
+    """
+
+    rows: tuple[Row, ...]
+    best: int
+
+    @property
+    def best_row(self) -> Row:
+        """The row of the best epoch."""
+        return next(row for row in self.rows if row["epoch"] == self.best)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Row, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
+        return self.rows[place]
 
 
 def finetune(
@@ -38,66 +71,44 @@ def finetune(
 
     Args:
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
-        output: the run folder; None keeps nothing but the network.
-        resume: go on, bit for bit, from the newest intact state in ``output``; without one, start afresh. Give the
+        output: the run folder; by default nothing is kept but the network.
+        resume: continue, bit for bit, from the newest intact state in ``output``; without one, start afresh. Give the
             network that the run started from.
-        force: let ``output`` replace an earlier run, which it does once the first epoch is done; with ``resume``, go on
-            although settings differ.
+        force: replace an earlier run in ``output`` once the first epoch is done; with ``resume``, continue although
+            settings differ.
         progress: show a bar on stderr.
         on_epoch: is called with each new row, in the first process alone, so not with ``evaluate``, which needs all.
-    Returns:
-        A row per epoch, as in ``summary.csv``, rates and shares in percent; and which epoch is the best.
     Raises:
         NamelessModelWarning, as a warning: the run's files alone will not be enough to load the network.
         ConfigError: a setting does not fit the network, the device or the run that is resumed.
         DataError: the classes do not fit the network, or an image can't be read.
-        TrainingError: the loss or a weight is not finite; the network fails in train mode; memory ran out; another
-            process of the run ended.
+        TrainingError: a loss or weight is not finite; the network fails; memory ran out; another process ended.
         CheckpointError: the run folder holds a run, or can't be written; no state in it is intact.
     """
     config = config or FinetuneConfig()
-    _warn_once(net, output)
+    if output is not None and launched_rank() == 0:  # before the work, in the process that writes
+        warn_of_loading(net, stacklevel=3)
     samples, outputs = open_for_training(net, data, config)
     with (
         plain_memory_errors(config.batch_size, config.workers),
         joined_processes(config.device) as processes,
         postponed_interrupts() as interrupts,
     ):
-        folder = _folder(output, config, processes, force=force, resume=resume)
-        shown = progress and processes.leads
-        run = Run(net, samples, config, processes, folder, interrupts, outputs=outputs, visible=shown)
-        with closing(run), _surroundings(config, processes, len(net.resolutions)):
-            return _all_epochs(run, on_epoch if processes.leads else None, resume=resume, force=force)
+        # The other processes must not refuse what the first one has written.
+        forced = force or not processes.leads
+        folder = None if output is None else RunFolder(output, keep=config.keep_states, force=forced, resume=resume)
+        run = Run(net, samples, config, processes, folder, interrupts, outputs=outputs, visible=progress)
+        with closing(run), _seeded(config.seed, processes), _repeatable(config.deterministic), _compilable(run):
+            run.begin(resume=resume, force=force)
+            return _all_epochs(run, on_epoch)
 
 
-def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None, *, resume: bool, force: bool) -> FinetuneResult:
-    if resume:
-        run.resume(force=force)
-    if run.folder is not None and run.processes.leads:
-        run.folder.start(run.settings(), fresh=not run.done.started)
-    run.open_board()
+def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> FinetuneResult:
     while run.done.epoch < run.config.epochs:
         row = run.epoch()
-        if on_epoch is not None:
+        if on_epoch is not None and run.processes.leads:
             on_epoch(row)
     return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
-
-
-def _folder(
-    output: str | Path | None, config: FinetuneConfig, processes: Processes, *, force: bool, resume: bool
-) -> RunFolder | None:
-    if output is None and resume:
-        raise ConfigError("resume is set without an output; the folder of the run is needed. Give it.")
-    if output is None:
-        return None
-    # Only the first process may be surprised by what it has written itself.
-    return RunFolder(output, keep=config.keep_states, force=force or not processes.leads, resume=resume)
-
-
-@contextmanager
-def _surroundings(config: FinetuneConfig, processes: Processes, paths: int) -> Iterator[None]:
-    with _seeded(config.seed, processes), _repeatable(config.deterministic), _compilable(config.compile, paths):
-        yield
 
 
 @contextmanager
@@ -114,7 +125,7 @@ def _seeded(seed: int, processes: Processes) -> Iterator[None]:
 
 @contextmanager
 def _repeatable(deterministic: bool) -> Iterator[None]:
-    """If asked, allow only algorithms that repeat to the bit."""
+    """If asked, allow only algorithms that repeat bit for bit."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic or before)
     try:
@@ -123,18 +134,26 @@ def _repeatable(deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _compilable(mode: str, paths: int) -> AbstractContextManager[None]:
+@contextmanager
+def _compilable(run: Run) -> Iterator[None]:
     """Allow torch.compile one version of the code for each path, in train and in eval mode.
 
     The paths share one code object; beyond torch's limit of 8 versions they would run uncompiled.
     """
-    if mode == "off":
-        return nullcontext()
-    limits: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=max(8, 2 * paths))
-    return limits
+    limit = max(8, 2 * len(run.net.resolutions))
+    with nullcontext() if run.config.compile == "off" else torch._dynamo.config.patch(recompile_limit=limit):
+        yield
 
 
-def _warn_once(net: SwitchableModel, output: str | Path | None) -> None:
-    """Say before the work what a file of the run will need, in the process that writes it."""
-    if output is not None and launched_rank() == 0:
-        warn_of_loading(net, stacklevel=4)
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory; return whether the C library can.
+
+    By default glibc gives every large tensor back to the system when it is freed, and a step on a CPU pays for getting
+    each of its pages again. The process holds about a tenth more memory for it. It is a setting of the whole process,
+    so a program calls it, never a library's function.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # macOS, Windows, musl
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))

@@ -21,7 +21,7 @@ from rsconvert.checkpoint import tensors as tensors_module
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ResolutionError
 from rsconvert.models import Source, source_of
-from rsconvert.surgery import SwitchableModel, batchnorms
+from rsconvert.surgery import Measured, SwitchableModel, batchnorms
 
 SIDES = (70, 64, 56, 48, 40, 32, 24)  # trained, between, and beyond both ends
 
@@ -375,6 +375,13 @@ def test_a_subset_of_a_shared_network_stays_shared() -> None:
     assert list(subset(net, (32,)).switchable_bns()) == []
 
 
+def test_a_subset_keeps_the_costs_of_its_paths(net: SwitchableModel) -> None:
+    row = {"resolution": 48, "form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 9, "latency_ms": 1.5}
+    net.measured = Measured(costs={"A": [row, {**row, "resolution": 40}], "B": [{**row, "resolution": 40}]})
+    assert subset(net, (64, 48)).measured.costs == {"A": [row]}
+    assert subset(net, (64,)).measured.costs is None
+
+
 def test_a_subset_of_what_is_not_there_is_refused(net: SwitchableModel) -> None:
     refused(lambda: subset(net, (64, 40)), r"resolution 40 has no set.*\(64, 48, 32\)")
     for malformed in ((), (64, 64)):
@@ -432,8 +439,6 @@ def test_a_builder_without_need_is_told(tmp_path: Path) -> None:
 def test_private_tensors_that_a_batchnorm_owns_are_ignored(tmp_path: Path) -> None:
     net = rsconvert.make_switchable(rsconvert.create_model("test_resnet"), (64, 32)).eval()
     rsconvert.save(net, tmp_path / "net.safetensors")
-    tensors, header = load_file(tmp_path / "net.safetensors"), read_metadata(tmp_path / "net.safetensors")
-    facts = {**header, "private_tensors": ["bn1.weight", "nothing.at.all"], "resolutions": [64, 32]}
-    save_file(tensors, tmp_path / "odd.safetensors", {"format": "pt", "rsconvert": json.dumps(facts)})
+    rewrite(tmp_path / "net.safetensors", private_tensors=["bn1.weight", "nothing.at.all"])
     x = torch.randn(2, 3, 32, 32)
-    assert torch.equal(rsconvert.load(tmp_path / "odd.safetensors").eval()(x), net(x))
+    assert torch.equal(rsconvert.load(tmp_path / "net.safetensors").eval()(x), net(x))

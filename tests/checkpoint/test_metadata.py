@@ -16,6 +16,8 @@ from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import Measured, SwitchableModel
 
+ROW = {"resolution": 64, "form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 9, "latency_ms": 1.5}
+
 
 def header_of(path: Path) -> dict[str, str]:
     with safe_open(str(path), framework="pt") as file:
@@ -95,9 +97,9 @@ def test_what_json_can_not_tell_is_not_saved(net: SwitchableModel, tmp_path: Pat
 
 def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
     rewrite(saved, new_field={"x": 1}, class_names=None, private=...)
-    facts = read_metadata(saved)
-    assert facts["resolutions"] == (64, 48, 32)
-    assert "class_names" not in facts
+    held = read_metadata(saved)
+    assert (held.resolutions, held.private) == ((64, 48, 32), True)
+    assert "class_names" not in held.fields
     assert rsconvert.load(saved).source.class_names is None
 
 
@@ -198,3 +200,29 @@ def test_describe_needs_alpha(saved: Path) -> None:
     save_file({**tensors, "rsconvert.alpha": torch.ones(2)}, saved, header)
     with pytest.raises(CheckpointError, match=r"rsconvert\.alpha"):
         describe(saved)
+
+
+def test_whole_rows_of_costs_are_accepted(saved: Path) -> None:
+    rows = [{**ROW, "top1": 50.5}, ROW, {**ROW, "top1": None, "further": "x", "latency_ms": 2}]
+    for costs in ({}, {"A": rows, "B": []}):
+        rewrite(saved, costs=costs)
+        assert read_metadata(saved).measured.costs == costs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resolution": 64.0}, {"resolution": 0}, {"resolution": True}, {"resolution": None}, {"batch_size": "1"},
+        {"multiply_adds": -1}, {"form": 1}, {"amp": None}, {"latency_ms": "1"}, {"latency_ms": -1.0},
+        {"latency_ms": float("nan")}, {"latency_ms": None}, {"latency_ms": True}, {"top1": "high"}, {"top1": [1]},
+    ],
+)  # fmt: skip
+def test_other_rows_of_costs_are_refused(saved: Path, fields: dict[str, Any]) -> None:
+    rewrite(saved, costs={"A": [ROW, {**ROW, **fields}]})
+    assert "costs of 'A'" in refusal(saved)
+
+
+@pytest.mark.parametrize("rows", [{}, None, 5, [5], [{}]])
+def test_what_is_no_list_of_rows_is_refused(saved: Path, rows: Any) -> None:
+    rewrite(saved, costs={"A": rows})
+    assert "costs of 'A'" in refusal(saved)

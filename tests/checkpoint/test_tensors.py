@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rsconvert.checkpoint import tensors as module
-from rsconvert.checkpoint.tensors import fill, read_header, read_tensors, replacing, write_tensors
+from rsconvert.checkpoint.tensors import digest, fill, read_header, read_tensors, replacing, write_tensors
 from rsconvert.errors import CheckpointError
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7)}
@@ -194,3 +194,19 @@ def test_fill_refuses_what_does_not_fit(change: dict[str, torch.Tensor | None], 
     given = {"weight": torch.ones(2, 3), "bias": torch.ones(2), **change}
     refused(lambda: fill(model, {k: t for k, t in given.items() if t is not None}, "file"), f"file .*Linear.*{name}")
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+def test_the_digest_tells_names_types_shapes_and_values_apart() -> None:
+    zeros = torch.zeros(4)
+    seen = [
+        digest({"a": zeros}),
+        digest({"b": zeros}),
+        digest({"a": zeros.view(2, 2)}),
+        digest({"a": zeros.to(torch.int32)}),
+        digest({"a": torch.ones(4)}),
+        digest({"a": zeros}, "facts"),
+    ]
+    assert len(set(seen)) == len(seen)
+    assert digest({"a": torch.ones(2, 3), "b": zeros}) == digest(
+        {"b": zeros, "a": torch.ones(3, 2).T.contiguous().clone()}
+    )

@@ -123,7 +123,7 @@ def test_onnx_files_are_verified(place: Path) -> None:
     assert [line for line in plain.stdout.splitlines() if "wrote" in line] == [
         "wrote net-16.onnx",
         "wrote net-8.onnx",
-        "wrote net.weights, which belongs beside them",
+        "wrote net.weights, which these files read",
     ]
     assert sorted(p.name for p in place.glob("net*.onnx")) == ["net-16.onnx", "net-8.onnx", "net.onnx"]
 

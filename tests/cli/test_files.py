@@ -1,16 +1,17 @@
-"""The command wrap with a checkpoint of the paper's release."""
+"""The command verify: figures and exit status for a good export and a bad one, one line for a mistake."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-import torchvision
 from click.testing import CliRunner, Result
-from torch import nn
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
-import rsconvert
 from rsconvert.cli import main
+
+NAME = "test_efficientnet"
 
 
 def run(*arguments: object) -> Result:
@@ -18,84 +19,64 @@ def run(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-18 of two sets by the release's names; the second set's running means are all 7."""
-    model = torchvision.models.resnet18(num_classes=3)
-    norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    state = {"module.alpha": torch.tensor([0.5, 0.25])}
-    for key, tensor in model.state_dict().items():
-        owner, _, name = key.rpartition(".")
-        if owner not in norms:
-            state[f"module.{owner}.module.{name}"] = tensor
-            continue
-        state[f"module.{owner}.bn_0.{name}"] = tensor
-        state[f"module.{owner}.bn_1.{name}"] = torch.full_like(tensor, 7) if name == "running_mean" else tensor
-    path = tmp_path_factory.mktemp("release") / "best.pth.tar"
-    torch.save({"epoch": 120, "arch": "parallel_resnet18", "state_dict": state}, path)
-    return path
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, an export of it, and images."""
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "photos").mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 255, (6, 40, 40, 3), dtype=np.uint8)):
+        Image.fromarray(pixels).save(folder / "photos" / f"{i}.png")
+    for arguments in (
+        ("wrap", NAME, "--no-pretrained", "--resolutions", "48,32", "-o", folder / "net.safetensors"),
+        ("export", folder / "net.safetensors", "--format", "timm", "--resolution", "32", "-o", folder / "plain"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+    return folder
 
 
-def wrapped(release: Path, *arguments: object) -> Result:
-    sides = ("--resolutions", "64,32", "--num-classes", 3)
-    return run("wrap", "torchvision/resnet18", "--rsnets", release, *sides, *arguments)
-
-
-def test_a_checkpoint_of_the_release_is_wrapped(release: Path, tmp_path: Path) -> None:
-    result = wrapped(release, "-o", tmp_path / "net.safetensors", "--json")
+def test_a_good_export_passes(place: Path) -> None:
+    result = run("verify", place / "plain", place / "net.safetensors", "--data", place / "photos", "--json")
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
-    assert (facts["mean"], facts["std"], facts["crop_pct"]) == ([0, 0, 0], [1, 1, 1], 0.875)
-    net = rsconvert.load(tmp_path / "net.safetensors")
-    assert net.at(64).bn1.running_mean.eq(0).all()
-    assert net.at(32).bn1.running_mean.eq(7).all()
-    assert net.alpha.tolist() == [0.5, 0.25]
-    assert torch.equal(net.at(32).conv1.weight, torch.load(release)["state_dict"]["module.conv1.module.weight"])
+    assert (facts["passed"], facts["difference"], facts["tolerance"]) == (True, 0.0, 1e-4)
+    assert list(facts["resolutions"]) == ["32"]
+    assert facts["resolutions"]["32"]["images"] == 12
+    text = run("verify", place / "plain", place / "net.safetensors", "--resolutions", "32")
+    assert text.exit_code == 0
+    assert text.stdout.splitlines()[-1].startswith("agrees: largest difference 0.0e+00")
 
 
-def test_an_option_overrides_the_releases_preprocessing(release: Path, tmp_path: Path) -> None:
-    result = wrapped(release, "--mean", "0.1,0.2,0.3", "-o", tmp_path / "net.safetensors")
-    assert result.exit_code == 0, result.output
-    preprocessing = rsconvert.load(tmp_path / "net.safetensors").source.preprocessing
-    assert (preprocessing.mean, preprocessing.std) == ((0.1, 0.2, 0.3), (1.0, 1.0, 1.0))
+def test_a_tampered_export_fails(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((place / "plain" / "config.json").read_bytes())
+    tensors = load_file(place / "plain" / "model.safetensors")
+    tensors["bn1.running_mean"] += 1
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    result = run("verify", tmp_path, place / "net.safetensors", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["passed"] is False
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {tmp_path} disagrees with the network at 32 (32: difference ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--pretrained",), "rsnets is"),
-        (("--weights", "x.pth"), "rsnets is"),
-        (("--resolutions", "64,48,32"), "2 BN sets"),
-        (("--num-classes", 4), "fc.bias"),
+        (["nowhere.onnx", "net.safetensors"], "nowhere.onnx does not exist"),
+        (["plain", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["plain", "net.safetensors", "--resolutions", "48"], "bound to 32"),
+        (["plain", "net.safetensors", "--resolutions", "x"], "x"),
+        (["plain", "net.safetensors", "--tolerance", "0"], "tolerance is 0"),
+        (["plain", "net.safetensors", "--resolutions", "32:48"], "resolutions has 32:48; a range is"),
+        (["plain", "net.safetensors", "--data", "nowhere"], "nowhere"),
+        (["plain", "net.safetensors", "--data", ""], "data is empty"),
+        (["plain", "net.safetensors", "--data", "photos", "--images", "0"], "images 0"),
+        (["plain", "net.safetensors", "--images", "5"], "images is 5 without data"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(
-    release: Path, tmp_path: Path, arguments: tuple[object, ...], words: str
-) -> None:
-    result = wrapped(release, *arguments, "-o", tmp_path / "net.safetensors")
-    assert result.exit_code == 1
+def test_a_mistake_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str) -> None:
+    monkeypatch.chdir(place)
+    result = run("verify", *arguments)
+    assert result.exit_code == 1, result.output
     (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
     assert words in line
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_was_stripped_from_the_names_is_told(tmp_path: Path) -> None:
-    state = rsconvert.create_model("test_resnet", num_classes=3).state_dict()
-    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "last.ckpt")
-    words = ("wrap", "test_resnet", "--num-classes", 3, "--resolutions", "64,32", "--weights", tmp_path / "last.ckpt")
-    told = f"{tmp_path / 'last.ckpt'} (state_dict; without the prefix model.)"
-    result = run(*words, "-o", tmp_path / "net.safetensors")
-    assert result.exit_code == 0, result.output
-    assert f"weights: {told}" in result.stdout.splitlines()
-    assert result.stderr == ""
-    assert json.loads(run(*words, "-o", tmp_path / "two.safetensors", "--json").stdout)["weights"] == told
-    assert rsconvert.load(tmp_path / "net.safetensors").source.weights == told
-
-
-def test_a_function_s_network_says_what_its_file_will_need(tmp_path: Path) -> None:
-    (tmp_path / "my.py").write_text(
-        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.BatchNorm2d(3))\n"
-    )
-    result = run("wrap", f"{tmp_path / 'my.py'}:build", "--resolutions", "64,32", "-o", tmp_path / "net.safetensors")
-    assert result.exit_code == 0, result.output
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"note: {tmp_path / 'my.py'}:build is a function of your own, so the network's file will")

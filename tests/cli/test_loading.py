@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import rsconvert
-from rsconvert.cli.loading import load_among, load_baselines, load_network
+from rsconvert.checkpoint import load_among
+from rsconvert.cli.loading import load_baselines, load_network
 
 ODD = """
 from torch import nn
@@ -88,7 +89,7 @@ def test_baselines_open_by_the_same_function_or_by_their_own_name(file: Path) ->
     rsconvert.save(library, folder / "library.safetensors")
     net = load_network(str(folder / "w8.safetensors"), name)
     texts = [str(folder / "w4.safetensors"), str(folder / "library.safetensors")]
-    found = load_baselines(texts, net, str(folder / "w8.safetensors"), name)
+    found = load_baselines(texts, net, name)
     assert [type(baseline.at(64)).__name__ for baseline in found.values()] == ["Odd", "EfficientNet"]
     assert found["w4"].at(64).conv.out_channels == 4
     assert [type(load_among(text, name).at(64)).__name__ for text in texts] == ["Odd", "EfficientNet"]

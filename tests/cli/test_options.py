@@ -1,14 +1,23 @@
-"""What a CHECKPOINT may be: a file, the folder of a run, a published folder, one on the hub."""
+"""What a CHECKPOINT may be: a file, the folder of a run, a published folder, one on the hub; defaults of options."""
 
+import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
+import click
 import huggingface_hub
 import pytest
 from click.testing import CliRunner, Result
 
+import rsconvert
+from rsconvert import evaluation, export, runtime, study
+from rsconvert.calibration.calibrate import Form
+from rsconvert.checkpoint import file_of
 from rsconvert.cli import main
-from rsconvert.cli.options import best_of
+from rsconvert.demo import run_demo
+from rsconvert.evaluation.benchmark import FORMS
 
 
 def run(*arguments: object) -> Result:
@@ -60,7 +69,7 @@ def test_the_hub_is_asked_for_the_one_file(place: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
     told = json.loads(done("inspect", "hf-hub:somebody/rs", "--json"))
     assert told["resolutions"] == [48, 32]
-    best_of("hf-hub:somebody/rs@v2")
+    file_of("hf-hub:somebody/rs@v2")
     assert asked == [("somebody/rs", "rsconvert.safetensors", None), ("somebody/rs", "rsconvert.safetensors", "v2")]
 
 
@@ -91,3 +100,38 @@ def test_options_without_effect_are_refused(place: Path, tmp_path: Path, options
     (line,) = result.stderr.splitlines()
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "function"),
+    [
+        (["evaluate"], rsconvert.evaluate),
+        (["calibrate"], rsconvert.calibrate),
+        (["cascade"], runtime.fit_cascade),
+        (["benchmark"], evaluation.measure_costs),
+        (["verify"], export.verify_export),
+        (["report"], study.write_report),
+        (["compare"], study.plan_comparison),
+        (["analyze", "pooling"], study.pooled_values),
+        (["demo"], run_demo),
+    ],
+)
+def test_defaults_are_those_of_the_function(command: list[str], function: Callable[..., Any]) -> None:
+    """Those that are read from its source are those that it has; the help shows them."""
+    found: Any = main
+    for word in command:
+        found = found.commands[word]
+    context = click.Context(found)
+    shown = {option.name: option.get_default(context) for option in found.params if callable(option.default)}
+    parameters = inspect.signature(function).parameters
+    own = {name: parameters[name].default for name in shown if name in parameters}
+    assert own
+    for name, value in own.items():
+        assert shown[name] == (",".join(map(str, value)) if isinstance(value, tuple) else value)
+        assert str(shown[name]) in run(*command, "--help").stdout
+
+
+def test_choices_are_those_of_the_library() -> None:
+    (form,) = [option for option in main.commands["calibrate"].params if option.name == "form"]
+    assert tuple(form.type.choices) == get_args(Form)  # type: ignore[attr-defined]
+    assert f"Of {', '.join(FORMS)}." in " ".join(run("benchmark", "--help").stdout.split())

@@ -1,16 +1,11 @@
 """Measuring one model: classes as they are, refusals with reasons, and exactness that a mistake would break."""
 
-import copy
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-from rsconvert import create_model, make_switchable
 from rsconvert.compatibility import FIVE
-from rsconvert.compatibility.check import count, measure
-from rsconvert.compatibility.exactness import exact_in_batches, scramble
+from rsconvert.compatibility.check import all_names, count, family_of, measure
 from rsconvert.errors import UnsupportedModelError
 
 
@@ -70,27 +65,15 @@ def test_an_unknown_name_is_an_error() -> None:
         measure("resnet1888")
 
 
-def test_each_set_gets_values_of_its_own() -> None:
-    model = create_model("test_efficientnet")
-    net = make_switchable(model, (64, 48, 32))
-    source = copy.deepcopy(model)
-    scramble(source, net, 48)
-    values = {r: dict(net.at(r).named_parameters())["bn1.weight"] for r in net.resolutions}
-    assert torch.equal(source.bn1.weight, values[48])
-    assert not torch.equal(values[64], values[48])
-    assert not torch.equal(values[64], values[32])
+def test_families_are_the_files_of_the_libraries() -> None:
+    assert family_of("resnet18") == family_of("resnet18.a1_in1k") == "resnet"
+    assert family_of("torchvision/resnet18") == "torchvision/resnet"
+    assert family_of("torchvision/fasterrcnn_resnet50_fpn") == "torchvision/detection/faster_rcnn"
+    assert family_of("mine.py:build") == "mine.py:build"
 
 
-def test_a_swapped_set_is_not_exact() -> None:
-    model = create_model("test_efficientnet")
-    net = make_switchable(model, (64, 48, 32))
-    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: True, 32: True}
-    net.at(32).bn1, net.at(48).bn1 = net.at(48).bn1, net.at(32).bn1
-    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 48: False, 32: False}
-
-
-def test_a_layer_beyond_the_sets_is_not_exact() -> None:
-    model = create_model("test_efficientnet")
-    net = make_switchable(model, (64, 32))
-    net.at(32).bn1 = nn.Identity()
-    assert exact_in_batches(net, lambda _: copy.deepcopy(model)) == {64: True, 32: False}
+def test_quantized_models_are_left_out() -> None:
+    names = all_names()
+    assert {"resnet18", "torchvision/resnet18"} <= set(names)
+    assert not any("quantized" in name for name in names)
+    assert len(names) == len(set(names))

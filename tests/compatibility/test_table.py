@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rsconvert.compatibility import FIVE, Row, Table, read_table, totals
-from rsconvert.compatibility.names import all_names, family_of
+from rsconvert.compatibility.check import all_names
 from rsconvert.compatibility.table import write_table
 from rsconvert.errors import DataError
 
@@ -121,20 +121,6 @@ def test_the_page_tells_what_fails() -> None:
     assert "- **two** works at 224\n  - 128, 96: `no`\n  - 160: `odd`" in page
     assert "**three** was not converted: it took longer than 9 s" in page
     assert "- **four** at 96: the source can't: too small" in page
-
-
-def test_families_are_the_files_of_the_libraries() -> None:
-    assert family_of("resnet18") == family_of("resnet18.a1_in1k") == "resnet"
-    assert family_of("torchvision/resnet18") == "torchvision/resnet"
-    assert family_of("torchvision/fasterrcnn_resnet50_fpn") == "torchvision/detection/faster_rcnn"
-    assert family_of("mine.py:build") == "mine.py:build"
-
-
-def test_quantized_models_are_left_out() -> None:
-    names = all_names()
-    assert {"resnet18", "torchvision/resnet18"} <= set(names)
-    assert not any("quantized" in name for name in names)
-    assert len(names) == len(set(names))
 
 
 def test_the_rows_are_plain_json() -> None:

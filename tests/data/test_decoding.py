@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from rsconvert.data.decoding import EncodedImage, decode, from_pillow
+from rsconvert.data.decoding import EncodedImage, from_pillow
 from rsconvert.errors import DataError
 
 
@@ -25,6 +25,10 @@ def encoded(picture, kind, **options):
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode(data, name):
+    return EncodedImage(data, name).decode()
 
 
 def pixels(image):

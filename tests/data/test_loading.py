@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import multiprocessing
+import random
 import signal
 import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -14,14 +16,14 @@ from torch.utils.data import DataLoader
 
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.loading import (
+    EpochSampler,
     TrainingViews,
-    ViewLoader,
     _start_worker,
     evaluation_loader,
     training_loader,
 )
 from rsconvert.data.sets import open_split
-from rsconvert.data.views import evaluation_views
+from rsconvert.data.views import Augmentation, evaluation_views
 from rsconvert.errors import ConfigError, DataError, ResolutionError
 
 RESOLUTIONS = (32, 16)
@@ -48,6 +50,11 @@ def samples(folder):
 def train(samples, **changes):
     options = {"batch_size": 3, "seed": 5, "workers": 0, **changes}
     return training_loader(samples, options.pop("resolutions", RESOLUTIONS), **options)
+
+
+def states():
+    _, numbers, position, *_ = np.random.get_state()
+    return random.getstate(), numbers.tolist(), position, torch.get_rng_state().tolist()
 
 
 def indices(loader):
@@ -96,6 +103,17 @@ def test_epochs_and_seeds_differ_and_come_again(samples):
     assert not equal(first, two_epochs(train(samples, seed=6))[0])
 
 
+def test_processes_share_an_epoch_without_overlap():
+    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    keys = [list(sampler) for sampler in samplers]
+    assert [len(part) for part in keys] == [len(sampler) for sampler in samplers] == [3, 3, 3]
+    assert max(Counter(key for part in keys for key in part).values()) == 1
+    samplers[0].set_epoch(0, skip=2)
+    assert list(samplers[0]) == keys[0][2:]
+    samplers[0].set_epoch(7, skip=0)
+    assert {epoch for epoch, _ in samplers[0]} == {7}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_can_be_taken_up_in_its_middle(samples, workers):
     loader = train(samples, batch_size=2, drop_last=False, workers=workers)
@@ -117,10 +135,10 @@ def test_randomness_is_the_samples_own(samples):
     assert not torch.equal(views[1, 1][0][0], fresh[0][0])
 
 
-def test_no_global_generator_is_touched(samples):
-    before = torch.get_rng_state()
-    list(train(samples, workers=1))
-    assert torch.equal(before, torch.get_rng_state())
+def test_neither_workers_nor_global_generators_matter_to_augmentation(samples):
+    how, before = Augmentation(color_jitter=0.4, rand_augment="rand-m9-mstd0.5-inc1"), states()
+    assert equal(*(list(train(samples, workers=workers, augmentation=how)) for workers in (0, 2)))
+    assert states() == before
 
 
 def test_an_epoch_is_a_permutation(samples):
@@ -131,7 +149,7 @@ def test_an_epoch_is_a_permutation(samples):
 
 
 def test_a_resolution_may_be_given_twice(samples):
-    views, _ = next(iter(train(samples, resolutions=(16, 16), crop="per-view")))
+    views, _ = next(iter(train(samples, resolutions=(16, 16), augmentation=Augmentation(crop="per-view"))))
     assert not torch.equal(views[0], views[1])
     views, _ = next(iter(train(samples, resolutions=(16, 16))))
     assert torch.equal(views[0], views[1])
@@ -210,8 +228,6 @@ def test_fewer_images_than_a_batch_is_refused(samples):
 
 
 def test_a_bad_setting_is_refused_before_any_worker_starts(samples):
-    with pytest.raises(ConfigError, match="flip is 'never'"):
-        train(samples, flip="never")
     with pytest.raises(ResolutionError):
         train(samples, resolutions=())
     with pytest.raises(ConfigError, match="crop_pct has 3 numbers for 2 resolutions"):
@@ -258,7 +274,9 @@ def test_a_connection_that_breaks_is_the_death_of_a_worker(samples, error, monke
         def __iter__(self):
             raise error
 
+    loader = train(samples)
+    monkeypatch.setattr(loader, "_batches", Breaking())
     monkeypatch.setattr("rsconvert.data.loading._SECONDS_TO_DIE", 0)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid unknown\) exited") as caught:
-        list(ViewLoader(Breaking()))
+        list(loader)
     assert caught.value.__cause__ is error

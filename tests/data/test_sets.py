@@ -167,7 +167,7 @@ def test_the_hub_reader_is_read_without_replacements(monkeypatch, tmp_path):
             raise ValueError(f"Unknown split {split}")
         return Dataset()
 
-    monkeypatch.setattr("rsconvert.data.sets.create_dataset", create_dataset)
+    monkeypatch.setattr("rsconvert.data.streams.create_dataset", create_dataset)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     samples = open_split("hfds/me/Photos", "val", root="cache")
     assert asked == [("hfds/me/Photos", "cache", "validation"), ("hfds/me/Photos", "cache", "val")]

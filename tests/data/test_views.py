@@ -1,20 +1,24 @@
-"""One image → S views: what is cut, from which pixels, and what is refused."""
+"""One image → S views: what is cut, from which pixels, how it is changed, and what is refused."""
 
 import dataclasses
 import io
 import math
+import random
 from random import Random
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 from torchvision.transforms import functional as torchvision_functional
 
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.views import (
     PAPER_PREPROCESSING,
+    Augmentation,
     Preprocessing,
+    augment,
     evaluation_views,
     normalize,
     training_views,
@@ -72,7 +76,9 @@ def test_a_view_is_the_resized_crop_of_the_original_pixels(interpolation):
     Away from 0 and 255, where bicubic's overshoot is cut off, it does not matter whether rows or columns come first.
     """
     pixels = np.random.default_rng(0).integers(64, 192, (90, 120, 3), dtype=np.uint8)
-    views = training_views(tensor(pixels), RESOLUTIONS, Random(3), flip="off", interpolation=interpolation)
+    views = training_views(
+        tensor(pixels), RESOLUTIONS, Random(3), Augmentation(flip="off", interpolation=interpolation)
+    )
     rng = Random(3)
     area, aspect = 90 * 120 * rng.uniform(0.08, 1), math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -89,9 +95,9 @@ def test_an_encoded_image_gives_the_crop_of_the_decoded_one(kind):
     pixels = smooth(110, 125).repeat(8, axis=0).repeat(8, axis=1)
     image = EncodedImage(encoded(Image.fromarray(pixels), kind, quality=95), "x")
     for seed in range(12):
-        options = {"crop_area": (0.2, 1), "flip": ("off", "shared")[seed % 2], "crop": ("shared", "per-view")[seed % 2]}
-        views = training_views(image, (48, 32), Random(seed), **options)
-        for view, whole in zip(views, training_views(tensor(pixels), (48, 32), Random(seed), **options), strict=True):
+        how = Augmentation(crop_area=(0.2, 1), flip=("off", "shared")[seed % 2], crop=("shared", "per-view")[seed % 2])
+        views = training_views(image, (48, 32), Random(seed), how)
+        for view, whole in zip(views, training_views(tensor(pixels), (48, 32), Random(seed), how), strict=True):
             assert (box_of(view) - box_of(whole)).abs().max() < 1.5
             assert (view.int() - whole.int()).abs().float().mean() < (3 if kind == "JPEG" else 0.01)
 
@@ -103,14 +109,15 @@ def test_an_encoded_image_gives_the_crop_of_the_decoded_one(kind):
 def test_a_jpeg_is_reduced_as_far_as_its_crop_stays_twice_the_largest_view(side, resolutions, expected, monkeypatch):
     image, seen = EncodedImage(encoded(Image.new("RGB", (side, side)), "JPEG"), "x"), []
     monkeypatch.setattr(image, "decode", lambda reduction: seen.append(reduction) or IMAGE)
-    training_views(image, resolutions, Random(0), crop_area=(1, 1), crop_aspect=(1, 1))
+    training_views(image, resolutions, Random(0), Augmentation(crop_area=(1, 1), crop_aspect=(1, 1)))
     assert seen == [expected]
 
 
 def test_crop_areas_and_aspects_keep_to_their_ranges():
     rng, shares, aspects = Random(0), [], []
+    how = Augmentation(crop_area=(0.2, 0.5), crop_aspect=(0.8, 1.25), flip="off")
     for _ in range(200):
-        (view,) = training_views(IMAGE, (240,), rng, crop_area=(0.2, 0.5), crop_aspect=(0.8, 1.25), flip="off")
+        (view,) = training_views(IMAGE, (240,), rng, how)
         left, right, top, bottom = box_of(view).tolist()
         width, height = right - left + 1, bottom - top + 1
         shares.append(width * height / (90 * 120))
@@ -125,20 +132,20 @@ def test_crop_areas_and_aspects_keep_to_their_ranges():
 def test_an_impossible_shape_falls_back_to_the_largest_centred_crop():
     """No box of 95 % of a 20 × 200 image has an aspect up to 4/3: the fallback is 20 high, 27 wide, in the middle."""
     columns = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (20, 200, 3)).copy()
-    (view,) = training_views(tensor(columns), (27,), Random(0), crop_area=(0.95, 1.0), flip="off")
+    (view,) = training_views(tensor(columns), (27,), Random(0), Augmentation(crop_area=(0.95, 1.0), flip="off"))
     assert view[0, 0].tolist() == list(range(86, 113))
 
 
 def test_the_whole_square_at_its_own_size_is_untouched():
     square = IMAGE[:, :64, :64]
-    (view,) = training_views(square, (64,), Random(0), crop_area=(1, 1), crop_aspect=(1, 1), flip="off")
+    (view,) = training_views(square, (64,), Random(0), Augmentation(crop_area=(1, 1), crop_aspect=(1, 1), flip="off"))
     assert torch.equal(view, square)
 
 
 def test_a_flip_mirrors_every_view_for_half_the_seeds():
     mirrored = 0
     for seed in range(200):
-        plain = training_views(IMAGE, (16, 8), Random(seed), flip="off")
+        plain = training_views(IMAGE, (16, 8), Random(seed), Augmentation(flip="off"))
         views = training_views(IMAGE, (16, 8), Random(seed))
         flips = [torch.equal(a, b.flip(-1)) for a, b in zip(views, plain, strict=True)]
         assert flips in ([True, True], [False, False])
@@ -150,8 +157,8 @@ def test_a_flip_mirrors_every_view_for_half_the_seeds():
 def test_flips_per_view_differ_and_leave_the_crop_alone():
     patterns = set()
     for seed in range(40):
-        plain = training_views(IMAGE, RESOLUTIONS, Random(seed), flip="off")
-        views = training_views(IMAGE, RESOLUTIONS, Random(seed), flip="per-view")
+        plain = training_views(IMAGE, RESOLUTIONS, Random(seed), Augmentation(flip="off"))
+        views = training_views(IMAGE, RESOLUTIONS, Random(seed), Augmentation(flip="per-view"))
         pattern = tuple(torch.equal(a, b.flip(-1)) for a, b in zip(views, plain, strict=True))
         assert all(flipped or torch.equal(a, b) for flipped, a, b in zip(pattern, views, plain, strict=True))
         patterns.add(pattern)
@@ -159,8 +166,8 @@ def test_flips_per_view_differ_and_leave_the_crop_alone():
 
 
 def test_crops_per_view_differ_and_the_first_is_the_shared_one():
-    shared = training_views(IMAGE, (32, 32, 32), Random(1), flip="off")
-    apart = training_views(IMAGE, (32, 32, 32), Random(1), flip="off", crop="per-view")
+    shared = training_views(IMAGE, (32, 32, 32), Random(1), Augmentation(flip="off"))
+    apart = training_views(IMAGE, (32, 32, 32), Random(1), Augmentation(flip="off", crop="per-view"))
     assert torch.equal(shared[0], apart[0])
     assert (box_of(apart[1]) - box_of(apart[0])).abs().max() > 3
     assert (box_of(apart[2]) - box_of(apart[1])).abs().max() > 3
@@ -252,7 +259,7 @@ def test_unusable_preprocessing_is_refused(setting, message):
 )
 def test_unusable_augmentation_is_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
-        training_views(IMAGE, (32,), Random(0), **setting)
+        Augmentation(**setting)
 
 
 @pytest.mark.parametrize("resolutions", [(), (0,), (-32,), (32.5,)])
@@ -285,3 +292,111 @@ def test_a_pair_of_equal_sides_is_the_square() -> None:
     image = torch.randint(0, 256, (3, 37, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     square, pair = evaluation_views(image, [24, (24, 24)], crop_pct=0.875, interpolation="bicubic")
     assert torch.equal(square, pair)
+
+
+PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8))
+BOTH = Augmentation(color_jitter=0.4, rand_augment="rand-m9-mstd0.5-inc1")
+SETTINGS = [BOTH, dataclasses.replace(BOTH, color_jitter=None), dataclasses.replace(BOTH, rand_augment=None)]
+
+
+def states():
+    _, numbers, position, *_ = np.random.get_state()
+    return random.getstate(), numbers.tolist(), position, torch.get_rng_state().tolist()
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_seed_alone_decides(settings):
+    first = augment(PIXELS, 3, settings)
+    random.seed(99)
+    np.random.seed(99)
+    assert torch.equal(augment(PIXELS, 3, settings), first)
+    assert (first.shape, first.dtype) == (PIXELS.shape, torch.uint8)
+    results = {tuple(augment(PIXELS, seed, settings).flatten().tolist()) for seed in range(12)}
+    assert len(results) > 4
+
+
+def test_global_generators_and_the_pixels_are_left_alone():
+    before, pixels = states(), PIXELS.clone()
+    augment(PIXELS, 3, BOTH)
+    assert states() == before
+    assert torch.equal(PIXELS, pixels)
+
+
+def test_rand_augment_is_timms():
+    random.seed(5)
+    np.random.seed(5)
+    expected = rand_augment_transform("rand-m7-n3-mstd0.5", {})(Image.fromarray(PIXELS.numpy()))
+    found = augment(PIXELS, 5, Augmentation(rand_augment="rand-m7-n3-mstd0.5"))
+    assert np.array_equal(found.numpy(), np.asarray(expected))
+
+
+def test_color_jitter_is_brightness_contrast_and_saturation_within_its_strength():
+    """A grey image has no saturation, and its contrast is to itself: brightness alone remains, from 0.6 to 1.4."""
+    jitter, plain = Augmentation(color_jitter=0.4), torch.full((2, 2, 3), 100, dtype=torch.uint8)
+    levels = [augment(plain, seed, jitter) for seed in range(200)]
+    means = [level.float().mean().item() for level in levels]
+    assert 59 <= min(means) < 63
+    assert 137 < max(means) <= 141
+    assert not torch.equal(augment(PIXELS, 0, jitter).float().std(), PIXELS.float().std())
+
+
+@pytest.mark.parametrize("crop", ["shared", "per-view"])
+@pytest.mark.parametrize("flip", ["off", "per-view"])
+def test_all_views_are_changed_alike(crop, flip):
+    """On an image of one colour the jitter of each view, and a crop's edge by a rotation, would show."""
+    for seed in range(10):
+        views = training_views(
+            torch.full((3, 24, 24), 100, dtype=torch.uint8),
+            (16, 8, 8),
+            Random(seed),
+            Augmentation(crop=crop, flip=flip, color_jitter=0.4),
+        )
+        assert {int(level) for view in views for level in view.unique()} == {int(views[0][0, 0, 0])}
+
+
+def test_operations_are_the_same_for_crops_of_their_own():
+    """Solarizing, greying and blurring a plain image leaves it plain: another draw would give another colour."""
+    image, colours = torch.tensor([90, 160, 230], dtype=torch.uint8)[:, None, None].expand(3, 24, 24), set()
+    how = Augmentation(crop="per-view", rand_augment="rand-m5-mstd2-t3a")
+    for seed in range(20):
+        views = training_views(image, (16, 16), Random(seed), how)
+        assert torch.equal(views[0], views[1])
+        colours.add(tuple(views[0][:, 0, 0].tolist()))
+    assert len(colours) > 2
+
+
+def test_crops_and_flips_are_those_without():
+    image = PIXELS.permute(2, 0, 1)
+    plain = training_views(image, (16,), Random(4))
+    assert not torch.equal(training_views(image, (16,), Random(4), Augmentation(color_jitter=0.5))[0], plain[0])
+    never = Augmentation(rand_augment="rand-m9-p0")
+    assert torch.equal(training_views(image, (16,), Random(4), never)[0], plain[0])
+
+
+@pytest.mark.parametrize(
+    "config", ["rand", "rand-m9", "rand-m9-n3-p0.5-mstd0.5-mmax15-inc1", "rand-tweights", "rand-t3a", "rand-mstd101"]
+)
+def test_timms_sections_are_accepted(config):
+    augment(PIXELS, 0, Augmentation(rand_augment=config))
+
+
+@pytest.mark.parametrize("inc", ["", "-inc1", "-tweights"])
+def test_every_operation_works_at_every_magnitude(inc):
+    """Of timm's Posterize, Pillow refuses one end."""
+    for magnitude in (0, 10):
+        for seed in range(15):
+            augment(PIXELS, seed, Augmentation(rand_augment=f"rand-m{magnitude}-n9-p1{inc}"))
+
+
+@pytest.mark.parametrize(
+    "config", ["", "rand-", "rand-m", "rand-mm9", "rand-w0", "rand-n0", "rand-p2", "rand-inc2", "augmix-m5", "randm9"]
+)
+def test_unknown_sections_are_refused_with_what_is_accepted(config):
+    with pytest.raises(ConfigError, match=r"rand_augment is '.*'; rand and sections .* rand-m9-mstd0\.5-inc1\.$"):
+        Augmentation(rand_augment=config)
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.1, float("nan"), float("inf")])
+def test_an_unusable_strength_is_refused_at_once(strength):
+    with pytest.raises(ConfigError, match=r"color_jitter is .*; a number above 0"):
+        Augmentation(color_jitter=strength)

@@ -1,13 +1,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
 
 import rsconvert
-from rsconvert.demo import DemoResult, run_demo
+from rsconvert.demo.story import PATTERNS, DemoResult, draw, run_demo, write_images
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
 
 def test_the_demo_leaves_its_table_figure_checkpoint_and_export(result: DemoResult) -> None:
     names = {path.name for path in result.folder.iterdir()}
-    assert {"images", "run", "table.md", "accuracy.png", "switchable.safetensors", "plain-64"} <= names
+    files = {"table.md", "accuracy.png", "accuracy.svg", "switchable.safetensors", "plain-64"}
+    assert files | {"images", "run"} <= names
     with Image.open(result.folder / "accuracy.png") as figure:
         assert figure.size[0] > 600
     lines = (result.folder / "table.md").read_text().splitlines()
@@ -72,3 +74,28 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(rsconvert.CheckpointError, match="No space left"):
         run_demo(tmp_path / "demo")
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_drawing_is_a_function_of_its_generator(pattern: str) -> None:
+    one, same, other = (np.asarray(draw(pattern, np.random.default_rng(seed))) for seed in (3, 3, 4))
+    assert one.shape == (128, 128, 3)
+    assert one.dtype == np.uint8
+    assert (one == same).all()
+    assert (one != other).mean() > 0.5
+
+
+def test_the_classes_differ_in_detail_alone() -> None:
+    """One generator state draws one place and colours; what is left after shrinking eightfold is nearly equal."""
+    drawings = [draw(pattern, np.random.default_rng(0)) for pattern in PATTERNS]
+    full = [np.asarray(d, dtype=float) for d in drawings]
+    small = [np.asarray(d.resize((16, 16), Image.Resampling.BOX), dtype=float) for d in drawings]
+    pairs = [(i, j) for i in range(len(drawings)) for j in range(i)]
+    apart = np.mean([np.abs(full[i] - full[j]).mean() for i, j in pairs])
+    blurred = np.mean([np.abs(small[i] - small[j]).mean() for i, j in pairs])
+    assert blurred < apart / 2
+
+
+def test_images_lie_in_class_folders(tmp_path: Path) -> None:
+    write_images(tmp_path, "val", 2, np.random.default_rng(0))
+    assert sorted(p.parent.name for p in tmp_path.glob("val/*/*.png")) == sorted([*PATTERNS, *PATTERNS])

@@ -162,7 +162,7 @@ def test_the_crop_may_differ_by_resolution(
         taken.append(options["crop_pct"])
         return evaluation_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.evaluation.predictions.evaluation_loader", spy)
+    monkeypatch.setattr("rsconvert.evaluation.subject.evaluation_loader", spy)
     net.source = replace(net.source, preprocessing=Preprocessing(crop_pct=(1.0, 0.9, 0.8)))
     evaluate(net, samples, (16, 17, 26, 40, 24), workers=0)
     assert taken == [(0.8, 0.8, 0.9, 1.0, 0.9)]
@@ -353,7 +353,7 @@ def test_a_map_beyond_the_outputs_is_refused(
 ) -> None:
     photos.targets = (0, 1) * 5
     net.source = replace(net.source, num_classes=known)
-    with pytest.raises(DataError, match=r"the class map has the index 8; the network has 8 outputs, 0 to 7 are"):
+    with pytest.raises(DataError, match=r"the class map has the index 8; the network has 8 outputs, so 0 to 7 is"):
         evaluate(net, Samples(photos, "photos", CLASSES[:2]), workers=0, class_map=mapped(tmp_path, (8, 0)))
     with pytest.raises(DataError, match=r"class map .*map.txt needs classes with names"):
         evaluate(net, Samples(photos, "photos", None), workers=0, class_map=mapped(tmp_path, (8, 0)))

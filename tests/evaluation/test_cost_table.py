@@ -1,16 +1,20 @@
-"""The table through the file, and what makes it forgotten."""
+"""A benchmark as data and text, its table through the file, what drops it, and the key of a machine."""
 
+import json
+import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import rsconvert
 from rsconvert.checkpoint import subset
 from rsconvert.evaluation import Benchmark, store_costs
-from rsconvert.evaluation.cost_table import stored_costs
+from rsconvert.evaluation.cost_table import differences, machine_key, stored_costs
 from rsconvert.surgery import SwitchableModel
 
 Table = Callable[..., Benchmark]
@@ -67,3 +71,73 @@ def test_a_subset_keeps_what_is_still_true(net: SwitchableModel, table: Table) -
     assert kept(64, 32) == [80, 64, 32, 24]  # 48 is interpolated there, 56 and 40 from other sets
     assert kept(48) == [48]
     assert net.measured.costs is not None
+
+
+def test_data_is_plain(table: Callable[..., Benchmark]) -> None:
+    facts = table((64, 5.0, 70.5), machine="M").to_dict()
+    assert json.loads(json.dumps(facts)) == facts
+    assert (facts["machine"], facts["amp"], facts["rounds"]) == ("M", "off", 3)
+    assert facts["switching"] == {
+        "trained": 32, "trained_ms": 0.001, "untrained": None, "untrained_ms": None, "create_ms": None, "load_ms": None
+    }  # fmt: skip
+    assert facts["costs"] == [
+        {
+            "form": "plain", "resolution": 64, "batch_size": 1, "multiply_adds": 4096, "parameters": 7,
+            "latency_ms": 5.0, "p95_ms": 9.0, "images_per_second": 1.0, "peak_memory_bytes": None, "top1": 70.5,
+        }
+    ]  # fmt: skip
+
+
+def test_the_table_has_a_line_for_each_row(table: Callable[..., Benchmark]) -> None:
+    found = table((64, 5.0, 70.5), (48, 4.25, None), machine="M")
+    found = replace(found, costs=(replace(found.costs[0], peak_memory_bytes=3 << 20), found.costs[1]))
+    titles, first, second, switching, last = str(found).splitlines()
+    assert titles.split()[:3] == ["form", "resolution", "batch"]
+    assert first.split() == ["plain", "64", "1", "0.0", "0.00", "5.00", "9.00", "1.0", "3.0", "70.50"]
+    assert second.split() == ["plain", "48", "1", "0.0", "0.00", "4.25", "9.00", "1.0"]
+    assert switching == "switching: net.at(32) 1 µs"
+    assert last == "M; amp off; 3 rounds"
+
+
+def test_top1_goes_to_every_row_of_its_resolution(table: Callable[..., Benchmark]) -> None:
+    found = table((64, 5.0, None), (48, 4.0, None), (64, 6.0, None)).with_top1({64: 80.0})
+    assert [cost.top1 for cost in found.costs] == [80.0, None, 80.0]
+
+
+CPU = torch.device("cpu")
+
+
+def test_the_key_names_what_a_latency_depends_on() -> None:
+    device, processor, threads, version = machine_key(CPU).split("; ")
+    assert (device, threads, version) == ("cpu", f"{torch.get_num_threads()} threads", f"torch {torch.__version__}")
+    assert processor
+    if Path("/proc/cpuinfo").is_file() and "model name" in (text := Path("/proc/cpuinfo").read_text(encoding="utf-8")):
+        assert processor in text
+
+
+def test_the_threads_are_those_of_the_call() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert f"; {before + 1} threads;" in machine_key(CPU)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_gpu_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device.index}")
+    assert machine_key(torch.device("cuda:1")).startswith("Card 1; ")
+
+
+def test_without_the_system_s_file_python_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "Chip; fast")
+    assert machine_key(CPU).startswith("cpu; Chip, fast; ")
+
+
+def test_differences_are_told_side_by_side() -> None:
+    assert differences("cpu; A; 2 threads", "cpu; B; 4 threads") == "A here, B there, 2 threads here, 4 threads there"
+    assert differences("cpu; A", "cpu; A") == ""

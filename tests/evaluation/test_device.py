@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation.device import amp_name, autocast, choose_device, choose_precision
+from rsconvert.evaluation.device import amp_name, autocast, choose_device, choose_precision, float_dtype
 
 CPU = torch.device("cpu")
 
@@ -63,3 +64,11 @@ def test_what_was_chosen_is_chosen_again(amp: str | torch.dtype | None) -> None:
 
 def test_a_device_may_be_given_as_torch_has_it() -> None:
     assert choose_device(CPU) == CPU
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_floating_type_of_a_network_skips_what_is_no_float(dtype: torch.dtype) -> None:
+    model = nn.Module()
+    model.codes = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)
+    model.weight = nn.Parameter(torch.zeros(2, dtype=dtype))
+    assert float_dtype(model) is dtype

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from rsconvert.checkpoint import save
 from rsconvert.cli import main
 from rsconvert.errors import ConfigError, DataError, TrainingError
-from rsconvert.evaluation import Processes, joined_processes, launched_rank, shared_failure
-from rsconvert.evaluation.distributed import _plain_peer_errors
+from rsconvert.evaluation import Processes, joined_processes, launched_rank
+from rsconvert.evaluation.distributed import _plain_peer_errors, shared_failure
 from rsconvert.models import create_model
 from rsconvert.surgery import make_switchable
 

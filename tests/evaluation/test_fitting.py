@@ -9,7 +9,8 @@ import torch
 
 from rsconvert.data import Samples
 from rsconvert.errors import DataError
-from rsconvert.evaluation import check_classes, check_colours, check_targets
+from rsconvert.evaluation import check_classes, check_colours
+from rsconvert.evaluation.fitting import check_targets
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -45,7 +46,7 @@ def test_classes_without_names_pass(net: SwitchableModel) -> None:
 def test_with_a_map_the_network_may_know_more(net: SwitchableModel) -> None:
     net.source = replace(net.source, num_classes=1000, class_names=("z",))
     check_classes(net, SAMPLES, range(992, 1000))
-    with pytest.raises(DataError, match=r"the class map has the index 1000; the network has 1000 outputs, 0 to 999"):
+    with pytest.raises(DataError, match=r"the class map has the index 1000; the network has 1000 outputs, so 0 to 999"):
         check_classes(net, SAMPLES, range(993, 1001))
 
 
@@ -64,5 +65,5 @@ def test_a_target_needs_its_column() -> None:
         check_targets(torch.tensor([0, 4]), logits)
     with pytest.raises(DataError, match="a target is 2; the network has 2 outputs"):
         check_targets(torch.tensor([0, 2]), logits, (3, 0))
-    with pytest.raises(DataError, match="the class map has the index 4; the network has 4 outputs, 0 to 3"):
+    with pytest.raises(DataError, match="the class map has the index 4; the network has 4 outputs, so 0 to 3"):
         check_targets(torch.tensor([0, 1]), logits, (4, 0))

@@ -1,6 +1,7 @@
-"""Every figure of an evaluation again, by NumPy, from the logits."""
+"""Every figure of an evaluation again, by NumPy, from the logits; what several processes share."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from rsconvert.data import Preprocessing, Samples
+from rsconvert.data import Preprocessing, Samples, Stream, share_of_batches
 from rsconvert.errors import ConfigError, DataError, ResolutionError
-from rsconvert.evaluation import NETWORK, evaluate, predict, save_logits, summarize
+from rsconvert.evaluation import NETWORK, Processes, evaluate, predict, save_logits, summarize
+from rsconvert.evaluation.predictions import check_alike, joined_answers, rounds, whole_order
+from rsconvert.evaluation.subject import Answers
 from rsconvert.models import Source, set_source
 from rsconvert.surgery import SwitchableModel, make_switchable
 
@@ -68,7 +71,7 @@ SIZES = (32, 28, 24, (20, 40))
 
 @pytest.fixture
 def saved(samples: Samples, tmp_path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The JSON of an evaluation beside a plain and a switchable baseline, and its logits out of the file."""
+    """The JSON of an evaluation with a plain and a switchable baseline, and its logits out of the file."""
     found = predict(
         {NETWORK: network(1), "other": network(2), "plain": Small()},
         samples,
@@ -165,3 +168,65 @@ def test_an_error_names_the_network(samples: Samples) -> None:
         evaluate(network(1), samples, baselines={"few": few}, workers=0)
     with pytest.raises(ResolutionError, match=r"^plain: resolution 2 does not work"):
         predict({"plain": Small(), "net": network(1)}, samples, [2], workers=0)
+
+
+CPU = torch.device("cpu")
+
+
+def unread(count: int) -> Samples:
+    return Samples([(b"", 0)] * count, "photos", ("a",))
+
+
+def answered(*others: Any) -> Callable[..., list[Any]]:
+    """A meeting with processes that bring these values."""
+    return lambda value=None: [value, *others]
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 7, 12, 13])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_shares_hold_the_batches_of_one_process_and_each_image_once(count: int, world_size: int) -> None:
+    batches = [list(range(start, min(start + 3, count))) for start in range(0, count, 3)]
+    shares = [share_of_batches(count, 3, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for rank, share in enumerate(shares):
+        own = [share[start : start + 3] for start in range(0, len(share), 3)]
+        assert own == batches[rank::world_size]
+        assert len(own) <= rounds(count, 3, Processes(rank, world_size, CPU))
+    assert rounds(count, 3, Processes(0, world_size, CPU)) == len(batches[::world_size])
+    together = torch.tensor([index for share in shares for index in share])
+    assert together[whole_order(count, 3, Processes(0, world_size, CPU))].tolist() == list(range(count))
+
+
+def test_answers_are_joined_in_the_order_of_the_data() -> None:
+    """Five images in batches of two: the first process has 0, 1 and 4, the second 2 and 3."""
+    logits = torch.eye(5) + torch.arange(5.0)[:, None]
+    targets = torch.tensor([0, 1, 2, 4, 4])
+    whole = Answers.of(logits, targets, keep_logits=True)
+    parts = [whole.taken(torch.tensor(share)) for share in ([0, 1, 4], [2, 3])]
+    for rank in (0, 1):
+        processes = Processes(rank, 2, CPU)
+        found = joined_answers({32: parts[0]}, whole_order(5, 2, processes), processes, answered(parts[1]))[32]
+        assert torch.equal(found.best, whole.best)
+        assert torch.equal(found.confidence, whole.confidence)
+        assert torch.equal(found.among_five, whole.among_five)
+        assert (found.logits is None) == (rank == 1), "the first process alone holds the logits"
+        assert rank == 1 or torch.equal(found.logits, logits)
+
+
+def test_what_processes_hold_must_be_the_same() -> None:
+    pair, net = Processes(0, 2, CPU), nn.BatchNorm2d(2)
+    same = {"network": "another digest"}
+    with pytest.raises(DataError, match=r"see different images \(6, 7 of them\)"):
+        check_alike({"network": net}, unread(6), pair, answered((7, ("a",))))
+    told = iter([[(6, ("a",))] * 2, [same, same]])
+    check_alike({"network": net}, unread(6), pair, lambda value: next(told))
+    told = iter([[(6, ("a",))] * 2, [same, {"network": "one more"}]])
+    with pytest.raises(ConfigError, match=r"^network has other values in one process than in another"):
+        check_alike({"network": net}, unread(6), pair, lambda value: next(told))
+
+
+def test_a_stream_is_read_by_one_process() -> None:
+    stream = Stream.__new__(Stream)
+    stream.label = "wds/ validation"
+    with pytest.raises(DataError, match=r"^wds/ validation can only be read in order; 2 processes share images by"):
+        check_alike({}, stream, Processes(0, 2, CPU), answered())
+    check_alike({}, stream, Processes(0, 1, CPU), answered())

@@ -1,12 +1,12 @@
-"""What evaluation knows of a network."""
+"""A network under test: its paths, crops and logits, and what is read off them."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.errors import ConfigError, DataError
-from rsconvert.evaluation.subject import Subject, crop_shares
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
+from rsconvert.evaluation.subject import Answers, Subject, check_logits, crop_shares
 from rsconvert.surgery import make_switchable
 
 
@@ -54,9 +54,46 @@ def test_outputs_choose_columns() -> None:
         subject.logits(views((8, 8)), torch.tensor([0, 2]))
 
 
+@pytest.mark.parametrize(("output", "found"), [((torch.zeros(2, 3),), "a tuple"), (torch.zeros(2), r"a shape \(2,\)")])
+def test_what_is_no_logits_is_refused(output: object, found: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=f"output is {found}; logits"):
+        check_logits(output)
+
+
+def test_logits_are_at_least_float32() -> None:
+    dtypes = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
+    assert {dtype: check_logits(torch.zeros(2, 3, dtype=dtype)).dtype for dtype in dtypes} == dtypes
+
+
 def test_an_untrained_size_takes_the_crop_of_its_nearest() -> None:
     preprocessing = Preprocessing(crop_pct=(1.0, 0.9))
     assert crop_shares(preprocessing, (32, 16), (40, (30, 30), 17, 8)) == (1.0, 1.0, 0.9, 0.9)
     assert crop_shares(Preprocessing(crop_pct=0.8), (), (40, 8)) == (0.8, 0.8)
     with pytest.raises(ConfigError, match="crop_pct has 2 numbers; 3 are needed"):
         crop_shares(preprocessing, (32, 24, 16), (32,))
+
+
+LOGITS = torch.tensor([[0.0, 3.0, 1.0, 1.5, 2.0, 2.5], [9.0, 0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])
+
+
+def test_answers_follow_from_logits() -> None:
+    found = Answers.of(LOGITS, torch.tensor([0, 1, 5]))
+    assert found.best.tolist() == [1, 0, 5]
+    assert found.among_five.tolist() == [False, False, True]
+    odds = LOGITS.double().exp()
+    torch.testing.assert_close(found.confidence, (odds.amax(1) / odds.sum(1)).float())
+    assert found.logits is None
+
+
+def test_parts_join_and_an_order_is_taken() -> None:
+    targets = torch.tensor([0, 1, 5])
+    parts = [Answers.of(LOGITS[rows], targets[rows], keep_logits=True) for rows in (slice(1), slice(1, 3))]
+    whole = Answers.joined([*parts, Answers.joined([])])
+    assert whole.logits is not None
+    assert torch.equal(whole.logits, LOGITS)
+    turned = whole.taken(torch.tensor([2, 0]))
+    assert turned.best.tolist() == [5, 1]
+    assert turned.among_five.tolist() == [True, False]
+    assert turned.logits is not None
+    assert torch.equal(turned.logits, LOGITS[[2, 0]])
+    assert len(Answers.joined([]).best) == 0

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from rsconvert.evaluation import calibration_error, mcnemar, wilson_interval
+from rsconvert.evaluation import wilson_interval
+from rsconvert.evaluation.uncertainty import calibration_error, mcnemar
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (1, 3), (1403, 1500), (37_000, 50_000)])

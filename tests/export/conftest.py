@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import rsconvert
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 

@@ -1,31 +1,38 @@
-"""The folder for a hub: stock timm opens it strictly, rsconvert reads it back, a wrong one is found."""
+"""The folder for a hub: stock timm opens it strictly, rsconvert reads it back, its card says what is known."""
 
+import copy
 import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import rsconvert
-from rsconvert.errors import CheckpointError, RSConvertError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ConfigError, RSConvertError, UnsupportedModelError
+from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.export import export_hub, verify_export
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.export.hub import model_card
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 RESOLUTIONS = (64, 48, 32)
 FILES = ["README.md", "config.json", "model.safetensors", "rsconvert.safetensors"]
 
 
-def switchable(name: str) -> SwitchableModel:
+def switchable(name: str, num_classes: int | None = 5, **model_kwargs: Any) -> SwitchableModel:
     torch.manual_seed(0)
-    net = rsconvert.make_switchable(rsconvert.create_model(name, num_classes=5), RESOLUTIONS).eval()
+    model = rsconvert.create_model(name, num_classes=num_classes, model_kwargs=model_kwargs)
+    net = rsconvert.make_switchable(model, RESOLUTIONS).eval()
     for resolution in RESOLUTIONS:
         write(net.at(resolution), scrambled(net.at(resolution), resolution))
     return net
@@ -35,15 +42,20 @@ def images(side: int) -> Tensor:
     return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(side))
 
 
-@pytest.fixture
-def net() -> SwitchableModel:
+@pytest.fixture(scope="module")
+def made() -> SwitchableModel:
     return switchable("test_resnet")
+
+
+@pytest.fixture
+def net(made: SwitchableModel) -> SwitchableModel:
+    return copy.deepcopy(made)
 
 
 @torch.no_grad()
 def test_the_folder_of_a_timm_network(net: SwitchableModel, tmp_path: Path) -> None:
     net.source = replace(net.source, class_names=("tench", "dog", "horn", "church", "ünder"))
-    folder = export_hub(net, tmp_path / "out", licence="mit")
+    folder = Path(export_hub(net, tmp_path / "out", licence="mit"))
     assert sorted(entry.name for entry in folder.iterdir()) == FILES
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert torch.equal(model(images(64)), net(images(64)))
@@ -60,7 +72,7 @@ def test_the_folder_of_a_timm_network(net: SwitchableModel, tmp_path: Path) -> N
 @torch.no_grad()
 def test_the_folder_of_a_torchvision_network(tmp_path: Path) -> None:
     net = switchable("torchvision/shufflenet_v2_x0_5")
-    folder = export_hub(net, tmp_path / "out")
+    folder = Path(export_hub(net, tmp_path / "out"))
     assert sorted(entry.name for entry in folder.iterdir()) == [name for name in FILES if name != "config.json"]
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=5).eval()
     model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
@@ -69,7 +81,7 @@ def test_the_folder_of_a_torchvision_network(tmp_path: Path) -> None:
 
 
 def test_verify_takes_the_folder_at_every_size(net: SwitchableModel, tmp_path: Path) -> None:
-    folder = export_hub(net, tmp_path / "out")
+    folder = Path(export_hub(net, tmp_path / "out"))
     result = verify_export(folder, net)
     assert result.passed
     assert list(result.sizes) == ["64", "56", "48", "40", "32", "64x32"]
@@ -80,7 +92,7 @@ def test_verify_takes_the_folder_at_every_size(net: SwitchableModel, tmp_path: P
 
 
 def test_two_networks_in_one_folder_are_found(net: SwitchableModel, tmp_path: Path) -> None:
-    folder = export_hub(net, tmp_path / "out")
+    folder = Path(export_hub(net, tmp_path / "out"))
     plain = load_file(folder / "model.safetensors")
     save_file(plain | {"conv1.0.weight": plain["conv1.0.weight"] + 1}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"holds two networks: model\.safetensors has another conv1\.0\.weight"):
@@ -97,7 +109,7 @@ def test_a_network_without_such_a_name_is_refused(net: SwitchableModel, tmp_path
 
 
 def test_force_replaces_nothing_but_an_export(net: SwitchableModel, tmp_path: Path) -> None:
-    folder = export_hub(net, tmp_path / "out")
+    folder = Path(export_hub(net, tmp_path / "out"))
     with pytest.raises(CheckpointError, match=r"out exists.*--force"):
         export_hub(net, folder)
     export_hub(net, folder, force=True)
@@ -109,7 +121,7 @@ def test_force_replaces_nothing_but_an_export(net: SwitchableModel, tmp_path: Pa
 def test_a_failure_leaves_the_old_folder(
     net: SwitchableModel, tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    folder = export_hub(net, tmp_path / "out")
+    folder = Path(export_hub(net, tmp_path / "out"))
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
     with full_disk(), pytest.raises(CheckpointError, match="room"):
         export_hub(net, folder, force=True)
@@ -118,3 +130,144 @@ def test_a_failure_leaves_the_old_folder(
         export_hub(net, folder, force=True)
     assert {entry.name: entry.read_bytes() for entry in folder.iterdir()} == before
     assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.fixture
+def result() -> Evaluation:
+    rows = {64: Accuracy(81.234, 95.5, 1_250_000), 48: Accuracy(80.0, 95.0, 700_000), 32: Accuracy(70.0, 90.0, 300_000)}
+    rows[40] = Accuracy(75.0, 92.0, 500_000, interpolated=True)
+    alone = Evaluation(7, {32: Accuracy(66.6, 88.0)}, None)
+    return Evaluation(7, rows, Accuracy(82.5, 96.0), {"I|32\n# x": alone})
+
+
+def with_weights(made: SwitchableModel, weights: str) -> SwitchableModel:
+    net = switchable("test_resnet")
+    net.source = replace(net.source, weights=weights)
+    return net
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    found = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+    assert found
+    facts = yaml.safe_load(found[1])
+    assert isinstance(facts, dict)
+    return facts
+
+
+def test_the_front_matter_says_what_is_known(made: SwitchableModel) -> None:
+    facts = front_matter(model_card(made))
+    assert facts["library_name"] == "timm"
+    assert facts["license"] == "unknown"
+    assert facts["pipeline_tag"] == "image-classification"
+    assert {"timm", "rsconvert"} <= set(facts["tags"])
+    assert "datasets" not in facts
+    assert "licence of the source weights: unknown: fill in" in model_card(made)
+
+
+def test_downloaded_weights_bring_their_licence_and_data(made: SwitchableModel) -> None:
+    known = with_weights(made, "pretrained resnet50.tv_in1k")
+    facts = front_matter(model_card(known))
+    assert (facts["license"], facts["datasets"]) == ("bsd-3-clause", ["imagenet-1k"])
+    assert "- licence of the source weights: `bsd-3-clause`" in model_card(known)
+    assert front_matter(model_card(known, licence="mit"))["license"] == "mit"
+    known.source = replace(known.source, licence="apache-2.0")
+    assert front_matter(model_card(known))["license"] == "apache-2.0"
+    two = front_matter(model_card(with_weights(made, "pretrained convnext_tiny.in12k_ft_in1k")))
+    assert two["datasets"] == ["imagenet-12k", "imagenet-1k"]
+    vision = front_matter(model_card(with_weights(made, "pretrained ResNet18_Weights.IMAGENET1K_V1")))
+    assert (vision["license"], vision["datasets"]) == ("unknown", ["imagenet-1k"])
+    for name in ("pretrained no_such_model", "pretrained resnet50.no_such_tag", "resnet50.tv_in1k"):
+        assert front_matter(model_card(with_weights(made, name)))["license"] == "unknown"
+
+
+@pytest.mark.parametrize("licence", ["Our own: see #3 {x}", "- a", "'\"", "ÄÖ"])
+def test_a_licence_of_ones_own_is_escaped(made: SwitchableModel, licence: str) -> None:
+    facts = front_matter(model_card(made, licence=licence))
+    assert (facts["license"], facts["license_name"]) == ("other", licence)
+
+
+@pytest.mark.parametrize("licence", ["", "  ", "mit\n---\n# evil"])
+def test_a_licence_is_one_line(made: SwitchableModel, licence: str) -> None:
+    with pytest.raises(ConfigError, match=r"licence is .*apache-2\.0"):
+        model_card(made, licence=licence)
+
+
+def test_the_folders_of_a_file_are_not_published(made: SwitchableModel) -> None:
+    card = model_card(with_weights(made, "/srv/somebody/secret/w`\n# x.safetensors"))
+    assert "secret" not in card
+    assert "- source weights: `w  # x.safetensors`\n" in card
+
+
+def test_without_results_the_table_holds_multiply_adds(made: SwitchableModel) -> None:
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) \|$", model_card(made), re.MULTILINE)
+    assert [int(side) for side, _ in rows] == list(RESOLUTIONS)
+    costs = [rsconvert.evaluation.multiply_adds(made.at(r), r) / 1e6 for r in RESOLUTIONS]
+    assert [float(cost) for _, cost in rows] == pytest.approx(costs, abs=0.06)
+
+
+def test_results_become_the_table(made: SwitchableModel, result: Evaluation) -> None:
+    card = model_card(made, json.loads(json.dumps(result.to_dict())))
+    lines = [line for line in card.splitlines() if line.startswith("| ")]
+    assert [line.split("|")[1].strip() for line in lines] == ["resolution", "---", "64", "48", "32", "40", "ensemble"]
+    assert "81.23" in lines[2]
+    assert "66.60" in lines[4]
+    assert "interpolated" in lines[5]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "7 images." in card
+    assert not re.search(r"^# x", card, re.MULTILINE)
+    del result.baselines["I|32\n# x"]
+    assert model_card(made, result) == model_card(made, result.to_dict())
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        "text",
+        {},
+        {"count": 7, "resolutions": {}},
+        {"count": 7, "resolutions": {"64": {"top1": 80.0}}},
+        {"count": 7, "resolutions": {"64": {"top1": "good", "top5": 95.0}}},
+        {"count": 7, "resolutions": {"64": {"top1": 80.0, "top5": 95.0, "colour": 1}}},
+        {"count": 7, "resolutions": {"large": {"top1": 80.0, "top5": 95.0}}},
+        {"count": 7, "resolutions": {"224": {"top1": 80.0, "top5": 95.0}}},
+    ],
+)
+def test_results_of_anything_else_are_refused(made: SwitchableModel, results: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^results are .*evaluate|^results are of a network trained at") as caught:
+        model_card(made, results)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "torchvision/shufflenet_v2_x0_5"])
+def test_the_code_of_the_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = switchable(name)
+    folder = Path(rsconvert.export_hub(net, tmp_path / "out"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, **_: str(folder / name))
+    build, local = timm.create_model, f"local-dir:{folder}"
+    monkeypatch.setattr(timm, "create_model", lambda name, **k: build(name.replace("hf-hub:USER/NAME", local), **k))
+    plain, other, switch = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"images": torch.rand(2, 3, 48, 48)}
+    large, small = torch.rand(2, 3, 64, 64), torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        exec(plain, names)
+        assert torch.equal(names["model"](large), net(large))
+        exec(other, names)
+        assert torch.equal(names["model"](small), net(small))
+        exec(switch, names)
+        assert torch.equal(names["logits"], net(names["images"]))
+
+
+def test_networks_that_need_more_than_names_get_no_code_for_it() -> None:
+    torch.manual_seed(0)
+    net = rsconvert.make_switchable(rsconvert.create_model("levit_128s", num_classes=3), (96, 64))
+    assert model_card(net).count("```python") == 2
+    shared = rsconvert.make_switchable(rsconvert.create_model("test_resnet"), (64, 32), private=False)
+    assert model_card(shared).count("```python") == 2
+
+
+def test_the_builders_arguments_are_told() -> None:
+    assert 'with `{"drop_rate": 0.1}`' in model_card(switchable("test_resnet", drop_rate=0.1))
+    card = model_card(switchable("torchvision/shufflenet_v2_x0_5", 7))
+    assert 'get_model("shufflenet_v2_x0_5", weights=None, num_classes=7)' in card
+    assert front_matter(card)["library_name"] == "torchvision"

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.export import export_program, verify_export
-from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled, write
+from rsconvert.surgery import SwitchableModel, scrambled, write
 
 # Opens a program where neither rsconvert nor the libraries of models can be imported.
 FRESH = """
@@ -66,7 +65,7 @@ def relative(one: Tensor, other: Tensor) -> float:
 
 @pytest.mark.parametrize("resolution", [48, 56])
 def test_a_fresh_process_computes_the_same(net: SwitchableModel, tmp_path: Path, resolution: int) -> None:
-    path = export_program(net, resolution, tmp_path / "out.pt2")
+    path = Path(export_program(net, resolution, tmp_path / "out.pt2"))
     assert list(tmp_path.iterdir()) == [path]
     batches = images(resolution)
     outputs = run_elsewhere(path, batches)
@@ -106,7 +105,7 @@ def test_verify_agrees(net: SwitchableModel, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="AOTInductor needs a C++ compiler")
 def test_a_compiled_package_computes_the_same(tiny: Callable[[], nn.Module], tmp_path: Path) -> None:
     net = rsconvert.make_switchable(tiny(), (32, 24)).eval()
-    path = export_program(net, 24, tmp_path / "aot.pt2", fold=True, aot=True)
+    path = Path(export_program(net, 24, tmp_path / "aot.pt2", fold=True, aot=True))
     batches = images(24)
     for x, y in zip(batches, run_elsewhere(path, batches), strict=True):
         assert relative(net.at(24)(x), y) < 1e-4

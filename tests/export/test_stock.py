@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import rsconvert
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ResolutionError, RSConvertError, UnsupportedModelError
-from rsconvert.export import export_timm, export_torchvision, folder, stock, verify_export
+from rsconvert.export import Exported, export_timm, export_torchvision, stock, target, verify_export
 from rsconvert.surgery import SwitchableModel, batchnorms
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def tied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("resolution", [64, 32, 40, 80])
 def test_timm_opens_a_trained_or_interpolated_path(net: SwitchableModel, tmp_path: Path, resolution: int) -> None:
-    assert export_timm(net, resolution, tmp_path / "out") == tmp_path / "out"
+    assert export_timm(net, resolution, tmp_path / "out") == Exported({tmp_path / "out": resolution})
     model = opened(tmp_path / "out")
     assert equal(model, net, resolution)
     config = resolve_model_data_config(model)
@@ -153,7 +153,7 @@ def test_the_builders_arguments_travel(tmp_path: Path) -> None:
 def test_a_network_with_position_tables_is_opened_at_each_resolution(tmp_path: Path) -> None:
     net = rsconvert.make_switchable(rsconvert.create_model("levit_128s", num_classes=3), (96, 64)).eval()
     for resolution in (96, 80, 64):  # one of them untrained
-        folder = rsconvert.export_timm(net, resolution, tmp_path / str(resolution))
+        folder = Path(rsconvert.export_timm(net, resolution, tmp_path / str(resolution)))
         stock = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         x = torch.rand(2, 3, resolution, resolution)
         assert torch.equal(stock(x), net(x))
@@ -216,7 +216,7 @@ def test_the_network_stays_as_it_was(net: SwitchableModel, vision: SwitchableMod
 def test_torchvision_loads_the_file_strictly(
     vision: SwitchableModel, tmp_path: Path, suffix: str, resolution: int
 ) -> None:
-    path = export_torchvision(vision, resolution, tmp_path / f"out{suffix}")
+    path = Path(export_torchvision(vision, resolution, tmp_path / f"out{suffix}"))
     assert path == tmp_path / f"out{suffix}"
     state = load_file(path) if suffix == ".safetensors" else torch.load(path, weights_only=True)
     model = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()
@@ -230,7 +230,7 @@ def test_a_channels_last_network_is_exported(net: SwitchableModel, vision: Switc
     plain = copy.deepcopy(vision)
     export_timm(copy.deepcopy(net).to(memory_format=torch.channels_last), 48, tmp_path / "out")
     assert equal(opened(tmp_path / "out"), net, 48)
-    path = export_torchvision(plain.to(memory_format=torch.channels_last), 48, tmp_path / "out.pth")
+    path = Path(export_torchvision(plain.to(memory_format=torch.channels_last), 48, tmp_path / "out.pth"))
     assert all(tensor.is_contiguous() for tensor in torch.load(path, weights_only=True).values())
 
 
@@ -258,7 +258,7 @@ def test_tied_tensors_survive_in_timm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_tied_tensors_survive_in_torchvision(tmp_path: Path, suffix: str) -> None:
     net = switchable("torchvision/tied", 6)
-    path = export_torchvision(net, 40, tmp_path / f"out{suffix}")
+    path = Path(export_torchvision(net, 40, tmp_path / f"out{suffix}"))
     model = Tied(6).eval()
     model.load_state_dict(load_file(path) if suffix == ".safetensors" else torch.load(path), strict=True)
     assert model.second.weight is model.first.weight
@@ -369,7 +369,7 @@ def test_a_full_disk_leaves_the_old_exports(
     full_disk: Callable[[], AbstractContextManager[None]],
 ) -> None:
     export_timm(net, 48, tmp_path / "out")
-    paths = [export_torchvision(vision, 48, tmp_path / name) for name in ("out.pth", "out.safetensors")]
+    paths = [Path(export_torchvision(vision, 48, tmp_path / name)) for name in ("out.pth", "out.safetensors")]
     before = [path.read_bytes() for path in paths]
     with full_disk():
         refused(lambda: export_timm(net, 32, tmp_path / "out", force=True), CheckpointError, "room")
@@ -395,7 +395,7 @@ def test_an_interruption_leaves_the_old_folder(
             raise error
         rename(*arguments)
 
-    module = folder if "replace" in step else stock
+    module = target if "replace" in step else stock
     monkeypatch.setattr(f"{module.__name__}.{step.removeprefix('second ')}", fail)
     with pytest.raises(CheckpointError if isinstance(error, OSError) else KeyboardInterrupt):
         export_timm(net, 32, tmp_path / "out", force=True)
@@ -414,10 +414,10 @@ def test_a_folded_export_is_loaded_by_the_lines_of_the_documents(
 ) -> None:
     own = net if library == "timm" else vision
     if library == "timm":
-        file = export_timm(own, 48, tmp_path / "out", fold=True) / "model.safetensors"
+        file = Path(export_timm(own, 48, tmp_path / "out", fold=True), "model.safetensors")
         stock = timm.create_model(f"local-dir:{tmp_path / 'out'}").eval()
     else:
-        file = export_torchvision(own, 48, tmp_path / "out.safetensors", fold=True)
+        file = Path(export_torchvision(own, 48, tmp_path / "out.safetensors", fold=True))
         stock = torchvision.models.shufflenet_v2_x0_5(num_classes=7).eval()
     assert RECIPE is not None
     names = {"model": stock, "path": str(file)}
@@ -433,7 +433,7 @@ def test_stock_refuses_a_folded_export(net: SwitchableModel, vision: SwitchableM
     export_timm(net, 48, tmp_path / "out", fold=True)
     with pytest.raises(RuntimeError, match="Missing key"):
         opened(tmp_path / "out")
-    path = export_torchvision(vision, 48, tmp_path / "out.safetensors", fold=True)
+    path = Path(export_torchvision(vision, 48, tmp_path / "out.safetensors", fold=True))
     with pytest.raises(RuntimeError, match="Missing key"):
         torchvision.models.shufflenet_v2_x0_5(num_classes=7).load_state_dict(load_file(path))
     refused(lambda: export_torchvision(vision, 48, tmp_path / "out.pth", fold=True), CheckpointError, "safetensors is")

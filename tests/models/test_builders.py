@@ -1,9 +1,12 @@
-"""Failures of foreign builders, each in one line."""
+"""Failures of foreign builders, each in one line; unfilled builds: no draw, no fill, but every buffer."""
 
 import pytest
+import timm
+import torch
+from torch import nn
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
-from rsconvert.models.builders import built, check_num_classes, classes_argument, downloaded, unknown_model
+from rsconvert.models.builders import built, check_num_classes, classes_argument, unfilled, unknown_model
 
 
 def failing(error: BaseException):
@@ -14,7 +17,7 @@ def failing(error: BaseException):
 
 
 def test_a_result_passes() -> None:
-    assert built("name", lambda: 3) == downloaded("name", lambda: 3) == 3
+    assert built("name", lambda: 3) == built("name", lambda: 3, fetches=True) == 3
 
 
 @pytest.mark.parametrize("error", [ValueError("bad\nworse"), KeyError("key"), RuntimeError(), SystemExit(2)])
@@ -27,19 +30,20 @@ def test_a_builder_that_fails(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [OSError("no route\nat all"), RuntimeError("hash"), ValueError()])
 def test_a_download_that_fails(error: Exception) -> None:
-    with pytest.raises(CheckpointError, match="the pretrained weights of name can't be had") as raised:
-        downloaded("name", failing(error))
+    with pytest.raises(CheckpointError, match="the pretrained weights of name are unavailable") as raised:
+        built("name", failing(error), fetches=True)
     assert "\n" not in str(raised.value)
 
 
 def test_a_wrong_argument_is_no_matter_of_the_network() -> None:
     with pytest.raises(UnsupportedModelError, match="name can't be built: TypeError: no such argument"):
-        downloaded("name", failing(TypeError("no such argument")))
+        built("name", failing(TypeError("no such argument")), fetches=True)
 
 
-def test_an_error_of_ours_keeps_its_message() -> None:
+@pytest.mark.parametrize("fetches", [False, True])
+def test_an_error_of_ours_keeps_its_message(fetches: bool) -> None:
     with pytest.raises(UnsupportedModelError, match=r"^ours$"):
-        built("name", failing(UnsupportedModelError("ours")))
+        built("name", failing(UnsupportedModelError("ours")), fetches=fetches)
 
 
 def test_numbers_of_classes() -> None:
@@ -55,4 +59,32 @@ def test_small_parts() -> None:
     assert first_line(ValueError()) == ""
     assert classes_argument(None) == {}
     assert classes_argument(0) == {"num_classes": 0}
-    assert "Did you mean resnet50" in unknown_model("resnet5O")
+    assert "Did you mean resnet50" in str(unknown_model("resnet5O"))
+
+
+def test_parameters_are_not_drawn_and_buffers_are_computed() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(1)
+    torch.manual_seed(3)
+    with unfilled():
+        model = timm.create_model("levit_128s")
+        layer = nn.Linear(50, 50)
+    assert torch.equal(torch.rand(1), wanted)
+    filled = timm.create_model("levit_128s")
+    assert model.state_dict().keys() == filled.state_dict().keys()
+    for (name, buffer), (_, other) in zip(model.named_buffers(), filled.named_buffers(), strict=True):
+        assert torch.equal(buffer, other), name
+    assert isinstance(layer.weight, nn.Parameter)
+    assert layer.weight.shape == (50, 50)
+
+
+def test_tensors_that_are_no_parameters_are_filled() -> None:
+    with unfilled():
+        assert torch.equal(torch.empty(3).fill_(2.0), torch.full((3,), 2.0))
+        assert nn.init.ones_(torch.empty(2)).tolist() == [1.0, 1.0]
+
+
+def test_outside_everything_is_drawn_again() -> None:
+    with unfilled():
+        pass
+    assert nn.init.ones_(nn.Parameter(torch.empty(2))).tolist() == [1.0, 1.0]

@@ -100,7 +100,7 @@ def test_classes_that_were_not_given_are_not_recorded_as_given(name: str, output
     assert source_of(create_model(f"{file}:{name}", num_classes=outputs)).num_classes == outputs
 
 
-def test_a_function_without_logits_is_told_its_classes(file: str) -> None:
+def test_a_function_without_logits_gets_its_classes(file: str) -> None:
     model = create_model(f"{file}:build_boxes", num_classes=2)
     assert (source_of(model).num_classes, source_of(model).model_kwargs) == (2, {"num_classes": 2})
     assert rebuilt(model)[2].weight.shape == (10, 4, 1, 1)
@@ -119,7 +119,7 @@ def test_a_file_imports_its_neighbours(file: str) -> None:
 @pytest.mark.parametrize("classes", [-1, 2.0, "3", True])
 @pytest.mark.parametrize("name", ["resnet10t", "torchvision/resnet18"])
 def test_a_malformed_number_of_classes_is_refused(name: str, classes) -> None:
-    with pytest.raises(ConfigError, match=r"^num_classes is .*; a whole number of at least 0 is accepted\. Give .*$"):
+    with pytest.raises(ConfigError, match=r"^num_classes is .*; a whole number of at least 0 is accepted\.$"):
         create_model(name, num_classes=classes)
 
 
@@ -181,7 +181,7 @@ def test_file_names() -> None:
     ],
 )
 @pytest.mark.parametrize("pretrained", [False, True])
-def test_an_unknown_model_is_told_its_neighbours(name: str, near: str, pretrained: bool) -> None:
+def test_an_unknown_model_gets_similar_names(name: str, near: str, pretrained: bool) -> None:
     with pytest.raises(
         UnsupportedModelError, match=r"is unknown; a timm name, torchvision/NAME or file\.py:function"
     ) as error:
@@ -233,7 +233,7 @@ def test_without_a_network_pretrained_says_so(name: str, place: str, monkeypatch
         raise ConnectionError("no route to host\nreally")
 
     monkeypatch.setattr(place, offline)
-    with pytest.raises(CheckpointError, match=r"can't be had: ConnectionError: no route to host; .*--no-pretrained"):
+    with pytest.raises(CheckpointError, match=r"are unavailable: ConnectionError: no route to host; .*--no-pretrained"):
         create_model(name, pretrained=True)
 
 
@@ -300,5 +300,5 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         create_model(f"local-dir:{tmp_path}")
 
 
-def test_nothing_of_the_zoo_is_left_behind() -> None:
+def test_it_lists_its_names() -> None:
     assert create.__all__ == ["create_model", "is_file_name", "preprocessing_of"]

@@ -1,4 +1,4 @@
-"""Weights from a file: strict, but for the classifier."""
+"""Weights from a file: out of every wrapper, strict except for the classifier."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from rsconvert.errors import CheckpointError
-from rsconvert.models.weights import load_state, load_weights
+from rsconvert.models.weights import load_state, load_weights, unwrapped
 
 
 @pytest.fixture
@@ -188,3 +188,45 @@ def test_a_torch_file_without_a_state_is_refused(content, tiny, tmp_path: Path) 
 def test_a_missing_file_is_refused(tiny, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is not a file; a safetensors or torch file"):
         load_weights(tiny(), tmp_path / "none.safetensors")
+
+
+ONE, TWO = torch.zeros(1), torch.ones(1)
+
+
+def names(*keys: str) -> dict[str, torch.Tensor]:
+    return dict.fromkeys(keys, ONE)
+
+
+@pytest.mark.parametrize(
+    ("held", "own", "prefix", "left_out"),
+    [
+        (("conv.weight", "fc.weight"), ("conv.weight", "fc.weight"), "", ""),
+        (("model.conv.weight",), ("model.conv.weight",), "", ""),  # a model that has such a child itself
+        (("model.model.conv.weight",), ("model.conv.weight",), "model.", ""),
+        (("model.net.conv.weight",), ("conv.weight",), "model.net.", ""),
+        (("net.loss", "model.conv.weight"), ("conv.weight",), "model.", "net.loss"),
+        (("encoder.conv.weight",), ("conv.weight",), "", ""),  # no wrapper that is known
+        (("module.module.a", "module.b"), ("a",), "module.module.", "module.b"),
+    ],
+)
+def test_a_prefix_is_what_stands_before_the_model_s_names(held, own, prefix: str, left_out: str) -> None:
+    state, words = unwrapped(names(*held), own) or ({}, "nothing")
+    assert set(state) == {key.removeprefix(prefix) for key in held if key.startswith(prefix)}
+    wanted = [f"without the prefix {prefix}"] * bool(prefix) + [f"left out: {left_out}"] * bool(left_out)
+    assert words == "; ".join(wanted)
+
+
+def test_what_stands_next_to_the_prefix_is_named() -> None:
+    state, words = unwrapped(names("model.a", "loss.b", "loss.c", "ema.d", "x", "n_averaged"), ("a",)) or ({}, "")
+    assert list(state) == ["a"]
+    assert words == "without the prefix model.; left out: loss.b, loss.c, ema.d and 1 more"
+
+
+@pytest.mark.parametrize("held", [[ONE], ONE, {"a": 3}, {"state_dict": {"a": 3}}, {3: ONE}, None])
+def test_what_holds_no_tensors_by_name_is_none(held: object) -> None:
+    assert unwrapped(held, ("a",)) is None
+
+
+def test_a_tensor_named_model_is_a_tensor() -> None:
+    found = unwrapped({"model": ONE, "state_dict": TWO}, ("model", "state_dict"))
+    assert found == ({"model": ONE, "state_dict": TWO}, "")

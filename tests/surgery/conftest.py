@@ -1,4 +1,4 @@
-"""Values that tell the sets apart."""
+"""Values that differ between the sets."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from rsconvert.surgery import SwitchableModel
-from rsconvert.surgery.scramble import scrambled
-from rsconvert.surgery.scramble import write as write_values
+from rsconvert.surgery.trial import scrambled
+from rsconvert.surgery.trial import write as write_values
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import create_model
-from rsconvert.surgery import SwitchableBN, assemble, make_switchable
+from rsconvert.surgery import SwitchableBN, make_switchable
 
 RESOLUTIONS = (64, 48, 32)
 
@@ -188,20 +188,6 @@ def test_no_batchnorm_is_refused() -> None:
         make_switchable(create_model("convnext_atto"), (64, 32))
 
 
-class Memory(nn.Module):
-    """Keeps a state that is no tensor of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(3)
-
-    def forward(self, x):
-        return self.bn(x)
-
-    def get_extra_state(self):
-        return {"seen": 3}
-
-
 class Hidden(nn.Module):
     """A BatchNorm that only a plain list holds."""
 
@@ -237,34 +223,12 @@ class Computed(nn.Module):
         return self.bn(x) * self.twice
 
 
-class Named(nn.Module):
-    """Bears a name of the switchable network's own tensors, at the root or in its BatchNorm."""
-
-    def __init__(self, place: str, value: object) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm2d(3)
-        setattr(self if place == "root" else self.bn, "rsconvert" if place == "root" else "at", value)
-
-    def forward(self, x):
-        return self.bn(x)
-
-
-@pytest.mark.parametrize("value", [nn.Parameter(torch.ones(1)), nn.BatchNorm2d(3), 3])
-@pytest.mark.parametrize(("place", "key"), [("root", "rsconvert"), ("bn", "bn.at")])
-def test_names_that_would_clash_are_refused(place: str, key: str, value: object) -> None:
-    with pytest.raises(UnsupportedModelError, match=rf"^Named has an attribute {key}; .* Rename it\.$"):
-        make_switchable(Named(place, value), (64, 32))
-
-
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.LazyBatchNorm2d()), "lazy tensor 1.weight"),
-        (lambda: nn.Sequential(nn.LazyConv2d(4, 1), nn.BatchNorm2d(4)), "lazy tensor 0.weight"),
-        (lambda: nn.Sequential(Memory()), "0 (Memory) keeps an extra state"),
         (Hidden, "Hidden calls F.batch_norm with a running_mean that is no tensor of the model"),
         (Computed, "Computed can't be copied"),
-        (lambda: assemble(nn.Sequential(nn.BatchNorm2d(3)), (64, 32)), "switchable already"),
+        (lambda: nn.Sequential(nn.LazyConv2d(4, 1), nn.BatchNorm2d(4)), "lazy tensor 0.weight"),
         (lambda: nn.BatchNorm2d(3), "BatchNorm2d itself"),
     ],
 )

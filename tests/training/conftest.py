@@ -30,7 +30,9 @@ def held() -> Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]:
     """What a file holds: metadata and bytes. The order of safetensors' header is of no account."""
 
     def read(file: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-        return read_metadata(file), {name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()}
+        return dict(read_metadata(file).fields), {
+            name: tensor.numpy().tobytes() for name, tensor in load_file(file).items()
+        }
 
     return read
 

@@ -18,8 +18,8 @@ from rsconvert.checkpoint import save
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Processes
 from rsconvert.models import create_model
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.stepper import Stepper, _plain_reduction_errors
 
 Launch = Callable[..., subprocess.Popen[str]]

@@ -1,12 +1,16 @@
 """finetune: what learns and what stays, the step against a hand-written one, what is left behind, what is refused."""
 
 import csv
+import ctypes
+import dataclasses
 import json
 import multiprocessing
 import random
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import load, read_metadata
-from rsconvert.data import Samples, normalize, open_train_val, training_loader
+from rsconvert.data import Augmentation, Samples, normalize, open_train_val, training_loader
 from rsconvert.errors import CheckpointError, ConfigError, DataError, NamelessModelWarning, TrainingError
 from rsconvert.evaluation import Accuracy, Evaluation
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.finetune import finetune
+from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_memory
 
 MakeNet = Callable[..., SwitchableModel]
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
@@ -117,7 +121,9 @@ def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, seed=4, **options))
     area = FinetuneConfig().crop_area
-    loader = training_loader(train, (32, 24, 16), batch_size=24, seed=4, workers=0, crop_area=(area[0], area[1]))
+    loader = training_loader(
+        train, (32, 24, 16), batch_size=24, seed=4, workers=0, augmentation=Augmentation(crop_area=(area[0], area[1]))
+    )
     ((views, target),) = loader
     inputs = [normalize(view, other.source.preprocessing, dtype=torch.float64) for view in views]
     hand_written_step(other, inputs, target, lr=0.05, alpha_lr=0.3)
@@ -179,12 +185,12 @@ def test_the_settings_of_the_views_reach_the_loader(
         taken.update(options)
         return training_loader(*args, **options)
 
-    monkeypatch.setattr("rsconvert.training.step.feeding.training_loader", spy)
+    monkeypatch.setattr("rsconvert.training.step.batches.training_loader", spy)
     net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, interpolation="bicubic"))
-    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1), "seed": 3}
-    finetune(net, photos, config=settings(**wanted))
-    assert {name: taken[name] for name in wanted} == wanted
-    assert taken["interpolation"] == "bicubic"
+    wanted = {"crop": "per-view", "flip": "off", "crop_area": (0.5, 0.6), "crop_aspect": (1.0, 1.1)}
+    finetune(net, photos, config=settings(**wanted, seed=3))
+    assert taken["augmentation"] == Augmentation(**wanted, interpolation="bicubic")
+    assert taken["seed"] == 3
 
 
 # Randomness
@@ -246,7 +252,7 @@ def test_the_files_tell_how_they_came_about(net: SwitchableModel, photos: str, t
     assert config["peak_lr"] == pytest.approx(0.005 * 8 / 32 / 3)
     assert (config["steps_per_epoch"], config["resolutions"], config["precision"]) == (3, [32, 24, 16], "float32")
     assert (config["crop_area"], config["resolved_device"]) == ([0.5, 1.0], "cpu")
-    metadata = read_metadata(tmp_path / "last.safetensors")
+    metadata = read_metadata(tmp_path / "last.safetensors").fields
     assert metadata["class_names"] == ["blue", "green", "red"]
     assert (metadata["training"]["epoch"], metadata["training"]["seed"]) == (2, 0)
 
@@ -270,7 +276,9 @@ def test_best_is_the_epoch_of_the_highest_mean(
     monkeypatch.setattr("rsconvert.training.run.epochs.measure", scripted)
     rows = finetune(net, photos, tmp_path, settings(epochs=3))
     assert "top1_ensemble" not in rows[0]
-    epochs = {name: read_metadata(tmp_path / f"{name}.safetensors")["training"]["epoch"] for name in ("best", "last")}
+    epochs = {
+        name: read_metadata(tmp_path / f"{name}.safetensors").fields["training"]["epoch"] for name in ("best", "last")
+    }
     assert epochs == {"best": 2, "last": 3}
 
 
@@ -339,7 +347,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_epoch(
     with pytest.raises(TrainingError, match=told) as caught:
         finetune(net, photos, tmp_path, settings(epochs=3), on_epoch=poison)
     assert "\n" not in str(caught.value)
-    assert read_metadata(tmp_path / "last.safetensors")["training"]["epoch"] == 1
+    assert read_metadata(tmp_path / "last.safetensors").fields["training"]["epoch"] == 1
     assert len((tmp_path / "summary.csv").read_text().splitlines()) == 2
 
 
@@ -485,3 +493,54 @@ def test_a_network_without_a_name_is_told_of_once_before_the_work(
     with pytest.warns(NamelessModelWarning), pytest.raises(DataError):
         finetune(make_net(), tmp_path / "nowhere", tmp_path / "other", settings())
     finetune(make_net(), photos, config=settings())  # no file, no warning
+
+
+ROWS = tuple({"epoch": epoch, "top1_32": 50.0} for epoch in (1, 2, 3))
+
+
+def test_it_is_the_sequence_of_its_rows() -> None:
+    result = FinetuneResult(ROWS, 2)
+    assert isinstance(result, Sequence)
+    assert (len(result), list(result), result[0], result[-1], result[1:]) == (3, [*ROWS], ROWS[0], ROWS[2], ROWS[1:])
+    (row,) = FinetuneResult(ROWS[:1], 1)
+    assert row == ROWS[0]
+
+
+def test_the_best_row_is_that_of_its_epoch() -> None:
+    assert FinetuneResult(ROWS, 2).best_row is ROWS[1]
+
+
+def test_it_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        FinetuneResult(ROWS, 2).best = 1
+
+
+CODE = """
+import resource
+from rsconvert.training.finetune import keep_freed_memory
+import torch
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(2**22)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+first = faults()
+told = keep_freed_memory()
+faults()
+print(told, first, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_freed_memory_is_used_again() -> None:
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+    told, before, after = done.stdout.split()
+    if told == "True":
+        assert int(after) < int(before) / 10
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False

@@ -94,14 +94,14 @@ def _node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes
 
 def _choice(condition: str, then: Sequence[Any], otherwise: Sequence[Any]) -> Any:
     """Return the node that runs one of two lists of nodes, and gives what the last of them does."""
-    helper, ways = needed("onnx").helper, {"then": then, "else": otherwise}
-    graphs = {
-        f"{way}_branch": helper.make_graph(
-            nodes, f"{condition}{way}", [], [helper.make_empty_tensor_value_info(nodes[-1].output[0])]
-        )
-        for way, nodes in ways.items()
-    }
-    return _node("If", [condition], [f"logits:{condition}"], **graphs)
+    helper = needed("onnx").helper
+
+    def graph(way: str, nodes: Sequence[Any]) -> Any:
+        output = helper.make_empty_tensor_value_info(nodes[-1].output[0])
+        return helper.make_graph(nodes, f"{condition}{way}", [], [output])
+
+    ways = graph("then", then), graph("else", otherwise)
+    return _node("If", [condition], [f"logits:{condition}"], then_branch=ways[0], else_branch=ways[1])
 
 
 def _row(place: int) -> list[Any]:

@@ -68,7 +68,7 @@ class _MixedSets(nn.Module):
 
 
 class _GivenBN(nn.Module):
-    """A BatchNorm that takes its tensors, flat, beside its input."""
+    """A BatchNorm that takes its tensors, flat, in addition to its input."""
 
     def __init__(self, bn: SwitchableBN) -> None:
         super().__init__()

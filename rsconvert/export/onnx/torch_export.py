@@ -3,7 +3,7 @@
 import copy
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -37,15 +37,13 @@ def onnx_model(module: nn.Module, image: Tensor, *, any_size: bool, optimize: bo
         )
     free = {0: "batch"} | ({image.ndim - 2: "height", image.ndim - 1: "width"} if any_size else {})
     padded = _pad_simply(module) if any_size else set()
-    try:
-        model = _exported(module, image, free, optimize)
-    except UnsupportedModelError:
-        raise
-    except Exception as error:  # whatever torch.export raises, and the model's own code on symbolic sizes
-        raise UnsupportedModelError(
-            f"torch.export fails on the network ({type(error).__name__}: {first_line(error)}); one whose sizes "
-            "are data is needed. Export a path of one resolution, or another format."
-        ) from error
+    with warnings.catch_warnings(action="ignore"):  # of torch's exporter about itself
+        model = _converted(_traced(module, image, free), optimize)
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    names = {dims[i].dim_param: name for i, name in free.items()}
+    for dim in (*dims, *model.graph.output[0].type.tensor_type.shape.dim):
+        if dim.dim_param:
+            dim.dim_param = names.get(dim.dim_param, dim.dim_param)
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces, half the size of a small network
         if node.op_type == "Conv" and node.input[1] in padded:
@@ -54,35 +52,32 @@ def onnx_model(module: nn.Module, image: Tensor, *, any_size: bool, optimize: bo
     return model
 
 
-def _exported(module: nn.Module, image: Tensor, free: Mapping[int, str], optimize: bool) -> Any:
-    with warnings.catch_warnings():
-        # About the insides of torch's exporter, in words that change with its version.
-        warnings.simplefilter("ignore")
-        sizes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
-        program = torch.export.export(module, (image,), dynamic_shapes=(sizes,), strict=False)
-        try:
-            names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
-            made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=optimize, **names)
-        except Exception as error:  # the exporter's own, which share no base
-            raise UnsupportedModelError(_unconverted(program, error)) from error
-    assert made is not None
-    model = made.model_proto
-    _name_sizes(model.graph, free)
-    return model
+def _traced(module: nn.Module, image: Tensor, free: Collection[int]) -> torch.export.ExportedProgram:
+    sizes = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+    try:
+        return torch.export.export(module, (image,), dynamic_shapes=(sizes,), strict=False)
+    except Exception as error:  # torch's own, and whatever the model's code raises on symbolic sizes
+        raise UnsupportedModelError(
+            f"torch.export fails on the network ({type(error).__name__}: {first_line(error)}); one whose sizes "
+            "are data is needed. Export a path of one resolution, or another format."
+        ) from error
 
 
-def _name_sizes(graph: Any, free: Mapping[int, str]) -> None:
-    names = {graph.input[0].type.tensor_type.shape.dim[i].dim_param: name for i, name in free.items()}
-    for value in (graph.input[0], graph.output[0]):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = names.get(dim.dim_param, dim.dim_param)
+def _converted(program: torch.export.ExportedProgram, optimize: bool) -> Any:
+    try:
+        made = torch.onnx.export(
+            program, dynamo=True, verbose=False, optimize=optimize, input_names=["images"], output_names=["logits"]
+        )
+        assert made is not None
+        return made.model_proto
+    except Exception as error:  # the exporter's own, which share no base
+        raise UnsupportedModelError(_unconverted(program, error)) from error
 
 
 def _pad_simply(module: nn.Module) -> set[str]:
     """Give convolutions of "same" padding, in place, a fixed one; return the weights of those that it does not suit.
 
-    What "same" pads hangs on the size, in arithmetic over which the exporter does not finish. Half the kernel gives
+    What "same" pads depends on the size, in arithmetic over which the exporter does not finish. Half the kernel gives
     outputs of the same shape, and with a stride of 1 the same values; for the others ONNX has an attribute.
     """
     names = {id(p): name for name, p in module.named_parameters()}

@@ -3,7 +3,7 @@
 import copy
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,19 +14,20 @@ import torch
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import default_resolutions
-from rsconvert.export.agreement import Verification
-from rsconvert.export.facts import image_facts
 from rsconvert.export.onnx.branches import branch
 from rsconvert.export.onnx.one_table import graph_of_one_table
-from rsconvert.export.onnx.shared_weights import check_readers, share_weights
 from rsconvert.export.onnx.torch_export import onnx_model
 from rsconvert.export.opening import needed, open_onnx
-from rsconvert.export.target import check_target
-from rsconvert.export.verify import logits_of, verify_export
+from rsconvert.export.target import Exported, check_target, image_facts, numbered
+from rsconvert.export.verification import Verification, logits_of, verify_export
 from rsconvert.models import example_input
 from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fold_batchnorm, interpolation_weights
 
-__all__ = ["export_onnx"]
+__all__ = ["check_readers", "export_onnx", "share_weights"]
+
+# Less is not worth a reference; onnx's own limit.
+_SMALLEST = 1024
+_Sides = Sequence[int] | None
 
 
 def export_onnx(
@@ -38,7 +39,7 @@ def export_onnx(
     compact: bool = False,
     shared_weights: bool = False,
     force: bool = False,
-) -> dict[Path, Verification]:
+) -> Exported:
     """Write ONNX files, each compared with the network in ONNX Runtime before it takes its name.
 
     The input is ``images`` (N, C, H, W), normalized, N free; the output is ``logits``. The files' metadata hold the
@@ -55,45 +56,63 @@ def export_onnx(
         shared_weights: several plain files keep their weights in one more file, ``NAME.weights``, and BatchNorm as it
             is.
         force: replace files that exist.
-    Returns:
-        Each file with its verification.
     Raises:
         UnsupportedModelError: torch.fx or the exporter can't take the network.
         ResolutionError: the network does not work at a resolution, or a list of them is unusable.
         CheckpointError: a file exists, can't be written, or disagrees with the network.
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
-    path = Path(path)
-    given = [resolution] if isinstance(resolution, int) else resolution
-    sides, asked = _checked(net, given, branches, compact, shared_weights)
-    targets = _targets(path, sides)
-    weights = [path.with_suffix(".weights")] if shared_weights else []
-    _check_places(weights, list(targets), force)
+    path, given = Path(path), [resolution] if isinstance(resolution, int) else resolution
+    sides = None if given is None else check_resolutions(given, "resolution", "file")
+    asked = None if branches is None else check_resolutions(branches, "branches", "branch")
+    _check_options(net, sides, asked, compact, shared_weights)
+    files = _free_places(path, sides, force)
+    weights = path.with_suffix(".weights") if shared_weights else None
+    if weights:
+        check_target(weights, force)
+        check_readers(weights, files)
     net = _on_cpu(net)
-    with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _folder_beside(path) as folder:
+    with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _scratch_folder(path) as folder:
         chosen = () if compact or sides or _serves_all(net) else _branches(net, asked)
-        models = {target.name: _model(net, side, chosen, shared_weights) for target, side in targets.items()}
-        for file in weights:
-            share_weights([*models.values()], folder / file.name)
-        results = {target: _written(models[target.name], net, folder / target.name) for target in targets}
-        _put(folder, weights, list(targets))
-    return results
+        models = {file: _model(net, side, chosen, shared_weights) for file, side in files.items()}
+        if weights:
+            share_weights([*models.values()], folder / weights.name)
+        verified = {file: _written(model, net, folder / file.name) for file, model in models.items()}
+        _put(folder, weights, list(files))
+    return Exported(files, verification=verified, weights=weights)
 
 
-def _check_places(weights: Sequence[Path], graphs: Sequence[Path], force: bool) -> None:
-    for target in (*weights, *graphs):
-        check_target(target, force)
-    for file in weights:
-        check_readers(file, graphs)
+def _free_places(path: Path, sides: _Sides, force: bool) -> Mapping[Path, int | None]:
+    check_target(path, force=True, suffixes=(".onnx",))
+    files: Mapping[Path, int | None] = {path: None} if sides is None else numbered(path, sides)
+    for file in files:
+        check_target(file, force)
+    return files
 
 
-def _put(folder: Path, weights: Sequence[Path], graphs: Sequence[Path]) -> None:
+def _put(folder: Path, weights: Path | None, graphs: Sequence[Path]) -> None:
     """Move files out of a folder to their places."""
-    for target in (*weights, *graphs):
+    for target in (*([weights] if weights else []), *graphs):
         with replacing(target) as part:
             os.replace(folder / target.name, part)
-            for graph in graphs if target in weights else ():
+            for graph in graphs if target == weights else ():
                 graph.unlink(missing_ok=True)  # an old one that an interruption leaves would read new weights
+
+
+def _check_options(net: SwitchableModel, sides: _Sides, branches: _Sides, compact: bool, shared_weights: bool) -> None:
+    set_ = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
+    if compact and branches is not None:
+        raise ConfigError(f"compact is set, and branches is {list(branches)}; a compact file has none. Leave one out.")
+    if set_ and sides is not None:
+        raise ConfigError(
+            f"{set_} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
+        )
+    if set_ and _serves_all(net):
+        raise ConfigError(f"{set_} for a network of one BN set; it takes several to switch. Leave it out.")
+    if shared_weights and (sides is None or len(sides) < 2):
+        raise ConfigError(
+            f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
+        )
 
 
 def _on_cpu(net: SwitchableModel) -> SwitchableModel:
@@ -114,64 +133,31 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
     return result
 
 
-def _checked(
-    net: SwitchableModel,
-    resolutions: Sequence[int] | None,
-    branches: Sequence[int] | None,
-    compact: bool,
-    shared_weights: bool,
-) -> tuple[tuple[int, ...] | None, tuple[int, ...] | None]:
-    """Return the resolutions and the branches, if the options go together."""
-    sides = None if resolutions is None else check_resolutions(resolutions, "resolution", "file")
-    asked = None if branches is None else check_resolutions(branches, "branches", "branch")
-    told = "compact is set" if compact else None if asked is None else f"branches is {list(asked)}"
-    if compact and asked is not None:
-        raise ConfigError(f"compact is set, and branches is {list(asked)}; a compact file has none. Leave one out.")
-    if told and sides is not None:
-        raise ConfigError(
-            f"{told} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
-        )
-    if told and _serves_all(net):
-        raise ConfigError(f"{told} for a network of one BN set; it takes several to switch. Leave it out.")
-    if shared_weights and (sides is None or len(sides) < 2):
-        raise ConfigError(
-            f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
-        )
-    return sides, asked
-
-
-def _targets(path: Path, sides: Sequence[int] | None) -> dict[Path, int | None]:
-    check_target(path, force=True, suffixes=(".onnx",))
-    if sides is None or len(sides) == 1:
-        return {path: None if sides is None else sides[0]}
-    return {path.with_stem(f"{path.stem}-{side}"): side for side in sides}
-
-
 @contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
+def _scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a folder for what is not verified yet; nothing of it stays."""
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
             yield Path(folder)
     except OSError as error:
         raise CheckpointError(
-            f"{path} can't be written ({error}); room in a folder that exists is needed. What stood there is "
-            "untouched: make room, or choose another place."
+            f"{path} can't be written ({error}); room in a folder that exists is needed. The old files "
+            "are untouched: make room, or choose another place."
         ) from error
 
 
 def _serves_all(net: SwitchableModel) -> bool:
-    """Tell whether one BN set serves all sizes."""
+    """Return whether one BN set serves all sizes."""
     return len(net.resolutions) == 1 or not net.private
 
 
-def _branches(net: SwitchableModel, asked: Sequence[int] | None) -> tuple[int, ...]:
+def _branches(net: SwitchableModel, asked: _Sides) -> Sequence[int]:
     """Return the resolutions that get a branch, all of which the network takes."""
     if asked is None:
         return default_resolutions(net)
     for side in asked:
         logits_of(net, example_input(net, side, 2))
-    return tuple(asked)
+    return asked
 
 
 def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shared_weights: bool) -> Any:
@@ -188,16 +174,46 @@ def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shar
         if branches:
             # Beyond the ends several have the same.
             branch(model, [*dict.fromkeys(interpolation_weights(r, net.resolutions) for r in branches)])
-    opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    facts = _metadata(net, side) | ({"branches": json.dumps(branches)} if branches else {})
-    needed("onnx").helper.set_model_props(model, {**facts, "opset": str(opset)})
+    needed("onnx").helper.set_model_props(model, _metadata(model, net, side, branches))
     return model
 
 
-def _metadata(net: SwitchableModel, side: int | None) -> dict[str, str]:
+def _metadata(model: Any, net: SwitchableModel, side: int | None, branches: Sequence[int]) -> dict[str, str]:
     """Return what a caller must know; values that are not text are JSON."""
     facts = image_facts(net, net.native if side is None else side)
-    facts["resolutions"] = list(net.resolutions) if side is None else [facts["resolution"]]
+    facts["resolutions"] = list(net.resolutions) if side is None else [side]
     if side is None:
         facts |= {"resolution": None, "crop_pct": net.source.preprocessing.crop_pct}
+    facts["branches"] = branches or None
+    facts["opset"] = next(entry.version for entry in model.opset_import if not entry.domain)
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}
+
+
+def check_readers(path: Path, graphs: Iterable[Path]) -> None:
+    """Raise a CheckpointError for a file of weights, to be replaced, that other graphs next to it read."""
+    replaced = {graph.name for graph in graphs}
+    for graph in sorted(path.parent.glob(f"{path.stem}-*.onnx")) if path.exists() else ():
+        if graph.name not in replaced and path.name.encode() in graph.read_bytes():
+            raise CheckpointError(
+                f"{graph} reads its weights from {path}, which would be replaced; files of one export belong together. "
+                "Remove it, or choose another name."
+            )
+
+
+def share_weights(models: Sequence[Any], path: Path) -> None:
+    """Move the tensors of ``onnx.ModelProto``s into one file next to theirs, equal ones to one place."""
+    onnx = needed("onnx")
+    places: dict[bytes, int] = {}
+    with open(path, "wb") as file:
+        for tensor in (tensor for model in models for tensor in model.graph.initializer):
+            values = onnx.numpy_helper.to_array(tensor).tobytes()
+            if len(values) < _SMALLEST:
+                continue
+            if values not in places:
+                file.write(bytes(-file.tell() % 64))  # where a processor likes to read
+                places[values] = file.tell()
+                file.write(values)
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            for key, value in (("location", path.name), ("offset", places[values]), ("length", len(values))):
+                tensor.external_data.add(key=key, value=str(value))

@@ -1,11 +1,9 @@
 """The comparison of ways to train: I-Nets, parallel training, RS-Net and their variants, with one budget for all.
 
-names → `methods` → `plan` → `runs` → `table` → `figures`, `report`
+methods → `plan` → `runs` → `findings` → `writeup`
 """
 
-from rsconvert.study.comparison.compare import compare, plan_comparison
-from rsconvert.study.comparison.methods import KNOWN
-from rsconvert.study.comparison.plan import Plan, PlannedRun
-from rsconvert.study.comparison.results import Comparison, Line, RunFacts
+from rsconvert.study.comparison.plan import Plan, plan_comparison
+from rsconvert.study.comparison.runs import compare
 
-__all__ = ["KNOWN", "Comparison", "Line", "Plan", "PlannedRun", "RunFacts", "compare", "plan_comparison"]
+__all__ = ["Plan", "compare", "plan_comparison"]

@@ -1,32 +1,100 @@
-"""Plan: which runs a comparison consists of, checked against each other and against what the folder holds."""
+"""Plan: the runs of a comparison, from the methods that are compared, checked against each other and its folder."""
 
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rsconvert.checkpoint import digest, replacing
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
-from rsconvert.study.comparison.methods import Method
+from rsconvert.settings import FinetuneConfig, build_config
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.training import FREE_SETTINGS, FinetuneConfig, data_identity, open_for_training
+from rsconvert.text import Table, plain
+from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training
 
-__all__ = ["Plan", "PlannedRun", "make_plan"]
+__all__ = ["BASELINE", "KNOWN", "Method", "Plan", "PlannedRun", "choose_methods", "plan_comparison"]
+
+BASELINE = "inets"
 
 # A comparison gives them to each run itself.
 _OWN = ("distill", "seed", "view_sizes")
-# Told otherwise, or without influence on the last epoch's network.
+# Recorded under another name, or without influence on the last epoch's network.
 _APART = {*FREE_SETTINGS, *_OWN, "lr", "device", "best"}
 _SETTINGS = "comparison.json"
 
 
 @dataclass(frozen=True)
-class PlannedRun:
-    """One training: of one network, by one method, with one seed. ``resolutions`` are those of its network."""
+class Method:
+    """A way to train the same network: what differs from the common settings.
 
+    Attributes:
+        name: of its folders.
+        title: in tables and figures, followed by the variant.
+        about: what it is, in a sentence without an end.
+        distill: as of ``FinetuneConfig``.
+        crop: a crop per view; None takes the common setting.
+        crop_area: as of ``FinetuneConfig``; None takes the common setting.
+        one_size: whether all views have the largest resolution.
+        apart: whether each resolution has a network of its own.
+        private: whether each resolution has a BN set of its own.
+        subset: the resolutions that it trains; None trains all.
+        baseline: the name of the method against which it gains.
+        variant: in which it differs from the method of the same title.
+    """
+
+    name: str
+    title: str
+    about: str
+    distill: Literal["full", "vanilla", "top-down", "largest", "none"] = "none"
+    crop: Literal["per-view"] | None = None
+    crop_area: tuple[float, float] | None = None
+    one_size: bool = False
+    apart: bool = False
+    private: bool = True
+    subset: tuple[int, ...] | None = None
+    baseline: str = BASELINE
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """The title with the variant."""
+        return f"{self.title}, {self.variant}" if self.variant else self.title
+
+    def trained(self, resolutions: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the sizes that it trains of a network's resolutions."""
+        return resolutions[:1] if self.one_size else self.subset or resolutions
+
+
+# Of one size and of one crop all views would be the same image.
+_ONE_SIZE = "as RS-Net, but S crops of the largest resolution, a crop per view"
+KNOWN = {
+    method.name: method
+    for method in (
+        Method(BASELINE, "I-Nets", "one network for each resolution, trained at it alone", apart=True),
+        Method("parallel", "parallel", "all resolutions together, a BN set for each, no distillation"),
+        Method("rsnet", "RS-Net", "parallel training with distillation, the full version", "full"),
+        Method("shared-bn", "shared BN", "parallel training with one BN set for all", private=False),
+        Method("vanilla", "vanilla", "as RS-Net, but only the ensemble teaches", "vanilla"),
+        Method("top-down", "top-down", "as RS-Net, but without the ensemble as a teacher", "top-down"),
+        Method("largest", "largest", "as RS-Net, but only the largest resolution teaches", "largest"),
+        Method("per-view", "crop per view", "as RS-Net, but each view has a crop of its own", "full", "per-view"),
+        Method("one-size", "one size", _ONE_SIZE, "full", "per-view", one_size=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training: of one network, by one method, with one seed.
+
+    ``name`` is that of its folder within the comparison's, ``resolutions`` are those of its network.
+    """
+
+    name: str
     method: Method
     seed: int
     resolutions: tuple[int, ...]
@@ -35,7 +103,7 @@ class PlannedRun:
 
     @property
     def result(self) -> Path:
-        """The file that tells that the run is over, and what it reached."""
+        """The file with what the run reached, written when it is over."""
         return self.folder / "result.json"
 
     @property
@@ -44,6 +112,10 @@ class PlannedRun:
         if self.result.is_file():
             return "done"
         return "begun" if (self.folder / "state").is_dir() else "to do"
+
+    def read_result(self) -> dict[str, Any]:
+        """Return what is known of a finished run, else nothing."""
+        return _read(self.result, "delete its folder") if self.result.is_file() else {}
 
 
 @dataclass(frozen=True)
@@ -63,126 +135,173 @@ class Plan:
     settings: Mapping[str, Any]
 
     def write_settings(self) -> None:
-        """Note in the folder what the comparison is, or see that it is the same as before.
-
-        Raises:
-            CheckpointError: the folder can't be written.
-        """
+        """Record in the folder what the comparison is."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with replacing(self.folder / _SETTINGS) as part:
-                part.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
-            raise CheckpointError(
-                f"{self.folder} can't be written ({error}); a folder is needed. Choose another."
-            ) from error
+            raise CheckpointError(f"{self.folder} can't be written ({error}); a folder is needed.") from error
+        with replacing(self.folder / _SETTINGS) as part:
+            part.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        runs = [
-            {
-                "folder": str(run.folder.relative_to(self.folder)),
-                "seed": run.seed,
-                "resolutions": list(run.resolutions),
-                "lr": run.config.lr,
-                "status": run.status,
-            }
-            for run in self.runs
-        ]
+        rows = [(run.name, run.seed, list(run.resolutions), run.config.lr, run.status) for run in self.runs]
+        runs = [dict(zip(("folder", "seed", "resolutions", "lr", "status"), row, strict=True)) for row in rows]
         return {"output": str(self.folder), "runs": runs, "settings": dict(self.settings)}
 
     def __str__(self) -> str:
-        config, images = self.runs[0].config, len(self.samples[0])
+        config = self.runs[0].config
         per_step = config.batch_size * config.grad_accum_steps
-        names = [run.folder.relative_to(self.folder).as_posix() for run in self.runs]
-        width = max(map(len, names))
-        rows = [
-            f"  {name:<{width}}  views {len(run.resolutions)}  lr {run.config.lr:<8.4g}  {run.status}"
-            for name, run in zip(names, self.runs, strict=True)
-        ]
-        steps = f"{images // per_step} steps of {per_step} images"
+        rows = [(run.name, len(run.resolutions), plain(run.config.lr), run.status) for run in self.runs]
         head = (
-            f"{len(self.runs)} runs, each of {config.epochs} epochs of {steps}, tested at {len(self.resolutions)} sizes"
+            f"{len(rows)} runs, each of {config.epochs} epochs of {len(self.samples[0]) // per_step} steps of "
+            f"{per_step} images, tested at {len(self.resolutions)} sizes"
         )
-        return "\n".join([head, *rows])
+        return f"{head}\n{Table(('run', 'views', 'learning rate', 'status'), rows).as_text()}"
 
 
-def make_plan(
+def plan_comparison(
     net: SwitchableModel,
     data: str | Path | tuple[Samples, Samples],
     output: str | Path,
-    config: FinetuneConfig,
-    methods: Sequence[Method],
+    config: FinetuneConfig | None = None,
     *,
-    seeds: Sequence[int],
+    methods: Sequence[str] = ("inets", "parallel", "rsnet"),
+    subsets: Sequence[Sequence[int]] = (),
+    crop_area: Sequence[float] | str | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
     resolutions: Sequence[int] | None = None,
     same_lr: bool = False,
 ) -> Plan:
-    """Return the runs that a comparison needs; nothing is written.
+    """Return the runs of a comparison for ``compare``; nothing is written.
 
+    Args:
+        net: as ``make_switchable`` or ``wrap`` leaves it; all runs start from its weights.
+        data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
+        output: a new folder, or that of the same comparison, whose runs are resumed; methods, seeds and resolutions
+            may be added to it.
+        config: what all runs have in common; its ``lr`` is the rate of a network of one resolution, divided by S for a
+            network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison.
+        methods: names out of ``KNOWN``.
+        subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
+        crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
+            such as ``0.08,1`` is parsed.
+        seeds: each method is trained with each.
+        resolutions: where all are tested, in pixels; None takes those of the network.
+        same_lr: give networks of S resolutions the rate of one, as the paper does.
     Raises:
-        ConfigError: a setting is the comparison's own; seeds repeat; the network was finetuned; two methods are the
-            same; the folder holds another comparison.
+        ConfigError: a method, subset, seed or setting is unknown, repeated or without effect; the folder holds another
+            comparison.
         CheckpointError: the folder holds something else.
         DataError, ResolutionError: as ``finetune``, and ``evaluate``.
     """
+    chosen = choose_methods(methods, net.resolutions, subsets=subsets, crop_area=crop_area)
+    config = config or FinetuneConfig()
     _check(net, config, seeds)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
-    common = {name: value for name, value in asdict(config).items() if name not in _APART}
-    settings = {
-        **common,
-        "lr": config.peak_lr(1),
-        "same_lr": same_lr,
-        "trained": net.resolutions,
-        "starting_network": digest(net.state_dict()),
-        **data_identity(net, samples, outputs),
-    }
+    settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
     _check_folder(folder, json.loads(json.dumps(settings)))
-    runs = tuple(_runs(net, folder, config, methods, seeds, same_lr))
+    pairs = [(method, seed) for seed in seeds for method in chosen]
+    runs = tuple(run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr))
     _check_different(runs)
-    return Plan(net, samples, folder, tuple(methods), tuple(seeds), asked, runs, settings)
+    return Plan(net, samples, folder, tuple(chosen), tuple(seeds), asked, runs, settings)
+
+
+def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict[str, Any]:
+    """Return the settings that all runs have in common."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _APART}
+    own = {"lr": config.peak_lr(1), "same_lr": same_lr, "trained": net.resolutions}
+    return {**settings, **own, "starting_network": digest(net.state_dict())}
+
+
+def choose_methods(
+    names: Sequence[str],
+    resolutions: Sequence[int],
+    *,
+    subsets: Sequence[Sequence[int]] = (),
+    crop_area: Sequence[float] | str | None = None,
+) -> list[Method]:
+    """Return the methods of these names, parallel training of each subset, and all again with another crop area."""
+    methods = [_known(name) for name in names] + [_subset(kept, resolutions) for kept in subsets]
+    if not methods:
+        raise ConfigError(f"methods is empty; at least one of {', '.join(KNOWN)} is needed.")
+    if repeated := [method.name for i, method in enumerate(methods) if method in methods[:i]]:
+        raise ConfigError(f"{repeated[0]} comes twice among the methods; each is trained once. Remove the repeat.")
+    return methods + ([] if crop_area is None else list(_cropped(methods, crop_area)))
+
+
+def _known(name: str) -> Method:
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, n=3)
+        accepted = f"near ones are {', '.join(near)}" if near else f"known are {', '.join(KNOWN)}"
+        raise ConfigError(f"method {name!r} is unknown; {accepted}.")
+    return KNOWN[name]
+
+
+def _subset(kept: Sequence[int], resolutions: Sequence[int]) -> Method:
+    name = "+".join(map(str, kept))
+    if unknown := [r for r in kept if r not in resolutions]:
+        raise ConfigError(
+            f"subset {name} has {unknown[0]}, which the network does not switch to; {', '.join(map(str, resolutions))} "
+            "are accepted."
+        )
+    if len(set(kept)) != len(kept) or not 1 < len(kept) < len(resolutions):
+        raise ConfigError(
+            f"subset {name} has {len(kept)} resolutions; from 2 to {len(resolutions) - 1} different ones are needed. "
+            "For all of them name the method parallel."
+        )
+    chosen = tuple(sorted(kept, reverse=True))
+    name = "+".join(map(str, chosen))
+    return Method(f"parallel-{name}", name, f"parallel training of {name}", subset=chosen)
+
+
+def _cropped(methods: Sequence[Method], crop_area: Sequence[float] | str) -> Iterator[Method]:
+    low, high = build_config(settings={"crop_area": crop_area}).crop_area
+    ending = f"-crop-{low:g}-{high:g}"
+    for method in methods:
+        yield replace(
+            method,
+            name=method.name + ending,
+            about=f"{method.about}; crops from {low:g} to {high:g} of the area",
+            crop_area=(low, high),
+            baseline=method.baseline + ending,
+            variant=f"crops {low:g}-{high:g}",
+        )
 
 
 def _runs(
-    net: SwitchableModel,
-    folder: Path,
-    config: FinetuneConfig,
-    methods: Sequence[Method],
-    seeds: Sequence[int],
-    same_lr: bool,
+    method: Method, seed: int, resolutions: tuple[int, ...], common: FinetuneConfig, folder: Path, same_lr: bool
 ) -> Iterator[PlannedRun]:
-    for seed in seeds:
-        for method in methods:
-            trained = method.subset or net.resolutions
-            for sides in [(r,) for r in trained] if method.apart else [trained]:
-                name = f"{method.name}-{sides[0]}" if method.apart else method.name
-                lr = config.peak_lr(1) / (1 if same_lr else len(sides))
-                place = folder / name / f"seed-{seed}"
-                board = config.log_dir and str(Path(config.log_dir) / name / f"seed-{seed}")
-                own = replace(config, **method.settings, seed=seed, lr=lr, log_dir=board)
-                yield PlannedRun(method, seed, sides, own, place)
+    trained = method.subset or resolutions
+    for sides in [(r,) for r in trained] if method.apart else [trained]:
+        name = f"{method.name}-{sides[0]}/seed-{seed}" if method.apart else f"{method.name}/seed-{seed}"
+        config = replace(
+            common,
+            distill=method.distill,
+            crop=method.crop or common.crop,
+            crop_area=method.crop_area or common.crop_area,
+            view_sizes=resolutions[:1] * len(resolutions) if method.one_size else None,
+            seed=seed,
+            lr=common.peak_lr(1) / (1 if same_lr else len(sides)),
+            log_dir=common.log_dir and str(Path(common.log_dir, name)),
+        )
+        yield PlannedRun(name, method, seed, sides, config, folder / name)
 
 
 def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -> None:
-    for item in fields(config):
-        if item.name in _OWN and getattr(config, item.name) != item.default:
-            raise ConfigError(
-                f"{item.name} is {getattr(config, item.name)}, which a comparison chooses for each run. Leave it out."
-            )
+    for name in _OWN:
+        if (value := getattr(config, name)) != getattr(FinetuneConfig(), name):
+            raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
     if not seeds or len(set(seeds)) != len(seeds):
-        told = ",".join(map(str, seeds)) or "empty"
-        raise ConfigError(f"seeds is {told}; one or more different ones are needed. Mend the list.")
+        given = ",".join(map(str, seeds)) or "empty"
+        raise ConfigError(f"seeds is {given}; one or more different ones are needed.")
     if (processes := launched_processes()) > 1:
-        raise ConfigError(f"a launcher started {processes} processes; a comparison runs in one. Start it by itself.")
+        raise ConfigError(f"a launcher started {processes} processes; a comparison runs in one.")
     if not net.private:
-        raise ConfigError(
-            "the network has one BN set for all resolutions; one with a set for each is needed. Give that one."
-        )
+        raise ConfigError("the network has one BN set for all resolutions; one with a set for each is needed.")
     if net.source.training is not None:
-        raise ConfigError(
-            "the network was finetuned already; a comparison starts from one as wrap leaves it. Give that one."
-        )
+        raise ConfigError("the network was finetuned already; a comparison starts from one as wrap leaves it.")
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -193,26 +312,26 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{folder} exists and holds no comparison; a new or empty folder is needed. Choose another by --output."
             )
         return
-    try:
-        saved = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} can't be read ({error}); choose another folder by --output.") from error
-    differing = [name for name in settings if saved.get(name) != settings[name]]
-    if differing:
-        told = ", ".join(f"{name} was {saved.get(name)} and is {settings[name]}" for name in differing)
+    saved = _read(file, "choose another folder by --output")
+    changes = [f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new]
+    if changes:
         raise ConfigError(
-            f"{folder} holds another comparison: {told}; one budget serves all runs of a comparison. "
-            "Give the same again, or choose another folder by --output."
+            f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "
+            "Choose another folder by --output."
         )
 
 
+def _read(file: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file} can't be read ({error}); what compare wrote is needed: {remedy}.") from error
+
+
 def _check_different(runs: Sequence[PlannedRun]) -> None:
-    seen: dict[str, PlannedRun] = {}
+    seen: dict[str, str] = {}
     for run in runs:
         key = repr((run.resolutions, run.method.private, replace(run.config, log_dir=None)))
-        if key in seen:
-            raise ConfigError(
-                f"{run.method.name} trains as {seen[key].method.name} does with these settings; methods that differ "
-                "are needed. Leave one out."
-            )
-        seen[key] = run
+        if other := seen.get(key):
+            raise ConfigError(f"{run.method.name} trains as {other} does with these settings. Leave one out.")
+        seen[key] = run.method.name

@@ -1,31 +1,67 @@
-"""One run of a comparison: the network that it starts from, its training, its evaluation; what is done is read."""
+"""Runs of a comparison: each network trained and measured, unless that is done, and a report after each seed."""
 
+import itertools
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
+import torch
+
 from rsconvert.checkpoint import load, replacing, subset
-from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import evaluate
+from rsconvert.evaluation import choose_device, evaluate, processor_name
+from rsconvert.study.comparison.findings import Comparison, tabulate
 from rsconvert.study.comparison.plan import Plan, PlannedRun
-from rsconvert.study.comparison.run_machine import machine_facts
+from rsconvert.study.comparison.writeup import write_report
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training import Row, finetune
 
-__all__ = ["complete", "read_result", "starting_network"]
+__all__ = ["compare", "complete", "machine_facts", "starting_network"]
+
+
+def compare(
+    plan: Plan,
+    *,
+    command: str | None = None,
+    progress: bool = False,
+    log: Callable[[str], None] = lambda line: None,
+    on_epoch: Callable[[Row], None] | None = None,
+) -> Comparison:
+    """Train what a plan lacks, measure it, and write the report: ``report.md`` in the plan's folder with its figures.
+
+    One seed after the other, so that an interruption leaves whole seeds; the report is written after each. Called
+    again with the same plan it resumes.
+
+    Args:
+        command: the command line, for the report.
+        progress: show bars on stderr.
+        log: is called with a line before each run.
+        on_epoch: is called with each new row.
+    Raises:
+        TrainingError, CheckpointError, DataError, ConfigError: as ``finetune`` and ``evaluate``.
+    """
+    plan.write_settings()
+    numbers = itertools.count(1)
+    for _, runs in itertools.groupby(plan.runs, key=lambda run: run.seed):
+        for run in runs:
+            log(f"run {next(numbers)}/{len(plan.runs)}, {run.name}: {run.status}")
+            complete(plan, run, progress=progress, on_epoch=on_epoch)
+        found = tabulate(plan)
+        write_report(found, command)
+    return found
 
 
 def complete(
     plan: Plan, run: PlannedRun, *, progress: bool = False, on_epoch: Callable[[Row], None] | None = None
 ) -> None:
-    """Train a run, or what is left of it, and measure its last network where that is not done yet.
+    """Train a run, or what is left of it, and measure its last network at the resolutions that are not measured yet.
 
     Raises:
         TrainingError, CheckpointError, DataError, ConfigError: as ``finetune`` and ``evaluate``.
     """
-    result = read_result(run)
+    result = run.read_result()
     if not result:
         net = starting_network(plan.net, run)
         rows = finetune(net, plan.samples, run.folder, run.config, resume=True, progress=progress, on_epoch=on_epoch)
@@ -37,22 +73,6 @@ def complete(
         with replacing(run.result) as part:
             part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(run.folder / "state", ignore_errors=True)  # twice the network and more, of no use to a finished run
-
-
-def read_result(run: PlannedRun) -> dict[str, Any]:
-    """Return what is known of a finished run; nothing of another one.
-
-    Raises:
-        CheckpointError: its file is damaged.
-    """
-    if not run.result.is_file():
-        return {}
-    try:
-        return dict(json.loads(run.result.read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{run.result} can't be read ({error}); what compare wrote is needed. Delete its folder."
-        ) from error
 
 
 def starting_network(net: SwitchableModel, run: PlannedRun) -> SwitchableModel:
@@ -81,12 +101,20 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
     ).to_dict()
 
 
-def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> Mapping[str, Any]:
-    """Return the time that the epochs took, apart from evaluations, and the images in them."""
-    told = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
-    images = told["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps
+def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the seconds of training, without the evaluations, the images, and the precision."""
+    config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    images = config["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps
     return {
         "images": images * len(rows),
         "seconds": round(sum(images / row["images_per_second"] for row in rows), 3),
-        "precision": told["precision"],
+        "precision": config["precision"],
     }
+
+
+def machine_facts(device: str | None) -> dict[str, Any]:
+    """Return the name of the processor or GPU behind a device, the threads, and the versions of the libraries."""
+    where = choose_device(device)
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor_name()
+    libraries = {library: version(library) for library in ("torch", "torchvision", "timm")}
+    return {"device": where.type, "name": name, "threads": torch.get_num_threads(), **libraries}

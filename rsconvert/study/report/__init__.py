@@ -1,10 +1,8 @@
 """The report: one HTML file about a network, with a slider over its resolutions.
 
-network, images → answers → `facts` with `charts` and `examples` → `page` → one file (`writing`)
+network, images → predictions → `facts` with `charts` → `page`
 """
 
-from rsconvert.study.report.class_names import read_class_names
-from rsconvert.study.report.page import render
-from rsconvert.study.report.writing import write_report
+from rsconvert.study.report.page import write_report
 
-__all__ = ["read_class_names", "render", "write_report"]
+__all__ = ["write_report"]

@@ -1,21 +1,81 @@
-"""What networks answered, as the plain data that the page shows: lists, numbers, text; sizes by their names."""
+"""What a page shows, as plain data: lists, numbers, text, images as text; sizes by their names."""
 
+import base64
+import io
+import os
+import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
 from typing import Any
 
+import timm
 import torch
+import torchvision
+from PIL import Image
+from torch import Tensor
 
-from rsconvert.data import Size
-from rsconvert.evaluation import NETWORK, Predictions, resolution_of, size_name, stored_costs, summarize
+from rsconvert import __version__
+from rsconvert.data import EvaluationViews, Samples
+from rsconvert.errors import CheckpointError, ConfigError, DataError
+from rsconvert.evaluation import (
+    NETWORK,
+    Evaluation,
+    Predictions,
+    processor_name,
+    resolution_of,
+    size_name,
+    stored_costs,
+)
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import read_pairs
 
-__all__ = ["MATRIX_CLASSES", "answer_facts", "drawn_facts", "network_facts"]
+__all__ = [
+    "answer_facts",
+    "draw_images",
+    "drawn_facts",
+    "encoded_views",
+    "file_facts",
+    "made_facts",
+    "network_facts",
+    "read_class_names",
+    "short_name",
+]
 
-MATRIX_CLASSES = 20
-"""With more classes than these the page lists the most frequent mistakes instead of a confusion matrix."""
+# With more classes than these the page lists the most frequent mistakes instead of a confusion matrix.
+_MATRIX_CLASSES, _MISTAKES = 20, 12
 
-_MISTAKES = 12
+# NAME LABEL: the name goes to the first tab, or is one word.
+_LABEL = r"((?=.*\t)[^\t]*[^\t\s]|\S+)\s+(.+)"
+
+
+def made_facts(command: str | None, device: torch.device) -> dict[str, Any]:
+    """Return when, by what and on what machine a page was made."""
+    versions = {"rsconvert": __version__, "torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {
+        "date": _utc(datetime.now(UTC).timestamp()),
+        "command": command,
+        "versions": {**versions, "timm": timm.__version__, "Python": platform.python_version()},
+        "machine": _machine(device),
+    }
+
+
+def file_facts(checkpoint: str | Path) -> dict[str, Any]:
+    """Return name, size and date of a file; of a run's folder those of the best checkpoint.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    path = Path(checkpoint) / "best.safetensors" if Path(checkpoint).is_dir() else Path(checkpoint)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} can't be read ({error.strerror}); a checkpoint or the folder of a run is needed."
+        ) from error
+    return {"name": str(path), "bytes": status.st_size, "date": _utc(status.st_mtime)}
 
 
 def network_facts(net: SwitchableModel) -> dict[str, Any]:
@@ -38,15 +98,15 @@ def network_facts(net: SwitchableModel) -> dict[str, Any]:
     }
 
 
-def answer_facts(found: Predictions, labels: Sequence[str] | None = None) -> dict[str, Any]:
+def answer_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[str] | None = None) -> dict[str, Any]:
     """Return the figures of all paths, from the largest size to the smallest.
 
-    ``evaluation`` is that of ``evaluate``, with classes; ``complementarity`` the share of images, in percent, that the
-    path of the row gets right and that of the column does not; ``any_path`` of those that any path gets right;
-    ``confusion`` of few classes counts answers (columns) by truth (rows), ``mistakes`` of many are the most frequent
-    (truth, answer, images).
+    ``complementarity`` is the share of images, in percent, that the path of the row gets right and that of the column
+    does not; ``any_path`` of those that any path gets right; ``confusion`` of few classes counts predictions (columns)
+    by truth (rows), ``mistakes`` of many are the most frequent (truth, prediction, images).
 
     Args:
+        evaluation: of the predictions, with classes.
         labels: what to call the classes; None takes their names in the data.
     """
     answers = found.answers[NETWORK]
@@ -54,12 +114,13 @@ def answer_facts(found: Predictions, labels: Sequence[str] | None = None) -> dic
     names = list(labels or found.classes or map(str, range(_outputs(found))))
     right = torch.stack([found.right(NETWORK, size) for size in sizes])
     only = [[100 * float((a & ~b).double().mean()) for b in right] for a in right]
-    counts = {size_name(size): _counts(found, size) for size in sizes}
-    small = len(names) <= MATRIX_CLASSES
+    truths = found.targets.tolist()
+    counts = {size_name(size): Counter(zip(truths, answers[size].best.tolist(), strict=True)) for size in sizes}
+    small = len(names) <= _MATRIX_CLASSES
     return {
         "sizes": [size_name(size) for size in sizes],
         "classes": names,
-        "evaluation": summarize(found, per_class=True).to_dict(),
+        "evaluation": evaluation.to_dict(),
         "complementarity": only,
         "any_path": 100 * float(right.any(0).double().mean()),
         "confusion": {size: _matrix(pairs, len(names)) for size, pairs in counts.items()} if small else None,
@@ -67,8 +128,19 @@ def answer_facts(found: Predictions, labels: Sequence[str] | None = None) -> dic
     }
 
 
+def draw_images(count: int, of: int, seed: int) -> list[int]:
+    """Return the sorted indices of images drawn without replacement; all if there are no more.
+
+    Raises:
+        ConfigError: the count is negative.
+    """
+    if count < 0:
+        raise ConfigError(f"examples is {count}; a number of images of 0 or more is accepted.")
+    return sorted(Random(seed).sample(range(of), min(count, of)))
+
+
 def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return name, truth and answers of some of the images: network → size → (class, confidence)."""
+    """Return name, truth and predictions of some of the images: network → size → (class, confidence)."""
     return [
         {
             "index": index,
@@ -86,22 +158,79 @@ def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) 
     ]
 
 
+def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) -> Iterator[dict[str, str]]:
+    """Yield for each drawn image its view at every size, a JPEG as a data URI, by the size's name.
+
+    Raises:
+        DataError: one can't be read.
+    """
+    subject = found.subjects[NETWORK]
+    interpolation = subject.preprocessing.interpolation
+    views = EvaluationViews(samples, list(subject.paths), crop_pct=subject.crop_pct, interpolation=interpolation)
+    for index in drawn:
+        seen = views[index]
+        if isinstance(seen, DataError):
+            raise seen
+        yield {size_name(size): _data_uri(view) for size, view in zip(subject.paths, seen[0], strict=True)}
+
+
+def short_name(samples: Samples, index: int) -> str:
+    """Return the file of a sample with the name of its folder."""
+    return "/".join(Path(samples.name(index)).parts[-2:])
+
+
+def read_class_names(path: str | Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """Return what to call each class, in the order of ``classes``.
+
+    The file is a JSON object, ``{"n01440764": "tench", …}``, or has a line ``NAME LABEL`` for each class, with a tab or
+    blanks between. It may name more classes than the data holds.
+
+    Raises:
+        DataError: the file can't be read, or lacks a class; ``classes`` is None.
+    """
+    if classes is None:
+        raise DataError(f"class names {path} need classes with names; the data has none.")
+    try:
+        labels = {name: str(label) for name, label in read_pairs(path, _LABEL)}
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"class names {path} can't be read ({' '.join(str(error).split())}); a JSON object of names and labels, or "
+            "lines NAME LABEL, are needed."
+        ) from error
+    if missing := [name for name in classes if name not in labels]:
+        raise DataError(
+            f"class names {path} lack {missing[0]!r}; each of the {len(classes)} classes of the data needs a label."
+        )
+    return tuple(labels[name] for name in classes)
+
+
+def _data_uri(view: Tensor) -> str:
+    file = io.BytesIO()
+    Image.fromarray(view.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=88, subsampling=0)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def _outputs(found: Predictions) -> int:
-    """Return how many classes there are where they have no names: those seen or answered."""
-    answered = [answers.best for by_size in found.answers.values() for answers in by_size.values()]
-    return 1 + int(max(tensor.max() for tensor in (found.targets, *answered)))
-
-
-def _counts(found: Predictions, size: Size) -> Counter[tuple[int, int]]:
-    """Return how many images of a class (first) got an answer (second)."""
-    return Counter(zip(found.targets.tolist(), found.answers[NETWORK][size].best.tolist(), strict=True))
+    """Return how many classes there are where they have no names: those of the labels and the predictions."""
+    predicted = [answers.best for by_size in found.answers.values() for answers in by_size.values()]
+    return 1 + int(max(tensor.max() for tensor in (found.targets, *predicted)))
 
 
 def _matrix(counts: Counter[tuple[int, int]], classes: int) -> list[list[int]]:
-    return [[counts[truth, answer] for answer in range(classes)] for truth in range(classes)]
+    return [[counts[truth, prediction] for prediction in range(classes)] for truth in range(classes)]
 
 
 def _mistakes(counts: Counter[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Return the most frequent wrong answers: (truth, answer, images)."""
+    """Return the most frequent wrong predictions: (truth, prediction, images)."""
     wrong = [(*pair, number) for pair, number in counts.most_common() if pair[0] != pair[1]]
     return wrong[:_MISTAKES]
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()}, {os.cpu_count()} cores, torch threads: {torch.get_num_threads()}"

@@ -1,28 +1,114 @@
-"""Facts and pictures → one HTML page, by the templates beside this file; the page fetches nothing."""
+"""A network's report: predictions for all images, shown on one HTML page that fetches nothing."""
 
 import base64
 import hashlib
-import math
+import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from torch import nn
 
-from rsconvert.evaluation import NETWORK
-from rsconvert.study.report.charts import Chart, Series, draw
+from rsconvert.checkpoint import replacing
+from rsconvert.data import Samples, Size, open_split
+from rsconvert.errors import CheckpointError
+from rsconvert.evaluation import NETWORK, default_resolutions, predict, resolution_of, summarize, with_baselines
+from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
+from rsconvert.study.report.charts import Drawing
+from rsconvert.study.report.facts import (
+    answer_facts,
+    draw_images,
+    drawn_facts,
+    encoded_views,
+    file_facts,
+    made_facts,
+    network_facts,
+    read_class_names,
+    short_name,
+)
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training import read_summary
 
-__all__ = ["OWN_NAME", "render"]
+__all__ = ["OWN_NAME", "render", "write_report"]
 
 OWN_NAME = "this network"
-"""What the page calls the network among its baselines."""
+"""The name of the network on the page, where baselines have theirs."""
 
 
-def render(facts: Mapping[str, Any], pictures: Sequence[Mapping[str, str]]) -> str:
-    """Return the page.
+def write_report(
+    net: SwitchableModel,
+    data: str | Path | Samples,
+    path: str | Path,
+    resolutions: Sequence[Size] | None = None,
+    *,
+    baselines: Mapping[str, nn.Module] | None = None,
+    examples: int = 24,
+    seed: int = 0,
+    class_names: str | Path | None = None,
+    origin: str | Path | None = None,
+    command: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Write one HTML file about a network, replacing one at ``path``: accuracy, cost, images with predictions.
+
+    The figures are those of ``evaluate``, with its options; they are returned, and in the file as JSON, id ``facts``.
+
+    Args:
+        resolutions: None takes the trained ones and, where the network works there, those midway between.
+        baselines: other networks by name, see ``evaluate``.
+        examples: how many images to show, drawn from all by ``seed``.
+        class_names: a file of names for people, see `read_class_names`.
+        origin: the file of the network, whose size and date are shown, or the folder of its run, whose curves are too.
+        command: the command line that the page shows.
+    Raises:
+        RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
+    """
+    _check_folder(Path(path))
+    samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
+    drawn = draw_images(examples, len(samples), seed)
+    shown = samples.subset(drawn) if drawn else samples
+    labels = None if class_names is None else read_class_names(class_names, samples.classes)
+    known = _known(origin)
+    sizes = default_resolutions(net) if resolutions is None else resolutions
+    found = predict(with_baselines(net, baselines), samples, sizes, **options)
+    evaluation = summarize(found, per_class=True)
+    facts = {
+        "made": made_facts(command, net.alpha.device),
+        **known,
+        "data": str(data) if isinstance(data, str | Path) else "samples",
+        "network": network_facts(net),
+        **answer_facts(found, evaluation, labels),
+        "examples": {"seed": seed, "images": drawn_facts(found, drawn, [short_name(samples, i) for i in drawn])},
+    }
+    charts = accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines})
+    text = render(facts, charts, list(encoded_views(found, shown, range(len(drawn)))))
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return facts
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse before the work what else would fail after it."""
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path} can't be written; a name in a folder that exists is needed.")
+
+
+def _known(origin: str | Path | None) -> dict[str, Any]:
+    """Return what is known of the network's file, and of its run."""
+    if origin is None:
+        return {"checkpoint": None, "epochs": None}
+    return {"checkpoint": file_facts(origin), "epochs": read_summary(origin)}
+
+
+def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequence[Mapping[str, str]]) -> str:
+    """Return the page, by the templates next to this file.
 
     Args:
         facts: as ``write_report`` returns them.
+        accuracy: charts of the network and its baselines.
         pictures: data URIs of each example by the name of its size.
     """
     pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
@@ -30,13 +116,13 @@ def render(facts: Mapping[str, Any], pictures: Sequence[Mapping[str, str]]) -> s
     pages.filters |= {"number": _number, "percent": _percent}
     # Markup: the script is ours, and an escaped one would not run.
     script = Markup(pages.get_template("slider.js").render())
-    plain = _finite(facts)
+    plain = json.loads(json.dumps(facts), parse_constant=lambda _: None)  # NaN is null
     return pages.get_template("page.html").render(
         facts=plain,
         title=plain["network"]["name"].rpartition("/")[2],
         pictures=pictures,
-        accuracy=_accuracy_charts(plain),
-        training=_training_charts(plain["epochs"] or []),
+        accuracy=[Drawing(chart) for chart in accuracy],
+        training=[Drawing(chart) for chart in _training_charts(plain["epochs"] or [])],
         rows=_rows(plain),
         latencies=[_latencies(machine, rows) for machine, rows in plain["network"]["costs"].items()],
         own=NETWORK,
@@ -54,7 +140,7 @@ def _rows(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         size: {
             **rows[size],
             "share": 100 * rows[size]["multiply_adds"] / native,
-            "state": _state(_resolution(size), facts["network"]["resolutions"]),
+            "state": _state(size, facts["network"]["resolutions"]),
             "importance": facts["network"]["importance"].get(size),
         }
         for size in facts["sizes"]
@@ -73,8 +159,10 @@ def _latencies(machine: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def _state(resolution: int, trained: Sequence[int]) -> str:
-    """Say where the BN set of a resolution comes from."""
+def _state(size: str, trained: Sequence[int]) -> str:
+    """Return where the BN set of a size comes from."""
+    height, _, width = size.partition("x")
+    resolution = resolution_of((int(height), int(width or height)))
     if resolution in trained:
         return "trained"
     above, below = [r for r in trained if r > resolution], [r for r in trained if r < resolution]
@@ -83,58 +171,22 @@ def _state(resolution: int, trained: Sequence[int]) -> str:
     return f"as at {trained[0] if below else trained[-1]}"
 
 
-def _resolution(size: str) -> int:
-    """Return the resolution that a size's name stands for."""
-    height, _, width = size.partition("x")
-    return round(math.sqrt(int(height) * int(width or height)))
-
-
-def _accuracy_charts(facts: Mapping[str, Any]) -> list[Chart]:
-    networks = {OWN_NAME: facts["evaluation"], **facts["evaluation"].get("baselines", {})}
-    sizes = facts["sizes"][::-1]
-    trained = [r for r in facts["network"]["resolutions"] if str(r) in sizes]
-    ways = (
-        ("Accuracy over resolution", "resolution (pixels)", lambda row, size: _resolution(size), trained or None),
-        ("Accuracy over cost", "multiply-adds (millions)", lambda row, size: row["multiply_adds"] / 1e6, None),
-    )
-    return [
-        draw(
-            [_series(name, network["resolutions"], sizes, x) for name, network in networks.items()],
-            title=title,
-            x_label=label,
-            y_label="top-1 (%)",
-            x_ticks=ticks,
-        )
-        for title, label, x, ticks in ways
-    ]
-
-
-def _series(name: str, rows: Mapping[str, Any], sizes: Sequence[str], x: Any) -> Series:
-    order = sorted(sizes, key=lambda size: float(x(rows[size], size)))
-    return Series(
-        name,
-        [(x(rows[size], size), rows[size]["top1"]) for size in order],
-        [rows[size]["top1_interval"] for size in order],
-        order,
-        [rows[size]["interpolated"] for size in order],
-    )
-
-
 def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
     """Return the charts of a run's table: losses, accuracies, scores, each as far as the table has them."""
     ways = (
-        ("Loss", "mean of the epoch", ("loss", "classification", "ensemble", "distillation"), ""),
-        ("Top-1 after each epoch", "top-1 (%)", (), "top1_"),
-        ("Importance scores", "softmax(alpha)", (), "score_"),
+        ("Loss (sum over the resolutions)", "mean of the epoch (nats)", "loss|classification|ensemble|distillation"),
+        ("Top-1 after each epoch", "top-1 (%)", "top1_"),
+        ("Importance scores", "softmax(alpha)", "score_"),
     )
     charts = []
-    for title, label, names, start in ways:
-        keys = [key for key in (epochs[0] if epochs else ()) if key in names or (start and key.startswith(start))]
-        curves = [
-            Series(key.removeprefix(start), [(row["epoch"], row[key]) for row in epochs if key in row]) for key in keys
-        ]
+    for title, label, pattern in ways:
+        curves: list[Curve] = []
+        for key in epochs[0] if epochs else ():
+            if re.match(pattern, key):
+                points = tuple(Point(row["epoch"], row[key]) for row in epochs if key in row)
+                curves.append(Curve(key.partition("_")[2] or key, points, len(curves)))
         if curves:
-            charts.append(draw(curves, title=title, x_label="epoch", y_label=label, whole=True))
+            charts.append(Chart(title, "epoch", label, tuple(curves)))
     return charts
 
 
@@ -144,12 +196,3 @@ def _number(value: float | None, digits: int = 0) -> str:
 
 def _percent(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:.{digits}f} %"
-
-
-def _finite(value: Any) -> Any:
-    """Return facts in which what is no number is null, as JSON knows it."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,14 +1,23 @@
 """The switchable network: what the user holds, its layers, its paths, and the tree that it shows."""
 
-from rsconvert.surgery.network.batchnorm import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
-from rsconvert.surgery.network.handwritten import holds_running_statistics
-from rsconvert.surgery.network.images import check_image, default_images, doubt, find_images, side_of_call, told_images
-from rsconvert.surgery.network.measured import Measured
+from rsconvert.surgery.network.attributes import Measured
+from rsconvert.surgery.network.batchnorm import SwitchableBN, interpolation_weights
+from rsconvert.surgery.network.copying import copy_model, copy_structure, on_meta
 from rsconvert.surgery.network.parts import clear_caches
-from rsconvert.surgery.network.paths import copy_model, copy_structure, on_meta
 from rsconvert.surgery.network.private import size_dependent
 from rsconvert.surgery.network.rebuilding import BUILD, WAYS, Build, build_like, builders, kwargs_at, rebuilt
-from rsconvert.surgery.network.resolutions import check_resolutions, check_stages, side_of, with_middles
+from rsconvert.surgery.network.recognition import batchnorms, holds_running_statistics, is_batchnorm
+from rsconvert.surgery.network.resolutions import (
+    check_image,
+    check_resolutions,
+    check_stages,
+    default_images,
+    doubt,
+    find_images,
+    side_of,
+    side_of_call,
+    with_middles,
+)
 from rsconvert.surgery.network.switchable import SwitchableModel, assemble, regroup
 
 __all__ = [
@@ -41,6 +50,5 @@ __all__ = [
     "side_of",
     "side_of_call",
     "size_dependent",
-    "told_images",
     "with_middles",
 ]

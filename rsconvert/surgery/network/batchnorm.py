@@ -6,58 +6,29 @@ beyond the ends the nearest set serves.
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn, cast
 
 import torch
-from timm.layers import FrozenBatchNormAct2d
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.surgery.network.children import Children, Hooks, PrivateTensorError, hooked_on
 from rsconvert.surgery.network.copying import HOOKS, copy_modules, hook_registries, kept_outputs
-from rsconvert.surgery.network.handwritten import is_handwritten
+from rsconvert.surgery.network.parts import Children, Part, PrivateTensorError, StandIn
+from rsconvert.surgery.network.recognition import is_batchnorm
 
-__all__ = ["SwitchableBN", "batchnorms", "bn_sets", "interpolation_weights", "is_batchnorm"]
-
-_FROZEN = (FrozenBatchNorm2d, FrozenBatchNormAct2d)
-
-
-def is_batchnorm(module: nn.Module) -> bool:
-    """Tell whether a module is a BatchNorm: 1d-3d, fused with an activation, synchronised, frozen, written by hand."""
-    if isinstance(module, (_BatchNorm, *_FROZEN)):
-        return True
-    return not isinstance(module, SwitchableBN) and is_handwritten(module)
+__all__ = ["SwitchableBN", "bn_sets", "interpolation_weights"]
 
 
-def batchnorms(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every outermost BatchNorm by its qualified names; one under two names appears under both."""
-    found: dict[str, nn.Module] = {}
-
-    def visit(module: nn.Module, name: str) -> None:
-        if is_batchnorm(module):
-            found[name] = module
-            return
-        for child_name, child in module._modules.items():
-            if child is not None:
-                visit(child, f"{name}.{child_name}" if name else child_name)
-
-    visit(model, "")
-    return found
-
-
-class SwitchableBN(nn.Module):
+class SwitchableBN(StandIn):
     """The layer that stands where a BatchNorm stood, and owns its S sets.
 
-    The native set's tensors bear the source's names (``bn.weight``), every other set hangs below ``at``
+    The native set's tensors have the source's names (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
-    and momentum survive. All sets are modules inside the layer, which has no tensors and no state of its own. What is
-    set on it (a mode, a hook, ``momentum``) is set on every set; a tensor of one set is reached through that set.
-    A path holds one set, found by ``bn_sets``; the layer itself runs only in the
-    graph of ``to_graph``, where the weights of the sets are data.
+    and momentum survive. All sets are modules inside the layer; a tensor of one set is reached through that set.
+    A path holds one set; the layer itself runs only in the graph of ``to_graph``, where the weights of the sets are
+    data.
 
     Args:
         bn: the source, left unchanged.
@@ -66,7 +37,7 @@ class SwitchableBN(nn.Module):
 
     native: nn.Module
     resolutions: tuple[int, ...]
-    _parents: list[tuple[Any, str]]
+    _parents: list[tuple[Part, str]]
     _prefix: str
 
     def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
@@ -89,18 +60,14 @@ class SwitchableBN(nn.Module):
         for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
             self.__dict__[name] = getattr(native, name)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self.__dict__.get("_modules", ()):
-            return self.__dict__["_modules"][name]
-        if "_modules" not in self.__dict__ or name.startswith("__"):
-            raise AttributeError(f"'SwitchableBN' object has no attribute '{name}'")
-        if name in HOOKS:
-            native, *others = (getattr(bn, name) for bn in self.sets)
-            common = {key: hook for key, hook in native.items() if all(hook in own.values() for own in others)}
-            return Hooks(common, [native, *others])
+    def _check_shared(self, name: str) -> None:
+        if name not in self._modules:
+            self._shown(name)
+
+    def _shown(self, name: str) -> Any:
         value = getattr(self.native, name)
         if name in self.native._modules:
-            return value  # which bears this name in ``named_modules``
+            return value  # which has this name in ``named_modules``
         if callable(value) or isinstance(value, Tensor):
             raise PrivateTensorError(
                 f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
@@ -147,7 +114,7 @@ class SwitchableBN(nn.Module):
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Module]]:
-        """Yield every module inside; the native set once, for its tensors and modules bear the layer's name already."""
+        """Yield every module inside; those of the native set once, under the layer's name."""
         memo = set() if memo is None else memo
         if self in memo:
             return
@@ -163,7 +130,7 @@ class SwitchableBN(nn.Module):
         yield from at.named_modules(memo, f"{prefix}.at".lstrip("."), remove_duplicate)
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Return the tensors of all sets under the names of the file; the native ones bear the layer's."""
+        """Return the tensors of all sets under the names of the file; the native ones have the layer's."""
         places = {prefix: self.native, f"{prefix}at.": cast(nn.Module, self._modules["at"])}
         for place, module in places.items():
             destination = module.state_dict(destination=destination, prefix=place, keep_vars=keep_vars)
@@ -195,31 +162,13 @@ class SwitchableBN(nn.Module):
         self._modules["at"].train(mode)  # type: ignore[union-attr]  # a ModuleDict
         return self
 
-    def register_forward_hook(self, hook: Any, **options: Any) -> Any:
-        """Register a hook on every set."""
-        return hooked_on(self.sets, "register_forward_hook", hook, options)
-
-    def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
-        """Register a hook on every set."""
-        return hooked_on(self.sets, "register_forward_pre_hook", hook, options)
-
-    def register_backward_hook(self, hook: Any) -> Any:
-        """Register a hook on every set."""
-        return hooked_on(self.sets, "register_backward_hook", hook, {})
-
-    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
-        """Register a hook on every set."""
-        return hooked_on(self.sets, "register_full_backward_hook", hook, {"prepend": prepend})
-
-    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
-        """Register a hook on every set."""
-        return hooked_on(self.sets, "register_full_backward_pre_hook", hook, {"prepend": prepend})
-
     @property
     def sets(self) -> tuple[nn.Module, ...]:
         """The S sets in the order of ``resolutions``."""
         others = cast(nn.ModuleDict, self._modules["at"])
         return (self.native, *others.values())
+
+    _rs_twins = sets
 
     def bn_set(self, resolution: int) -> nn.Module:
         """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
@@ -246,15 +195,24 @@ class SwitchableBN(nn.Module):
                 "Train the paths net.at(resolution), or call eval() first."
             )
         states = [self.floating(i) for i in range(len(self.sets))]
-        mixed = {name: _weighted([state[name] for state in states], weights) for name in states[0]}
+        mixed = {}
+        for name, native in states[0].items():
+            shares = weights.to(native.dtype).view(-1, *[1] * native.ndim)
+            # Elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32.
+            mixed[name] = (torch.stack([state[name] for state in states]) * shares).sum(0)
         return cast(Tensor, functional_call(self.native, mixed, (x,)))
 
     def floating(self, place: int) -> dict[str, Tensor]:
         """Return what is interpolated of the set at a place in ``resolutions``: all of its tensors but the count."""
-        return _floating_state(self.sets[place])
+        bn = self.sets[place]
+        tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
+        return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
 
     def extra_repr(self) -> str:
         return f"resolutions={self.resolutions}, native={type(self.native).__name__}"
+
+    def _rs_placed(self, parent: Part, name: str) -> None:
+        self._parents.append((parent, name))
 
     def _swap(self, resolution: str, new: nn.Module | None) -> None:
         """Put another BatchNorm in the place of a set's, in its path."""
@@ -299,12 +257,11 @@ def _layer(resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> Switchabl
 
 
 def _shapes(bn: nn.Module) -> set[torch.Size]:
-    tensors = (*bn._parameters.values(), *bn._buffers.values())
-    return {tensor.shape for tensor in tensors if tensor is not None and tensor.ndim}
+    return {tensor.shape for tensor in _tensors([bn]) if tensor.ndim}
 
 
 def bn_sets(layers: Sequence[SwitchableBN], resolution: int) -> list[nn.Module]:
-    """Return what ``bn_set`` gives of every layer of a network, interpolated and copied in one go, for speed."""
+    """Return each layer's ``bn_set`` of a resolution, interpolated and copied in one go, for speed."""
     trained = layers[0].resolutions if layers else (resolution,)
     if resolution in trained:
         return [layer.sets[trained.index(resolution)] for layer in layers]
@@ -328,7 +285,7 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
         ResolutionError: ``resolution`` is not positive.
     """
     if not resolution > 0:
-        raise ResolutionError(f"resolution is {resolution}; a positive number of pixels is needed. Name another one.")
+        raise ResolutionError(f"resolution is {resolution}; a positive number of pixels is needed.")
     clipped = min(max(resolution, resolutions[-1]), resolutions[0])
     weights = [0.0] * len(resolutions)
     for i, (upper, lower) in enumerate(itertools.pairwise(resolutions)):
@@ -339,37 +296,26 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
     return (1.0,)
 
 
-def _floating_state(bn: nn.Module) -> dict[str, Tensor]:
-    tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
-def _weighted(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Sum elementwise: a matrix product would round γ, β, μ, σ² under autocast and TF32."""
-    stacked = torch.stack(list(tensors))
-    return (stacked * weights.to(stacked.dtype).view(-1, *[1] * tensors[0].ndim)).sum(0)
-
-
 @torch.no_grad()
 def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float) -> list[nn.Module]:
     """Return frozen copies of ``first`` moved towards ``second``; equal sets give equal bits."""
-    starts, ends = list(_tensors(first)), list(_tensors(second))
-    pairs = [(start, end) for start, end in zip(starts, ends, strict=True) if start.is_floating_point()]
-    targets = [end if end.dtype == start.dtype else end.to(start.dtype) for start, end in pairs]
+    modules, others = ([module for bn in sets for module in nn.Module.modules(bn)] for sets in (first, second))
+    starts = list(_tensors(modules))
+    pairs = [(one, other) for one, other in zip(starts, _tensors(others), strict=True) if one.is_floating_point()]
+    targets = [other.to(one.dtype) for one, other in pairs]
     # One call for all: a call for each of some hundred small tensors takes longer than its sums.
-    mixed = iter(torch._foreach_lerp([start for start, _ in pairs], targets, weight) if pairs else ())
-    # A hook on a set belongs to what stands for it between two resolutions too.
-    inner = [module for bn in first for module in nn.Module.modules(bn)]
-    memo: dict[int, Any] = {id(hooks): hooks for module in inner for hooks in hook_registries(module)}
+    mixed = iter(torch._foreach_lerp([one for one, _ in pairs], targets, weight) if pairs else ())
+    # A hook on a set also runs between two resolutions.
+    memo: dict[int, Any] = {id(hooks): hooks for module in modules for hooks in hook_registries(module)}
     memo |= kept_outputs(nn.ModuleList(first))
     for start in starts:
         new = next(mixed) if start.is_floating_point() else start.clone()
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new
     copies = cast(nn.ModuleList, copy_modules(nn.ModuleList(first), memo))
-    # Not where it changes nothing: to set a module's mode takes its time.
+    # Not where it changes nothing: setting a module's mode takes its time.
     return [bn.eval() if any(module.training for module in nn.Module.modules(bn)) else bn for bn in copies]
 
 
-def _tensors(sets: Sequence[nn.Module]) -> Iterator[Tensor]:
-    for module in itertools.chain.from_iterable(nn.Module.modules(bn) for bn in sets):
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    for module in modules:
         yield from (t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None)

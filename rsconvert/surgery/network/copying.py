@@ -1,24 +1,30 @@
-"""Copies of modules: what copy.deepcopy gives with empty caches, in a fraction of its time."""
+"""Copies of models: what copy.deepcopy gives with empty caches, in a fraction of its time."""
 
 import copy
 import copyreg
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
+
+from rsconvert.errors import UnsupportedModelError, first_line
 
 __all__ = [
     "ATOMS",
     "CONTAINERS",
     "HOOKS",
+    "copy_model",
     "copy_modules",
+    "copy_structure",
     "fresh",
     "has_bound_hooks",
     "hook_registries",
     "kept_outputs",
+    "on_meta",
     "references",
 ]
 
@@ -31,51 +37,81 @@ HOOKS = (
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_forward_hooks", "_forward_hooks_with_kwargs"),
     *("_forward_hooks_always_called", "_backward_pre_hooks", "_backward_hooks"),
 )
-_SEQUENCES = frozenset({list, tuple})
-_HOLDERS = CONTAINERS | _SEQUENCES
 _OWN_WAYS = ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__slots__")
+
+
+def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return an independent copy, with what ``memo`` holds in the place of the objects of these ids.
+
+    Raises:
+        UnsupportedModelError: the model can't be copied.
+    """
+    try:
+        return copy_modules(model, dict(memo or {}))
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} can't be copied ({first_line(error)}); a model that "
+            "copy.deepcopy takes is needed. Remove computed tensors and open handles from its attributes."
+        ) from error
+
+
+def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
+    """Return a copy whose modules are new and whose tensors and hooks, also later ones, are the model's."""
+    shared: list[Any] = []
+    for module in nn.Module.modules(model):
+        shared += [module._parameters, module._buffers, module._non_persistent_buffers_set]
+        shared += [*module._parameters.values(), *module._buffers.values()]
+        shared += [] if has_bound_hooks(module) else hook_registries(module)
+    return copy_modules(model, {**kept_outputs(model), **{id(value): value for value in shared}, **(memo or {})})
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """Return a copy without data."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return copy_model(model, memo)
 
 
 def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """Return a copy of a model, with what ``memo`` holds in the place of the objects of these ids.
 
     Most attributes of a module are numbers and empty containers for hooks, on which copy.deepcopy spends its time.
-    Below a module that the memo holds nothing is visited; a class that says how it is copied is heard.
+    Modules below one that the memo holds are not visited; a class that defines how it is copied is copied that way.
 
     Args:
-        memo: as for copy.deepcopy; takes up the id of each module that was copied, with its copy.
+        memo: as for copy.deepcopy; receives the id of each copied module, with its copy.
     """
     shells: list[tuple[nn.Module, Any]] = []
     _make_shells(model, memo, shells)
-    shells.reverse()  # what is below a module is whole before it
-    states = [
-        cast(Any, module).__getstate__() for module, _ in shells
-    ]  # kept until the end: the memo tells objects by their id
+    shells.reverse()  # a module's children are complete before it
+    # Kept until the end: the memo knows objects by their id.
+    states = [cast(Any, module).__getstate__() for module, _ in shells]
     for (_, shell), state in zip(shells, states, strict=True):
         copied = _copied(state, memo) if type(state) is dict else copy.deepcopy(state, memo)
         if type(shell).__setstate__ is nn.Module.__setstate__:
-            shell.__dict__.update(copied)  # what nn.Module does besides is for files of old versions
+            shell.__dict__.update(copied)  # the rest of nn.Module's is for files of old versions
         else:
             shell.__setstate__(copied)
     for module, shell in shells:
-        if isinstance(module, fx.GraphModule):
-            _compile_graph(module, shell)
+        if isinstance(module, fx.GraphModule):  # its mode and hooks are kept; copy.deepcopy would start them anew
+            type(shell).__name__ = type(module).__name__
+            shell._graph.owning_module = shell
+            shell.recompile()
     return copy.deepcopy(model, memo)
 
 
 def hook_registries(module: nn.Module) -> Iterator[dict[int, Any]]:
-    """Yield the dictionaries that hold what a forward or backward pass of a module calls besides it."""
+    """Yield the dictionaries of the hooks that run with a forward or backward pass of a module."""
     yield from (vars(module)[name] for name in HOOKS if name in vars(module))
 
 
 def has_bound_hooks(module: nn.Module) -> bool:
-    """Tell whether a hook of a module belongs to some object, as a method of it, or holds a module."""
+    """Return whether a hook of a module is a method of some object, or holds a module."""
     hooks = [hook for registry in hook_registries(module) for hook in registry.values()]
-    return any(_is_bound(hook) or any(references(hook)) for hook in hooks)
-
-
-def _is_bound(hook: Any) -> bool:
-    return hasattr(hook.func if isinstance(hook, functools.partial) else hook, "__self__")
+    functions = [hook.func if isinstance(hook, functools.partial) else hook for hook in hooks]
+    return any(hasattr(function, "__self__") for function in functions) or any(references(hooks))
 
 
 def references(value: Any) -> Iterator[nn.Module]:
@@ -99,9 +135,7 @@ def fresh(model: nn.Module) -> dict[int, Any]:
     """
     memo: dict[int, Any] = {}
     for module in nn.Module.modules(model):
-        for name, value in vars(module).items():
-            if type(value) in _MAPPINGS and (not value or name.endswith("_cache")):
-                memo[id(value)] = type(value)()
+        memo |= {id(value): type(value)() for name, value in vars(module).items() if _starts_anew(name, value)}
     return memo
 
 
@@ -111,10 +145,14 @@ def kept_outputs(model: nn.Module) -> dict[int, Any]:
     for module in nn.Module.modules(model):
         for name, value in vars(module).items():
             kind = type(value)
-            if kind is Tensor or (kind in _HOLDERS and value and name not in _REGISTRIES):
+            if kind is Tensor or ((kind in CONTAINERS or kind is tuple) and value and name not in _REGISTRIES):
                 leaves = tree_leaves(value)
                 memo |= {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
     return memo
+
+
+def _starts_anew(name: str, value: Any) -> bool:
+    return type(value) in _MAPPINGS and (not value or name.endswith("_cache"))
 
 
 def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.Module, Any]]) -> None:
@@ -137,39 +175,25 @@ def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.
 def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
     new = dict(state)
     for name, value in state.items():
-        kind = type(value)
+        kind, key = type(value), id(value)
         if kind in ATOMS:
             continue
-        key = id(value)
         if key in memo:
             new[name] = memo[key]
-        elif kind in _MAPPINGS and (not value or name.endswith("_cache")):
+        elif _starts_anew(name, value):
             new[name] = memo[key] = kind()
         elif kind is dict and name in _REGISTRIES:
-            new[name] = memo[key] = {own: _registered(entry, memo) for own, entry in value.items()}
-        elif kind not in _SEQUENCES or not ATOMS.issuperset(map(type, value)):
+            new[name] = memo[key] = {own: copy.deepcopy(entry, memo) for own, entry in value.items()}
+        elif kind not in (list, tuple) or not ATOMS.issuperset(map(type, value)):
             new[name] = copy.deepcopy(value, memo)
         elif kind is list:
             new[name] = memo[key] = value.copy()
     return new
 
 
-def _compile_graph(module: fx.GraphModule, shell: Any) -> None:
-    """Give a copy its forward; neither the mode nor the hooks of ``copy.deepcopy``, which starts them anew."""
-    type(shell).__name__ = type(module).__name__
-    shell._graph.owning_module = shell
-    shell.recompile()
-
-
-def _registered(entry: object, memo: dict[int, Any]) -> Any:
-    key = id(entry)
-    return memo[key] if key in memo else copy.deepcopy(entry, memo)
-
-
 @functools.cache
 def _is_plain(kind: type) -> bool:
-    """Tell whether a module of this class is made by copy.deepcopy out of its state and nothing else."""
+    """Return whether copy.deepcopy makes a module of this class from its state and nothing else."""
     makers = ("__new__", "__reduce__", "__reduce_ex__")
     standard = all(getattr(kind, name) is getattr(object, name) for name in makers)
-    told = kind in copyreg.dispatch_table or any(hasattr(kind, name) for name in _OWN_WAYS)
-    return standard and not told
+    return standard and kind not in copyreg.dispatch_table and not any(hasattr(kind, name) for name in _OWN_WAYS)

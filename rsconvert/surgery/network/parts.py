@@ -1,43 +1,186 @@
-"""Part: the module that a network shows where its paths hold one each, and through which all of them are reached."""
+"""Stand-ins: what a network shows where each path has a module of its own; through them all paths are reached."""
 
 import copy
 import functools
 import types
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.network.batchnorm import SwitchableBN, is_batchnorm
-from rsconvert.surgery.network.children import REMOVED, Children, Hooks, PrivateTensorError, hooked_on
 from rsconvert.surgery.network.copying import CONTAINERS, HOOKS
+from rsconvert.surgery.network.recognition import is_batchnorm
 
-__all__ = ["Part", "clear_caches", "make_part"]
+__all__ = ["Children", "Hooks", "Part", "PrivateTensorError", "StandIn", "clear_caches", "in_path", "make_part"]
 
-_NAMED = ("_parameters", "_buffers", "_modules")
+_NAMED = ("_modules", "_parameters", "_buffers")
 _REGISTRIES = ("_parameters", "_buffers", "_non_persistent_buffers_set")
 # What binds one module to its code: the twins have their own.
 _BOUND = frozenset({"__class__", "__dict__", "_call_impl", "_compiled_call_impl", "forward"})
+# Stands for a child that is removed.
+_REMOVED = nn.Module()
 
 
-class Part(nn.Module):
-    """A module of a network that holds private tensors: it shows S twins, one in each path, as one module.
+class PrivateTensorError(AttributeError, UnsupportedModelError):
+    """A tensor of one resolution is asked of all: what hasattr expects, and an error of ours."""
 
-    Its class is a subclass of theirs, its tensors are theirs. It has no state of its own: what is asked of it is asked
-    of the native twin, what is set on it (a mode, a setting, a hook, another child) is set on all of them. Children
-    without private tensors are the very modules of every path. It never runs; the paths do.
+
+class Children(dict[str, nn.Module | None]):
+    """The ``_modules`` of a stand-in.
+
+    Args:
+        children: the ones that are there already.
+        change: called with the name and the new child, or a marker of a removed one, before a change; makes it in the
+            paths, or raises.
+    """
+
+    def __init__(
+        self, children: Mapping[str, nn.Module | None], change: Callable[[str, nn.Module | None], None]
+    ) -> None:
+        super().__init__(children)
+        self._change = change
+
+    def __setitem__(self, name: str, child: nn.Module | None) -> None:
+        self._change(name, child)
+        super().__setitem__(name, child)
+
+    def __delitem__(self, name: str) -> None:
+        if name in self:
+            self._change(name, _REMOVED)
+        super().__delitem__(name)
+
+    # dict's own would bypass the two above.
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
+    pop = MutableMapping.pop
+    popitem = MutableMapping.popitem
+    clear = MutableMapping.clear
+
+    def __ior__(self, other: Any) -> "Children":  # type: ignore[override,misc]
+        self.update(other)
+        return self
+
+
+class Hooks(OrderedDict[int, Any]):
+    """The hooks that several modules have in common; setting, removing or clearing them does so in all modules."""
+
+    _registries: Sequence[dict[int, Any]] = ()
+
+    def __init__(self, common: Mapping[int, Any], registries: Sequence[dict[int, Any]]) -> None:
+        super().__init__(common)
+        self._registries = registries
+
+    def __setitem__(self, key: int, hook: Any) -> None:
+        super().__setitem__(key, hook)
+        for registry in self._registries:
+            registry[key] = hook
+
+    def __delitem__(self, key: int) -> None:
+        hook = self[key]
+        super().__delitem__(key)
+        for registry in self._registries:
+            for own in [own for own, other in registry.items() if other is hook]:
+                del registry[own]
+
+    def clear(self) -> None:
+        """Remove all hooks from all modules."""
+        super().clear()
+        for registry in self._registries:
+            registry.clear()
+
+    pop = MutableMapping.pop  # type: ignore[assignment]
+    popitem = MutableMapping.popitem  # type: ignore[assignment]
+
+
+class _Handles:
+    """The handle of a hook on several modules."""
+
+    def __init__(self, handles: Iterable[Any]) -> None:
+        self.handles = tuple(handles)
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def __enter__(self) -> "_Handles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def _on_every_twin(name: str) -> Any:
+    """Return the method of this name that registers a hook on every twin; one handle removes them all."""
+
+    @functools.wraps(getattr(nn.Module, name))
+    def register(self: "StandIn", hook: Any, *args: Any, **options: Any) -> _Handles:
+        return _Handles(getattr(twin, name)(hook, *args, **options) for twin in self._rs_twins)
+
+    return register
+
+
+class StandIn(nn.Module):
+    """A module of a network that stands for one in each path: its twins, the native one first.
+
+    It has no state of its own: a read shows what the twins have in common, and a mode, a setting, a hook or another
+    child is set on all of them. It never runs; the paths do.
     """
 
     _rs_twins: Sequence[nn.Module]
 
+    register_forward_hook = _on_every_twin("register_forward_hook")
+    register_forward_pre_hook = _on_every_twin("register_forward_pre_hook")
+    register_backward_hook = _on_every_twin("register_backward_hook")
+    register_full_backward_hook = _on_every_twin("register_full_backward_hook")
+    register_full_backward_pre_hook = _on_every_twin("register_full_backward_pre_hook")
+
+    def __getattr__(self, name: str) -> Any:
+        if "_modules" not in self.__dict__ or name.startswith("__"):
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        if name in HOOKS:
+            return Hooks(self._rs_common_hooks(name), [getattr(twin, name) for twin in self._rs_twins])
+        for registry in _NAMED:
+            if name in self.__dict__[registry]:
+                self._check_shared(name)
+                return self.__dict__[registry][name]
+        return self._shown(name)
+
+    def _check_shared(self, name: str) -> None:
+        """Refuse a registered name of which each twin has its own."""
+        raise NotImplementedError
+
+    def _shown(self, name: str) -> Any:
+        """Return what the twins have under a name that is not registered, if it is one thing."""
+        raise NotImplementedError
+
+    def _rs_common_hooks(self, registry: str) -> OrderedDict[int, Any]:
+        """Return the hooks of a kind that all twins have, which are those set here."""
+        native, *others = (getattr(twin, registry) for twin in self._rs_twins)
+        return OrderedDict((k, hook) for k, hook in native.items() if all(hook in own.values() for own in others))
+
+    def _rs_placed(self, parent: "Part", name: str) -> None:
+        """Take note of where it stands."""
+
+
+class Part(StandIn):
+    """The stand-in for modules that hold private tensors somewhere inside.
+
+    Its class is a subclass of theirs, its tensors are theirs. Children without private tensors are the very modules of
+    every path.
+    """
+
+    _rs_place: str
+    _rs_private: frozenset[str]
+    _rs_loading: bool
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep a source's own hook of its subclasses out: this is no class of its user's."""
+        """Bypass a source's own ``__init_subclass__``: this is no class of its user's."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: nothing tells the resolution here.
+        """Refuse: nothing shows the resolution here.
 
         Raises:
             ResolutionError: always.
@@ -47,17 +190,6 @@ class Part(nn.Module):
             f"{place} of a switchable network is run, which has one module per resolution; a path runs one of them. "
             f"Call net.at(resolution).{place}(…)."
         )
-
-    def __getattr__(self, name: str) -> Any:
-        for registry in _NAMED:
-            if name in self.__dict__.get(registry, ()):
-                self._check_shared(name)
-                return self.__dict__[registry][name]
-        if "_rs_twins" not in self.__dict__ or name.startswith("__"):
-            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
-        if name in HOOKS:
-            return Hooks(self._rs_common_hooks(name), [getattr(twin, name) for twin in self._rs_twins])
-        return self._shown(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "__class__":
@@ -95,16 +227,11 @@ class Part(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Part":
         twins, children = copy.deepcopy(list(self._rs_twins), memo), copy.deepcopy(dict(self._modules), memo)
-        memo[id(self)] = new = make_part(twins, children, self.__dict__["_rs_place"], self.__dict__["_rs_private"])
+        memo[id(self)] = new = make_part(twins, children, self._rs_place, self._rs_private)
         return new
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return make_part, (
-            list(self._rs_twins),
-            dict(self._modules),
-            self.__dict__["_rs_place"],
-            self.__dict__["_rs_private"],
-        )
+        return make_part, (list(self._rs_twins), dict(self._modules), self._rs_place, self._rs_private)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Register a parameter of every twin; refuse it where they have tensors of their own."""
@@ -117,7 +244,7 @@ class Part(nn.Module):
         super().register_buffer(name, tensor, persistent)
 
     def _check_registration(self, name: str) -> None:
-        if self.__dict__["_rs_private"] and not self.__dict__["_rs_loading"]:
+        if self._rs_private and not self._rs_loading:
             raise UnsupportedModelError(
                 f"{name} is set on {self._rs_label()} of a switchable network, which has tensors of each resolution; a "
                 "module without any takes it. Change the model before make_switchable."
@@ -127,8 +254,9 @@ class Part(nn.Module):
         """Return a module by its name in ``named_modules``; for a BatchNorm the layer of all its sets."""
         module: nn.Module = self
         for name in target.split(".") if target else ():
-            inside = module.native._modules if isinstance(module, SwitchableBN) else {}
-            found = {**inside, **module._modules}.get(name)
+            found = module._modules.get(name)
+            if found is None and isinstance(module, StandIn):  # a native set's modules have the layer's name
+                found = module._rs_twins[0]._modules.get(name)
             if found is None:
                 raise AttributeError(f"{type(self).__name__} has no module {target}: {name} is none of its modules")
             module = found
@@ -144,80 +272,52 @@ class Part(nn.Module):
 
     def _registered(self, registry: str, target: str) -> Tensor:
         owner, _, name = target.rpartition(".")
-        module = self.get_submodule(owner)
-        found = getattr(module.native if isinstance(module, SwitchableBN) else module, registry).get(name)
+        found = getattr(self.get_submodule(owner), registry).get(name)
         if found is None:
             raise AttributeError(f"{type(self).__name__} has no tensor {target} among its {registry[1:]}")
         return cast(Tensor, found)
-
-    def register_forward_hook(self, hook: Any, **options: Any) -> Any:
-        """Register a hook that runs with every twin."""
-        return hooked_on(self._rs_twins, "register_forward_hook", hook, options)
-
-    def register_forward_pre_hook(self, hook: Any, **options: Any) -> Any:
-        """Register a hook that runs with every twin."""
-        return hooked_on(self._rs_twins, "register_forward_pre_hook", hook, options)
-
-    def register_backward_hook(self, hook: Any) -> Any:
-        """Register a hook on every twin."""
-        return hooked_on(self._rs_twins, "register_backward_hook", hook, {})
-
-    def register_full_backward_hook(self, hook: Any, prepend: bool = False) -> Any:
-        """Register a hook that runs with every twin."""
-        return hooked_on(self._rs_twins, "register_full_backward_hook", hook, {"prepend": prepend})
-
-    def register_full_backward_pre_hook(self, hook: Any, prepend: bool = False) -> Any:
-        """Register a hook that runs with every twin."""
-        return hooked_on(self._rs_twins, "register_full_backward_pre_hook", hook, {"prepend": prepend})
 
     def extra_repr(self) -> str:
         return self._rs_twins[0].extra_repr()
 
     def _rs_adopt(self) -> None:
-        """Tell the BatchNorm layers among the children where they stand."""
+        """Let the stand-ins among the children know where they stand."""
         for name, child in self._modules.items():
-            if isinstance(child, SwitchableBN):
-                child._parents.append((self, name))
+            if isinstance(child, StandIn):
+                child._rs_placed(self, name)
 
     def _rs_put(self, place: int, name: str, child: nn.Module) -> None:
         """Give one twin another child."""
         self._rs_twins[place]._modules[name] = child
         self._changed()
 
-    def _rs_common_hooks(self, registry: str) -> dict[int, Any]:
-        """Return the hooks of a kind that all twins have, as those have that were set here."""
-        native, *others = (getattr(twin, registry) for twin in self._rs_twins)
-        return OrderedDict((k, hook) for k, hook in native.items() if all(hook in own.values() for own in others))
-
     def _registers(self, name: str, value: Any) -> bool:
         kinds = (nn.Parameter, nn.Module, nn.Buffer)
         return isinstance(value, kinds) or any(name in self.__dict__[registry] for registry in _NAMED)
 
     def _check_shared(self, name: str) -> None:
-        if name in self.__dict__["_rs_private"] and not self.__dict__["_rs_loading"]:
+        if name in self._rs_private and not self._rs_loading:
             raise PrivateTensorError(
                 f"{name} of {self._rs_label()} has one value per resolution; that of one path is at hand. "
-                f"Use net.at(resolution).{vars(self)['_rs_place']}.{name}."
+                f"Use net.at(resolution).{self._rs_place}.{name}."
             )
 
     def _shown(self, name: str) -> Any:
-        """Return what the twins have under a name, if it is one thing."""
-        value, *others = (getattr(twin, name) for twin in self._rs_twins)
+        values = [getattr(twin, name) for twin in self._rs_twins]
         if name.startswith("_") or name == "training":
-            return value
-        leaves = [tree_leaves(one) for one in (value, *others)]
-        if any(isinstance(leaf, nn.Module) for leaf in leaves[0]) or not all(
-            _same(leaves[0], one) for one in leaves[1:]
-        ):
+            return values[0]
+        native, *others = map(tree_leaves, values)
+        modules = any(isinstance(leaf, nn.Module) for leaf in native)
+        if modules or not all(_same(native, leaves) for leaves in others):
             raise AttributeError(
                 f"{name} of {self._rs_label()} is another thing in each path; a switchable network shows what all have "
                 f"in common. Read it from net.at(resolution), or walk the modules."
             )
-        return value
+        return values[0]
 
     def _rs_label(self) -> str:
         """Return the name in the network, for a message."""
-        return str(self.__dict__["_rs_place"] or "the root")
+        return self._rs_place or "the root"
 
     def _rearrange(self, children: Mapping[str, nn.Module | None]) -> None:
         """Take the same children under other names or in another order, as a Sequential does that loses one."""
@@ -235,38 +335,36 @@ class Part(nn.Module):
         self._changed()
 
     def _changed(self) -> None:
-        """Tell the network that the twins have other children."""
+        """Let the network note that the twins have other children."""
         for root in self.__dict__.get("_rs_roots", ()):
             root._rs_note()
 
     def _change_child(self, name: str, child: nn.Module | None) -> None:
-        """Carry a change of a child to the twins; refuse one of private tensors, but for another place of a child."""
+        """Make a change of a child in the twins; refuse one of private tensors, except to another place of a child."""
         old = self._modules.get(name)
         if child is old and name in self._modules:
             return
-        elsewhere = [other for key, other in self._modules.items() if key != name]
-        if not (
-            any(child is other for other in elsewhere) and (old is None or any(old is other for other in elsewhere))
-        ):
+        elsewhere = {id(other) for key, other in self._modules.items() if key != name}
+        if id(child) not in elsewhere or not (old is None or id(old) in elsewhere):
             self._check_change(name, old, child)
         for place, twin in enumerate(self._rs_twins):
-            if child is REMOVED:
+            if child is _REMOVED:
                 del twin._modules[name]
             else:
                 twin.__dict__.pop(name, None)
-                twin._modules[name] = _in_path(child, place)
+                twin._modules[name] = in_path(child, place)
         self._changed()
 
     def _check_change(self, name: str, old: nn.Module | None, child: nn.Module | None) -> None:
-        where = f"{vars(self)['_rs_place']}.{name}".lstrip(".")
-        if _is_private(old) or name in ("at", "rsconvert"):
+        where = f"{self._rs_place}.{name}".lstrip(".")
+        if isinstance(old, StandIn) or name in ("at", "rsconvert"):
             raise UnsupportedModelError(
                 f"{where} is set on a switchable network, and holds tensors of each resolution; a module without any "
                 "is accepted. Change the model before make_switchable, or net.extract(resolution)."
             )
         inside = () if child is None else nn.Module.modules(child)
         private = vars(self).get("private", True)  # a network with one set for all takes any BatchNorm
-        if any(_is_private(m) or (private and is_batchnorm(m)) for m in inside):
+        if any(isinstance(m, StandIn) or (private and is_batchnorm(m)) for m in inside):
             raise UnsupportedModelError(
                 f"{where} is set on a switchable network to {type(child).__name__}, which holds a BatchNorm; a module "
                 "without one is accepted. Change the model before make_switchable."
@@ -285,10 +383,10 @@ class Part(nn.Module):
             self.__dict__["_rs_loading"] = False
 
     def _rs_relink(self) -> None:
-        """Show the twins the tensors that took another's place, and let them forget what they computed from the old."""
+        """Give the twins the tensors that replaced others, and clear what they computed from the old ones."""
         at = self._modules.get("at")
         for place, twin in enumerate(self._rs_twins):
-            if self.__dict__["_rs_private"]:
+            if self._rs_private:
                 at.link(self, twin, place)  # type: ignore[union-attr,operator]  # PrivateSets
             clear_caches(twin)
 
@@ -299,7 +397,7 @@ def make_part(
     place: str = "",
     private: frozenset[str] = frozenset(),
 ) -> Part:
-    """Return a module of the twins' class that shows them as one.
+    """Return a module of the twins' class that stands for them.
 
     Args:
         twins: one per resolution, the native one first; more may follow.
@@ -324,6 +422,11 @@ def clear_caches(module: nn.Module) -> None:
             value.clear()
 
 
+def in_path(child: nn.Module | None, place: int) -> nn.Module | None:
+    """Return what stands for a child in the path at a place among the resolutions."""
+    return child._rs_twins[place] if isinstance(child, StandIn) else child
+
+
 @functools.cache
 def _kind(kind: type[nn.Module], shadowed: frozenset[str]) -> type[Part]:
     """Return the subclass that shows modules of a class.
@@ -331,7 +434,7 @@ def _kind(kind: type[nn.Module], shadowed: frozenset[str]) -> type[Part]:
     Args:
         shadowed: names that the class has too, by which the twins' own value is read.
     """
-    shown = {name: property(functools.partial(_read, name)) for name in shadowed - _BOUND}
+    shown = {name: property(functools.partial(Part._shown, name=name)) for name in shadowed - _BOUND}
     # What makes another one of its class, such as a slice of a Sequential, makes an ordinary one.
     shown["__class__"] = property(lambda part: kind)
     made = types.new_class(kind.__name__, (Part, kind), exec_body=lambda body: body.update(shown))
@@ -339,25 +442,10 @@ def _kind(kind: type[nn.Module], shadowed: frozenset[str]) -> type[Part]:
     return made
 
 
-def _read(name: str, part: Part) -> Any:
-    return part._shown(name)
-
-
 def _same(leaves: list[Any], others: list[Any]) -> bool:
-    """Tell whether two values are one thing: the same objects, or equal plain ones; methods belong to their module."""
+    """Return whether two values are one thing: the same objects, equal plain ones, or methods of their module."""
     plain = (bool, int, float, str, bytes)
     return len(leaves) == len(others) and all(
         one is other or callable(one) or (type(one) in plain and type(one) is type(other) and one == other)
         for one, other in zip(leaves, others, strict=True)
     )
-
-
-def _in_path(child: nn.Module | None, place: int) -> nn.Module | None:
-    """Return what stands for a child in a path."""
-    if isinstance(child, Part):
-        return child._rs_twins[place]
-    return child.sets[place] if isinstance(child, SwitchableBN) else child
-
-
-def _is_private(module: nn.Module | None) -> bool:
-    return isinstance(module, (Part, SwitchableBN))

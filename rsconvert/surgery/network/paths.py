@@ -1,46 +1,70 @@
-"""Paths: copies of a network's modules around its tensors, one for each resolution."""
+"""Paths: a network's modules for each resolution, around its tensors; the tree that it shows of them."""
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
+from rsconvert.errors import ResolutionError
 from rsconvert.surgery.network.batchnorm import SwitchableBN, bn_sets
-from rsconvert.surgery.network.copying import HOOKS, copy_modules, has_bound_hooks, hook_registries, kept_outputs
-from rsconvert.surgery.network.parts import Part
-from rsconvert.surgery.network.private import sets_of, tensors_at
+from rsconvert.surgery.network.copying import ATOMS, HOOKS, copy_modules, has_bound_hooks, kept_outputs, references
+from rsconvert.surgery.network.parts import Part, StandIn, make_part
+from rsconvert.surgery.network.private import PrivateSets, private_tensors, same_shape, sets_of, tensors_at
 
-__all__ = ["copy_model", "copy_structure", "live_path", "make_path", "on_meta", "snapshot"]
+__all__ = ["divided", "live_path", "make_path", "shown_children", "snapshot"]
+
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+_Children = dict[str, nn.Module | None]
 
 
-def copy_model(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
-    """Return an independent copy, with what ``memo`` holds in the place of the objects of these ids.
+def divided(native: nn.Module, private: Collection[int], trees: Sequence[nn.Module] = ()) -> set[int]:
+    """Return the ids of the modules that each path needs for itself: private ones, and all that hold or refer to them.
 
-    Raises:
-        UnsupportedModelError: the model can't be copied.
+    One with a hook that belongs to some object is among them, for that object may be one of the path's.
+
+    Args:
+        native: the native path.
+        private: the ids of its BatchNorms and of other owners of private tensors.
+        trees: the same model built for other resolutions; a module with other settings there is divided too.
     """
-    try:
-        return copy_modules(model, dict(memo or {}))
-    except (RuntimeError, TypeError) as error:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} can't be copied ({first_line(error)}); a model that "
-            "copy.deepcopy takes is needed. Remove computed tensors and open handles from its attributes."
-        ) from error
+    found = set(private)
+    for tree in trees:
+        others = dict(tree.named_modules(remove_duplicate=False))
+        pairs = ((module, others[name]) for name, module in native.named_modules() if name in others)
+        found |= {id(module) for module, other in pairs if not _alike(module, other)}
+    found |= {id(module) for module in nn.Module.modules(native) if has_bound_hooks(module)}
+    held = {id(m): [id(other) for other in _held(m)] for m in nn.Module.modules(native)}
+    while more := [key for key, others in held.items() if key not in found and not found.isdisjoint(others)]:
+        found.update(more)
+    return found
 
 
-def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> nn.Module:
-    """Return a copy whose modules are new and whose tensors are the model's; ``memo`` as for `copy_model`."""
-    pairs = [(module, module) for module in nn.Module.modules(model)]
-    return copy_modules(model, {**kept_outputs(model), **_shared(pairs), **_all_hooks(model), **(memo or {})})
+def shown_children(
+    native: nn.Module, own: Collection[int], layers: Mapping[int, SwitchableBN], sets: Mapping[str, PrivateSets]
+) -> _Children:
+    """Return what a network shows below its root: the shared modules, and Parts with the native one as first twin.
 
+    Args:
+        own: the result of `divided`.
+        layers: id of a native BatchNorm → the layer that owns it.
+        sets: name of another owner of private tensors → its sets.
+    """
+    made: dict[int, nn.Module] = dict(layers)
 
-def on_meta(model: nn.Module) -> nn.Module:
-    """Return a copy without data."""
-    memo: dict[int, Any] = {id(t): _empty(t) for t in (*model.parameters(), *model.buffers())}
-    return copy_model(model, memo)
+    def children_of(module: nn.Module, place: str) -> _Children:
+        children = {name: show(child, f"{place}.{name}".lstrip(".")) for name, child in module._modules.items()}
+        return {**children, "at": sets[place]} if place in sets else children
+
+    def show(module: nn.Module | None, place: str) -> nn.Module | None:
+        if module is None or id(module) not in own:
+            return module
+        if id(module) not in made:
+            children = children_of(module, place)
+            made[id(module)] = make_part([module], children, place, private_tensors(module, sets.get(place)))
+        return made[id(module)]
+
+    return children_of(native, "")
 
 
 def live_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequence[int]) -> nn.Module:
@@ -54,7 +78,7 @@ def live_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
     """
     pairs = list(_pairs(built, net))
     memo = _memo(pairs, resolution, resolutions)
-    memo |= {id(module): own for module, own in pairs if not isinstance(own, (Part, SwitchableBN))}
+    memo |= {id(module): own for module, own in pairs if not isinstance(own, StandIn)}
     path = copy_modules(built, memo)
     for module, own in pairs:
         if isinstance(own, Part) and own is not net:
@@ -86,10 +110,38 @@ def snapshot(net: Part, built: nn.Module, resolution: int, resolutions: Sequence
     return path
 
 
+def _held(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that a module holds, as children, in other attributes or by its hooks."""
+    yield from (child for child in module._modules.values() if child is not None)
+    for name, value in vars(module).items():
+        if type(value) not in ATOMS and name not in _REGISTRIES:
+            yield from references(value)
+
+
+def _alike(module: nn.Module, other: nn.Module) -> bool:
+    """Return whether two modules are sure to compute the same: torch's own, of the same settings."""
+    of_torch = type(module).__module__.startswith("torch.nn.")
+    return of_torch and type(module) is type(other) and module.extra_repr() == other.extra_repr()
+
+
+def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Walk two models of one structure in parallel, each module once, and not below a BatchNorm's place."""
+    ahead, seen = [(built, shown)], set[int]()
+    while ahead:
+        module, own = ahead.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield module, own
+        if not isinstance(own, SwitchableBN):
+            children = [(child, own._modules[name]) for name, child in module._modules.items()]
+            ahead += [(child, other) for child, other in children if child is not None and other is not None]
+
+
 def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolutions: Sequence[int]) -> dict[int, Any]:
     """Return a deepcopy memo under which a copy has the network's shared tensors, and the sets of a resolution."""
-    memo = _shared(pairs)
     layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableBN)]
+    memo = _shared((module, own) for module, own in pairs if not isinstance(own, SwitchableBN))
     sets = bn_sets([own for _, own in layers], resolution)
     memo |= {id(module): bn for (module, _), bn in zip(layers, sets, strict=True)}
     ties = dict[int, Tensor | None]()
@@ -103,8 +155,24 @@ def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolut
     return memo
 
 
+def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
+    """Return a deepcopy memo under which a copy has the tensors of its counterpart, those of its own shape.
+
+    The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
+    """
+    memo: dict[int, Any] = {}
+    for module, own in pairs:
+        memo[id(module._non_persistent_buffers_set)] = own._non_persistent_buffers_set
+        for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
+            fitting = {key: theirs[key] for key in mine if same_shape(mine[key], theirs[key])}
+            memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}
+            # A table of an untrained size, where the trained ones have one shape, stays what was built.
+            memo |= {id(mine): theirs} if len(fitting) == len(mine) else {}
+    return memo
+
+
 def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of its fellow.
+    """Return a deepcopy memo under which a copy has the hooks of its counterpart.
 
     Args:
         bound: the ids of modules whose hooks belong to some object of the source, which is copied with them.
@@ -118,57 +186,6 @@ def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int])
             theirs = own._rs_common_hooks(name) if isinstance(own, Part) else vars(own)[name]
             memo[id(vars(module)[name])] = theirs
     return memo
-
-
-def _all_hooks(model: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the hooks of a model, also those that come later."""
-    plain = (module for module in nn.Module.modules(model) if not has_bound_hooks(module))
-    return {id(hooks): hooks for module in plain for hooks in hook_registries(module)}
-
-
-def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Walk two models of one structure side by side, each module once, and not below a BatchNorm's place."""
-    ahead, seen = [(built, shown)], set[int]()
-    while ahead:
-        module, own = ahead.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
-        yield module, own
-        if not isinstance(own, SwitchableBN):
-            children = [(child, own._modules[name]) for name, child in module._modules.items()]
-            ahead += [(child, fellow) for child, fellow in children if child is not None and fellow is not None]
-
-
-def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
-    """Return a deepcopy memo under which a copy has the tensors of its fellow, those of its own shape.
-
-    The dictionaries themselves are shared: ``to()`` replaces buffers in them, and both sides must see it.
-    """
-    memo: dict[int, Any] = {}
-    for module, own in pairs:
-        if isinstance(own, SwitchableBN):
-            continue
-        memo[id(module._non_persistent_buffers_set)] = own._non_persistent_buffers_set
-        for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
-            if mine is theirs:
-                memo[id(mine)] = mine
-                memo.update((id(tensor), tensor) for tensor in mine.values())
-                continue
-            fitting = {key: theirs[key] for key in mine if _same_shape(mine[key], theirs[key])}
-            memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}
-            # A table of an untrained size, where the trained ones have one shape, stays what was built.
-            memo |= {id(mine): theirs} if len(fitting) == len(mine) else {}
-    return memo
-
-
-def _same_shape(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other or (one is not None and other is not None and one.shape == other.shape)
-
-
-def _empty(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta")
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _refuse_training(path: nn.Module, args: Any) -> None:

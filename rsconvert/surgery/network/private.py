@@ -1,4 +1,4 @@
-"""Private tensors beside the BatchNorm modules: position tables, and what a module hands to F.batch_norm itself.
+"""Private tensors outside of the BatchNorm modules: position tables, and what a module hands to F.batch_norm itself.
 
 The native tensors stay their owner's own; those of another resolution hang below it, as in ``attn.at.160.pos_embed``.
 """
@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery.network.batchnorm import batchnorms, interpolation_weights
-from rsconvert.surgery.network.position_tables import resample_table
+from rsconvert.surgery.network.batchnorm import interpolation_weights
+from rsconvert.surgery.network.rebuilding import resample_table
+from rsconvert.surgery.network.recognition import batchnorms
 
 __all__ = [
     "PrivateSets",
     "by_owner",
-    "private_names",
-    "private_owners",
     "private_sets",
+    "private_tensors",
+    "same_shape",
     "sets_of",
     "size_dependent",
     "tensors_at",
@@ -57,15 +58,14 @@ def sets_of(owner: nn.Module) -> PrivateSets | None:
     return at if isinstance(at, PrivateSets) else None
 
 
-def private_owners(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules that hold private tensors of their own, by name."""
-    return {name: m for name, m in model.named_modules() if sets_of(m) is not None}
+def private_tensors(module: nn.Module, sets: PrivateSets | None) -> frozenset[str]:
+    """Return the names of a module's tensors that have one value per resolution."""
+    return frozenset() if sets is None else frozenset({*sets.parameter_names, *module._buffers})
 
 
-def private_names(owner: nn.Module) -> list[str]:
-    """Return the names of the private tensors of an owner that a file holds."""
-    kept = [name for name in owner._buffers if name not in owner._non_persistent_buffers_set]
-    return [*cast(PrivateSets, owner._modules["at"]).parameter_names, *kept]
+def same_shape(one: Tensor | None, other: Tensor | None) -> bool:
+    """Return whether two places hold tensors of one shape, or none."""
+    return one is other or (one is not None and other is not None and one.shape == other.shape)
 
 
 def size_dependent(trees: Mapping[int, nn.Module]) -> dict[str, list[str]]:
@@ -80,9 +80,9 @@ def size_dependent(trees: Mapping[int, nn.Module]) -> dict[str, list[str]]:
     for name, module in native.named_modules():
         if name in inside or name.startswith(tuple(f"{bn}." for bn in inside if bn)):
             continue
-        fellows = [tree.get_submodule(name) for tree in others]
-        changing = [key for key in module._parameters if any(not _same_shape(module, f, key) for f in fellows)]
-        if changing or any(not _same_buffers(module, fellow) for fellow in fellows):
+        twins, own = [tree.get_submodule(name) for tree in others], module._parameters
+        changing = [key for key in own if not all(same_shape(own[key], twin._parameters[key]) for twin in twins)]
+        if changing or not all(_same_buffers(module, twin) for twin in twins):
             found[name] = changing
     return found
 
@@ -105,7 +105,7 @@ def private_sets(
         if hasattr(module, "at"):
             raise UnsupportedModelError(
                 f"{owner or type(module).__name__} has an attribute at, which is the name of its private sets; "
-                "another one is needed. Rename it."
+                "another one is needed."
             )
         sets = {str(r): _copy(tree.get_submodule(owner), names, made, r) for r, tree in trees.items() if r != native}
         found[owner] = PrivateSets(names, sets)
@@ -196,14 +196,6 @@ def _mixed(values: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor 
     return torch.lerp(first.detach(), second.detach(), weight)
 
 
-def _same_shape(one: nn.Module, other: nn.Module, key: str) -> bool:
-    first, second = one._parameters[key], other._parameters[key]
-    return first is second or (first is not None and second is not None and first.shape == second.shape)
-
-
 def _same_buffers(one: nn.Module, other: nn.Module) -> bool:
-    for key, first in one._buffers.items():
-        second = other._buffers[key]
-        if first is not second and (first is None or second is None or not torch.equal(first, second)):
-            return False
-    return True
+    pairs = ((first, other._buffers[key]) for key, first in one._buffers.items())
+    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)

@@ -1,16 +1,38 @@
-"""Models built again for another image size, with the values of the one that is there."""
+"""Models built again for another image size, with the values of the one that is there.
 
-from collections.abc import Callable, Iterator, Mapping
+A position table, whose size follows the resolution, is resampled as timm does when it loads weights trained at another
+size. By name:
+
+- ``relative_position_bias_table`` (coatnet, maxvit) and ``pos_emb`` (lambda layers), one entry per 2-d offset:
+  ``resize_rel_pos_bias_table``. timm resizes no ``pos_emb``; it is the former with channels in place of heads.
+- ``attention_biases`` (levit, efficientformerv2, efficientvit_m), one entry per distance:
+  ``resize_rel_pos_bias_table_levit``, as timm does for tiny_vit and efficientvit_m.
+- ``pos_embed`` (vision transformers, attention pooling), one entry per position: ``resample_abs_pos_embed``, on a grid
+  (volo; visformer's ``pos_embed1`` to ``pos_embed3``, channels first) ``resample_abs_pos_embed_nhwc``. timm does not
+  resize those of volo and visformer; they are grids of the same kind.
+- ``height_rel``, ``width_rel`` (botnet), one entry per 1-d offset: timm has no function for botnet. The same table
+  in its ``vision_transformer_sam`` is interpolated linearly (``get_rel_pos``), and so it is done here.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
+import torch.nn.functional as F
+from timm.layers import (
+    resample_abs_pos_embed,
+    resample_abs_pos_embed_nhwc,
+    resize_rel_pos_bias_table,
+    resize_rel_pos_bias_table_levit,
+)
+from torch import Size, Tensor, nn
 
 from rsconvert.errors import ConfigError, ResolutionError, RSConvertError, UnsupportedModelError, first_line
 from rsconvert.models import Source, create_model, is_file_name, replace_classifier, unfilled
-from rsconvert.surgery.network.paths import copy_model
-from rsconvert.surgery.network.position_tables import TABLES, resample_table
+from rsconvert.surgery.network.copying import copy_model
 
 __all__ = [
     "BUILD",
@@ -22,6 +44,7 @@ __all__ = [
     "fit_to",
     "kwargs_at",
     "rebuilt",
+    "resample_table",
 ]
 
 Build = Callable[[int], nn.Module]
@@ -33,7 +56,8 @@ WAYS = ("img_size", "dynamic_img_size")
 
 def kwargs_at(source: Source, resolution: int) -> dict[str, Any]:
     """Return the arguments with which the source's builder makes the model for a resolution."""
-    return {**source.model_kwargs, **_size_argument(source.built_with, resolution)}
+    sizes = dict(zip(WAYS, (resolution, True), strict=True))
+    return {**source.model_kwargs, **{way: value for way, value in sizes.items() if way == source.built_with}}
 
 
 def builders(source: Source, build: Build | None) -> Iterator[tuple[str, Build]]:
@@ -52,17 +76,18 @@ def rebuilt(source: Source, build: Build | None) -> Build | None:
         UnsupportedModelError: it was made by a function of the caller's, which is not given.
         ConfigError: such a function is given without need.
     """
-    ways = dict(builders(source, build))
     if source.built_with is None:
         if build is not None:
             raise ConfigError("build has no effect: the network is one model that takes all sizes. Drop it.")
         return None
-    if BUILD not in ways and source.built_with not in ways:
+    ways = dict(builders(source, build))
+    found = ways.get(BUILD) or ways.get(source.built_with)
+    if found is None:
         raise UnsupportedModelError(
-            f"the network was built for each resolution by {source.built_with}, which is not at hand; a function of "
+            f"the network was built for each resolution by {source.built_with}, which is unavailable; a function of "
             "the resolution that returns the plain model is needed. Pass build=."
         )
-    return ways.get(BUILD) or ways[source.built_with]
+    return found
 
 
 def build_like(build: Build, model: nn.Module, resolution: int) -> nn.Module:
@@ -79,12 +104,10 @@ def build_like(build: Build, model: nn.Module, resolution: int) -> nn.Module:
     except Exception as error:  # whatever the caller's own code raises
         raise ResolutionError(
             f"resolution {resolution} can't be built ({type(error).__name__}: {first_line(error)}); a function that "
-            "takes every resolution is needed. Choose another resolution, or correct build."
+            "takes every resolution is needed. Choose another resolution, or fix build."
         ) from error
     if not isinstance(built, nn.Module):
-        raise UnsupportedModelError(
-            f"build returned {type(built).__name__} for {resolution}; an nn.Module is needed. Return the model."
-        )
+        raise UnsupportedModelError(f"build returned {type(built).__name__} for {resolution}; an nn.Module is needed.")
     fit_to(built, model)
     return built
 
@@ -131,10 +154,10 @@ def _fitted(
     model: nn.Module, module: nn.Module, name: str, key: str, value: nn.Parameter | None
 ) -> nn.Parameter | None:
     wanted = module._parameters[key]
-    if value is None or wanted is None:
-        if value is not wanted:
-            raise _misfit(model, name, "other tensors")
+    if value is None and wanted is None:
         return None
+    if value is None or wanted is None:
+        raise _misfit(model, name, "other tensors")
     if value.shape == wanted.shape:
         return value
     try:
@@ -146,7 +169,7 @@ def _fitted(
     return nn.Parameter(table, value.requires_grad)
 
 
-def _buffer(module: nn.Module, key: str, value: torch.Tensor | None) -> torch.Tensor | None:
+def _buffer(module: nn.Module, key: str, value: Tensor | None) -> Tensor | None:
     wanted = module._buffers[key]
     if value is None or wanted is None:
         return wanted
@@ -165,23 +188,95 @@ def _apart(build: Build, resolution: int) -> nn.Module:
 
 def _create(source: Source, way: str, resolution: int) -> nn.Module:
     assert source.architecture is not None
-    kwargs = {**source.model_kwargs, **_size_argument(way, resolution)}
+    kwargs = kwargs_at(replace(source, built_with=way), resolution)
     # A file's function notes num_classes among its arguments, if it was given it.
     noted = kwargs.pop("num_classes", None) if is_file_name(source.architecture) else source.num_classes
     with unfilled():
         return create_model(source.architecture, num_classes=noted, model_kwargs=kwargs)
 
 
-def _size_argument(way: str | None, resolution: int) -> Mapping[str, Any]:
-    known: dict[str | None, dict[str, Any]] = {
-        "img_size": {"img_size": resolution},
-        "dynamic_img_size": {"dynamic_img_size": True},
-    }
-    return known.get(way, {})
-
-
 def _misfit(model: nn.Module, name: str, what: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"{type(model).__name__} built for another resolution has {what} at {name or 'its root'}; the same model is "
-        f"needed, position tables apart, whose names are {', '.join(TABLES)}. Correct build, or rename the table."
+        f"needed, position tables apart, whose names are {', '.join(_KINDS)}. Fix build, or rename the table."
     )
+
+
+def resample_table(table: Tensor, name: str, owner: nn.Module) -> Tensor | None:
+    """Return a position table resampled to the size that ``owner`` was built for; None if the kind is unknown.
+
+    A table that has this size already is copied, whatever its kind.
+
+    Args:
+        table: the values of the source, a table for square images.
+        name: the name of the tensor inside ``owner``, such as ``attention_biases``.
+        owner: the module, built for the wanted resolution; its own tensor gives the shape of the result.
+    Returns:
+        A tensor without gradient, of the dtype and on the device of ``table``.
+    """
+    wanted = getattr(owner, name).shape
+    if table.shape == wanted:
+        return table.detach().clone()
+    resample = _KINDS.get(name.rstrip("0123456789"))
+    if resample is None:
+        return None
+    # Float32 on the CPU, and the reshape: timm 1.0.22 fails otherwise, and joins the heads of a maxvit into one.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, about how timm lays out and indexes its grid
+        resampled: Tensor = resample(table.detach().float().cpu(), wanted, owner)
+    # A view of a transposed table would run differently from a table that was built or loaded.
+    return resampled.reshape(wanted).to(table).contiguous()
+
+
+# Each takes the table, the shape wanted and the owner. Any: timm's functions and attributes have no types.
+
+
+def _relative(table: Tensor, wanted: Size, owner: Any) -> Any:
+    """Resample (offsets, heads) or (heads, 2h-1, 2w-1)."""
+    return resize_rel_pos_bias_table(table, new_window_size=owner.window_size, new_bias_shape=wanted)
+
+
+def _lambda(table: Tensor, wanted: Size, owner: Any) -> Any:
+    """Resample (2h-1, 2w-1, channels)."""
+    height, width, channels = wanted
+    size = ((height + 1) // 2, (width + 1) // 2)
+    return resize_rel_pos_bias_table(
+        table.flatten(0, 1), new_window_size=size, new_bias_shape=(height * width, channels)
+    )
+
+
+def _distances(table: Tensor, wanted: Size, owner: Any) -> Any:
+    """Resample (heads, h·w)."""
+    return resize_rel_pos_bias_table_levit(table.T, wanted[::-1]).T
+
+
+def _axis(table: Tensor, wanted: Size, owner: Any) -> Any:
+    """Resample (2n-1, channels)."""
+    return F.interpolate(table.T[None], size=wanted[0], mode="linear")[0].T
+
+
+def _absolute(table: Tensor, wanted: Size, owner: Any) -> Any:
+    """Resample ([1,] prefix + h·w, channels), (1, h, w, channels) or (1, channels, h, w)."""
+    if table.ndim < 4:
+        return _tokens(table.reshape(1, *table.shape[-2:]), wanted[-2], owner)
+    if table.shape[-1] == wanted[-1]:
+        return resample_abs_pos_embed_nhwc(table, new_size=wanted[1:3])
+    return resample_abs_pos_embed_nhwc(table.permute(0, 2, 3, 1), new_size=wanted[2:]).permute(0, 3, 1, 2)
+
+
+def _tokens(table: Tensor, length: int, owner: Any) -> Any:
+    """Resample (1, prefix + h·w, channels) to a new length; class and register tokens stand in front, unchanged."""
+    side = math.isqrt(length)
+    patches = getattr(owner, "patch_embed", None)
+    grid = getattr(patches, "grid_size", None) or getattr(owner, "feat_size", None) or (side, side)
+    return resample_abs_pos_embed(table, new_size=grid, num_prefix_tokens=length - grid[0] * grid[1])
+
+
+_KINDS: dict[str, Callable[[Tensor, Size, Any], Any]] = {
+    "attention_biases": _distances,
+    "height_rel": _axis,
+    "pos_emb": _lambda,
+    "pos_embed": _absolute,
+    "relative_position_bias_table": _relative,
+    "width_rel": _axis,
+}

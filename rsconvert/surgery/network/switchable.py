@@ -4,7 +4,7 @@ import copy
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,35 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
 from rsconvert.models import Source, check_num_classes, replace_classifier, source_of
-from rsconvert.surgery.network.batchnorm import SwitchableBN, batchnorms
-from rsconvert.surgery.network.children import Children, Hooks
-from rsconvert.surgery.network.copying import HOOKS, copy_modules, fresh, has_bound_hooks, kept_outputs
-from rsconvert.surgery.network.images import run_views, side_of_call
-from rsconvert.surgery.network.measured import MeasuredAttribute
-from rsconvert.surgery.network.parts import Part
-from rsconvert.surgery.network.paths import copy_model, copy_structure, live_path, make_path, snapshot
+from rsconvert.surgery.network.attributes import Measured, fingerprint, service, structure
+from rsconvert.surgery.network.batchnorm import SwitchableBN
+from rsconvert.surgery.network.copying import (
+    HOOKS,
+    copy_model,
+    copy_modules,
+    copy_structure,
+    fresh,
+    has_bound_hooks,
+    kept_outputs,
+)
+from rsconvert.surgery.network.parts import Children, Hooks, Part, StandIn, in_path
+from rsconvert.surgery.network.paths import divided, live_path, make_path, shown_children, snapshot
 from rsconvert.surgery.network.private import (
     PrivateSets,
     by_owner,
-    private_names,
-    private_owners,
     private_sets,
+    private_tensors,
+    sets_of,
     size_dependent,
 )
 from rsconvert.surgery.network.rebuilding import Build, build_like, build_with_classifier
-from rsconvert.surgery.network.resolutions import check_resolutions
-from rsconvert.surgery.network.services import service
-from rsconvert.surgery.network.structure import structure
-from rsconvert.surgery.network.tree import divided, private_tensors, shown_children
-from rsconvert.surgery.report import ConversionReport
+from rsconvert.surgery.network.recognition import batchnorms
+from rsconvert.surgery.network.resolutions import check_resolutions, run_views, side_of_call
+
+if TYPE_CHECKING:
+    from rsconvert.surgery.report import ConversionReport
 
 __all__ = ["SwitchableModel", "assemble", "regroup"]
-
 
 # What is found again in a copy.
 _WATCHED = frozenset({"_bound", "_held", "_modes", "_parts", "_rs_roots", *HOOKS})
@@ -48,14 +53,13 @@ class SwitchableModel(Part):
     """A network that runs at several resolutions, with one private BN set for each.
 
     ``net(x)`` takes the source's own arguments and picks the path by the size of its image: an H×W input
-    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors bear the source's names
+    counts as round(√(H·W)). ``net.at(r)`` is that path as a plain model. The tensors have the source's names
     in ``state_dict``; ``rsconvert.alpha``, (S,), holds the scores of the ensemble, initialised to ones.
 
     The modules that a walk over the network meets are those that run, on every path: what is set on them holds at every
     resolution, or is refused. A module without BatchNorm may be replaced; one with private tensors before the
-    conversion only. What else the source offers, such as ``forward_features``, the network offers
-    where it can choose the path, or where all paths agree.
-    ``report`` tells what ``make_switchable`` did; None for a network out of a file.
+    conversion only. What else the source offers, such as ``forward_features``, the network offers where it can choose
+    the path, or where all paths agree. ``report`` says what ``make_switchable`` did; None for a network from a file.
 
     Args:
         native: a plain model that becomes the native path. The network takes it over.
@@ -68,8 +72,7 @@ class SwitchableModel(Part):
         private: whether each resolution has a BN set of its own.
     """
 
-    measured = MeasuredAttribute()
-    report: ConversionReport | None = None
+    report: "ConversionReport | None" = None
     resolutions: tuple[int, ...]
     source: Source
     private: bool
@@ -90,26 +93,23 @@ class SwitchableModel(Part):
         nn.Module.__init__(self)
         order = check_resolutions(resolutions)
         self.__dict__.update(resolutions=order, source=source or Source(), private=private, build=build)
-        self._take_root(native, private_tensors(native, sets.get("")))
+        # It stands in for the root of the native path, over the same dictionaries: keys stay those of the source.
+        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[name] = getattr(native, name)
+        del self.__dict__["training"]  # the paths have it
+        own_tensors = private_tensors(native, sets.get(""))
+        self.__dict__.update(_paths={order[0]: native}, _rs_place="", _rs_private=own_tensors, _rs_loading=False)
         trees = built or dict.fromkeys(order, native)
         owners = {*layers, *(id(native.get_submodule(name)) for name in sets)}
         owners |= {id(module) for module in native.children() if isinstance(module, GeneralizedRCNNTransform)}
         own = divided(native, owners, [trees[r] for r in order[1:]] if built else ())
-        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(order), device=_device(native)))})
-        self._show({**shown_children(native, own, layers, sets), "rsconvert": scores})
+        device = next((parameter.device for parameter in native.parameters()), torch.device("cpu"))
+        scores = nn.ParameterDict({"alpha": nn.Parameter(torch.ones(len(order), device=device))})
+        children = {**shown_children(native, own, layers, sets), "rsconvert": scores}
+        self.__dict__["_modules"] = Children(children, self._change_child)
         for resolution in order[1:]:
             self._paths[resolution] = live_path(self, trees[resolution], resolution, order)
         self._watch()
-
-    def _take_root(self, native: nn.Module, private: frozenset[str]) -> None:
-        """Stand in for the root of the native path, over the same dictionaries: keys stay those of the source."""
-        for name in ("_parameters", "_buffers", "_non_persistent_buffers_set"):
-            self.__dict__[name] = getattr(native, name)
-        del self.__dict__["training"]  # the paths have it
-        self.__dict__.update(_paths={self.resolutions[0]: native}, _rs_place="", _rs_private=private, _rs_loading=False)
-
-    def _show(self, children: Mapping[str, nn.Module | None]) -> None:
-        self.__dict__["_modules"] = Children(children, self._change_child)
 
     def _watch(self) -> None:
         """Look after the paths once all are made."""
@@ -154,39 +154,29 @@ class SwitchableModel(Part):
         return {**state, "_modules": dict(self._modules)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._show(state["_modules"])
+        self.__dict__.update(state, _modules=Children(state["_modules"], self._change_child))
         self._watch()
 
-    def __getattr__(self, name: str) -> Any:
-        """Return what the source offers under a name, where that makes sense for a network; see services.py."""
-        for registry in ("_parameters", "_buffers", "_modules"):
-            if name in self.__dict__.get(registry, ()):
-                self._check_shared(name)
-                return self.__dict__[registry][name]
+    def _shown(self, name: str) -> Any:
+        """Return what the source offers under a name, where that makes sense for a network."""
         paths = self.__dict__.get("_paths", {})
         return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        child = name in self._modules and (value is None or isinstance(value, nn.Module))
-        if name in _FACTS and not isinstance(value, nn.Module):
+        module = isinstance(value, nn.Module)
+        child = name in self._modules and (value is None or module)
+        own = not child and (name in self.__dict__ or hasattr(type(self), name))
+        if name in _FACTS and not module:
             self.__dict__[name] = value
-        elif name == "forward":
-            raise UnsupportedModelError(
-                "forward is set on a switchable network, whose paths run their own; a plain model takes it. Change the "
-                "model before make_switchable, or net.extract(resolution)."
-            )
-        elif name == "__class__":
-            super().__setattr__(name, value)
-        elif name != "_modules" and not child and (name in self.__dict__ or hasattr(type(self), name)):
-            object.__setattr__(self, name, value)
-        elif name == "_modules" or self._registers(name, value) or self._is_setting(name, value):
+        elif name in ("__class__", "_modules", "forward") or (
+            not own and (self._registers(name, value) or self._is_setting(name, value))
+        ):
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)
 
     def _is_setting(self, name: str, value: Any) -> bool:
-        """Tell whether the source reads what is set: it has it, or may ask for it."""
+        """Return whether the source reads what is set: it has it, or may ask for it."""
         plain = isinstance(value, bool | int | float | str) and not name.startswith("_")
         return plain or hasattr(self._rs_twins[0], name)
 
@@ -201,6 +191,22 @@ class SwitchableModel(Part):
             "torch.jit.script can't compile the choice of a path; a plain model is needed. "
             "Script net.extract(resolution), or see export_onnx and export_program."
         )
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured on it; empty once the network is another one than was measured.
+
+        It is compared where the record is read, so that no way to change a value can be missed.
+        """
+        record, measured = self.__dict__.get("_measured", (Measured(), None))
+        if record != Measured() and measured != fingerprint(self):
+            record = Measured()
+            self.__dict__.pop("_measured", None)
+        return cast(Measured, record)
+
+    @measured.setter
+    def measured(self, record: Measured) -> None:
+        self.__dict__["_measured"] = record, None if record == Measured() else fingerprint(self)
 
     @property
     def alpha(self) -> nn.Parameter:
@@ -223,8 +229,8 @@ class SwitchableModel(Part):
         for path in self._paths.values():
             path.train(mode, *args, **kwargs)
         running = set(self.running_modules())
-        for module in nn.Module.modules(self):  # what holds private tensors beside the paths
-            if not isinstance(module, (Part, SwitchableBN)) and module not in running:
+        for module in nn.Module.modules(self):  # what holds private tensors outside of the paths
+            if not isinstance(module, StandIn) and module not in running:
                 module.training = mode
         return self
 
@@ -237,9 +243,8 @@ class SwitchableModel(Part):
         Raises:
             ResolutionError: ``resolution`` is not a positive whole number, or the source can't be built for it.
         """
-        path = self._paths.get(resolution)
-        if path is not None:
-            return path
+        if resolution in self._paths:
+            return self._paths[resolution]
         check_resolutions([resolution])
         with torch.inference_mode(False):
             return snapshot(self, self._built(resolution), resolution, self.resolutions)
@@ -297,17 +302,21 @@ class SwitchableModel(Part):
             keys = replace_classifier(plain, num_classes)
         new = regroup(self, paths)
         new.alpha.data.copy_(self.alpha)
-        kwargs = {k: num_classes if k == "num_classes" else value for k, value in self.source.model_kwargs.items()}
-        facts: dict[str, Any] = {"num_classes": num_classes, "model_kwargs": kwargs, "new_classifier": tuple(keys)}
-        new.source = replace(self.source, **facts, class_names=None)
+        source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys), class_names=None)
+        kwargs = {k: num_classes if k == "num_classes" else value for k, value in source.model_kwargs.items()}
+        new.source = replace(source, model_kwargs=kwargs)
         if self.build is not None:
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__setstate__({**new.__getstate__(), "report": None})
 
     def private_beside(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
-        found = private_owners(self).items()
-        return [f"{name}.{key}".lstrip(".") for name, owner in found for key in private_names(owner)]
+        found = []
+        for name, owner in self.named_modules():
+            if (sets := sets_of(owner)) is not None:
+                kept = [key for key in owner._buffers if key not in owner._non_persistent_buffers_set]
+                found += [f"{name}.{key}".lstrip(".") for key in (*sets.parameter_names, *kept)]
+        return found
 
     def forward(self, *args: Any, views: Sequence[Tensor] | None = None, **kwargs: Any) -> Any:
         """Run the path that fits the input; or, given ``views``, path i on view i, for training.
@@ -484,15 +493,7 @@ def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.M
 
 
 def _differs(part: Part, place: int) -> bool:
-    """Tell whether a twin has other children than those that are shown."""
-    wanted = dict(part._modules)
-    for name, child in part._modules.items():
-        if isinstance(child, (PrivateSets, nn.ParameterDict)):
-            del wanted[name]
-        elif isinstance(child, (Part, SwitchableBN)):
-            wanted[name] = (child._rs_twins if isinstance(child, Part) else child.sets)[place]
-    return bool(wanted != part._rs_twins[place]._modules)
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
+    """Return whether a twin has other children than those that are shown."""
+    alone = (PrivateSets, nn.ParameterDict)
+    wanted = {name: in_path(m, place) for name, m in part._modules.items() if not isinstance(m, alone)}
+    return wanted != part._rs_twins[place]._modules

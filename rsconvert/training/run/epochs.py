@@ -1,9 +1,9 @@
-"""Run: one finetuning from its first batch, or from where it was left, to its last epoch."""
+"""Run: one finetuning from its first batch, or from where it stopped, to its last epoch."""
 
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NoReturn
 
@@ -14,15 +14,13 @@ from tqdm import tqdm
 from rsconvert.checkpoint import digest
 from rsconvert.data import Interrupts, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
-from rsconvert.evaluation import Evaluation, Processes, choose_precision, measure, validation_loader
+from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.board import Board
 from rsconvert.training.run.folder import RunFolder
-from rsconvert.training.run.identity import check_same_run, data_identity
-from rsconvert.training.run.progress import Progress, Row
-from rsconvert.training.run.record import epoch_row, note_training
-from rsconvert.training.run.state import collect_state, restore_state
+from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
+from rsconvert.training.run.summary import Progress, Row, epoch_row, note_training
 from rsconvert.training.step import Feed, Stepper
 
 __all__ = ["Run"]
@@ -51,18 +49,16 @@ class Run:
         visible: bool = False,
     ) -> None:
         self.net, self.config, self.processes, self.folder = net, config, processes, folder
-        self.interrupts, self.outputs, self.visible = interrupts, outputs, visible
+        self.interrupts, self.outputs, self.visible = interrupts, outputs, visible and processes.leads
         self.done, self._saved = Progress(), time.monotonic()
         self.amp = choose_precision(config.amp, processes.device)
-        self.start, self.data = digest(net.state_dict()), data_identity(net, samples, outputs)
-        if len(set(processes.gather(self.start))) > 1:
+        self.identity = {**data_identity(net, samples, outputs), "starting_network": digest(net.state_dict())}
+        if len(set(processes.gather(self.identity["starting_network"]))) > 1:
             raise ConfigError(
                 "the processes start from different networks; one is needed. Give all the same checkpoint."
             )
         self.val_images = len(samples[1])
-        dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-        self.precision = str(dtype if self.amp is torch.float32 else self.amp).removeprefix("torch.")
-        self.feed = Feed(net, samples[0], config, processes, dtype, outputs)
+        self.feed = Feed(net, samples[0], config, processes, outputs)
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]
         self.val_loader = validation_loader(
             net,
@@ -78,7 +74,7 @@ class Run:
         self.class_names = samples[0].classes if outputs is None else net.source.class_names
 
     def close(self) -> None:
-        """End the worker processes."""
+        """End the worker processes and the curves."""
         self.feed.close()
         self.val_loader.close()
         if self.board is not None:
@@ -86,65 +82,80 @@ class Run:
 
     def facts(self) -> dict[str, Any]:
         """Return what the settings amount to."""
+        dtype = float_dtype(self.net) if self.amp is torch.float32 else self.amp
         return {
             "resolutions": self.net.resolutions,
             "peak_lr": self.config.peak_lr(len(self.net.resolutions), self.processes.world_size),
-            "precision": self.precision,
+            "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
             "processes": self.processes.world_size,
             "resolved_device": self.processes.device.type,
         }
 
-    def open_board(self) -> None:
-        """Begin the curves, from the step on at which the run stands."""
-        if self.config.log_dir is not None and self.processes.leads:
-            self.board = Board(self.config.log_dir, self._steps() + 1)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings and what they amount to."""
-        return {**asdict(self.config), **self.facts()}
-
-    def resume(self, *, force: bool) -> None:
-        """Go on from the newest state of the folder, if there is one.
+    def begin(self, *, resume: bool, force: bool) -> None:
+        """Go on from the newest state of the folder, if asked and if there is one; open what the run writes.
 
         Raises:
             ConfigError: the run was made with other settings, or on another network, and ``force`` is not set.
-            CheckpointError: there are states, but none is intact, or the processes see different ones.
+            CheckpointError: there are states, but none is intact, or the processes found different ones; the folder
+                can't be written.
         """
-        found = None if self.folder is None else self.folder.states.newest()
+        if resume:
+            if self.folder is None:
+                raise ConfigError("resume is set without an output; the folder of the run is needed.")
+            self._resume(self.folder, force)
+        if self.folder is not None and self.processes.leads:
+            self.folder.start({**asdict(self.config), **self.facts()}, fresh=not self.done.started)
+        if self.config.log_dir is not None and self.processes.leads:
+            self.board = Board(self.config.log_dir, self._steps() + 1)
+
+    def epoch(self) -> Row:
+        """Train what is left of an epoch, evaluate, record on the network how it was trained, and write it."""
+        self._train()
+        self.stepper.average_statistics()
+        result = self._evaluate()
+        row = epoch_row(self.done, self.stepper.judged, result, lr=self._lr(), images=self._images())
+        self._note(row["epoch"])
+        score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
+        is_best = self.done.next_epoch(row, score)
+        if self.folder is not None and self.processes.leads:
+            self.folder.add_epoch(self.stepper.judged, self.done.rows, is_best=is_best)
+        if self.board is not None:
+            self.board.add_epoch(row, self._steps())
+        self._save_state()
+        return row
+
+    def _resume(self, folder: RunFolder, force: bool) -> None:
+        found = folder.newest_state()
         if len(set(self.processes.gather(None if found is None else found[1]["progress"]["saves"]))) > 1:
             raise CheckpointError(
-                "the processes found different states of the run; a folder that all of them see is needed. Share it."
+                "the processes found different states of the run; a folder that all of them share is needed."
             )
         if found is None:
             return
         tensors, facts = found
         check_same_run(facts["settings"], self.config, self._identity(), force=force)
-        restore_state(tensors, self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
+        restore_state(tensors, self.stepper)
         if facts["scaler"]:  # empty without fp16
             self.stepper.scaler.load_state_dict(facts["scaler"])
         self.done = Progress(**facts["progress"])
-        if self.done.rows and not self.done.best_epoch and self.folder is not None:
-            self.done.best_epoch = self.folder.best_epoch()  # a state of a version that did not keep it
+        if self.done.rows and not self.done.best_epoch:
+            self.done.best_epoch = folder.best_epoch()  # a state of a version that did not keep it
         if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:
             self.done.begin_epoch()  # its place has no meaning in epochs of another length
         self.stepper.schedule.step_update(max(0, self._steps() - 1))  # the rate that the last step had
         if self.done.rows:
             self._note(self.done.epoch)
         if self.visible:
-            tqdm.write(f"resumed after {self._told()}", file=sys.stderr)
+            tqdm.write(f"resumed after {self._position()}", file=sys.stderr)
 
-    def save_state(self) -> None:
-        """Keep where the run stands; all processes must come here.
-
-        Raises:
-            TrainingError: a weight is not finite; the states before are intact.
-        """
+    def _save_state(self) -> None:
+        """Keep where the run stands, unless a weight is not finite; all processes must come here."""
         if self.folder is None:
             return
         self._check_weights()
         self.done.saves += 1
-        tensors = collect_state(self.net, self.stepper.averaged, self.stepper.optimizer, self.processes)
+        tensors = collect_state(self.stepper)
         facts = {
             "progress": asdict(self.done),
             "settings": {**asdict(self.config), **self._identity()},
@@ -154,23 +165,6 @@ class Run:
             self.folder.add_state(self.done.saves, tensors, facts)
         self._saved = time.monotonic()
 
-    def epoch(self) -> Row:
-        """Train what is left of an epoch, evaluate, note on the network how it came about, and write it."""
-        self._train()
-        self.stepper.average_statistics()
-        result = self._evaluate()
-        lr = self.stepper.optimizer.param_groups[0]["lr"]
-        row = epoch_row(self.done, self.stepper.judged, result, lr=lr, images=self._images())
-        self._note(row["epoch"])
-        score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
-        is_best = self.done.next_epoch(row, score)
-        if self.folder is not None and self.processes.leads:
-            self.folder.add_epoch(self.stepper.judged, self.done.rows, is_best=is_best)
-        if self.board is not None:
-            self.board.add_epoch(row, self._steps())
-        self.save_state()
-        return row
-
     def _train(self) -> None:
         done = self.done
         self.stepper.objective.train()
@@ -178,13 +172,12 @@ class Run:
         with self._bar(total) as bar:
             mark = time.perf_counter()
             for views, target in self.feed.batches(done.epoch, done.batches, total):
-                got = time.perf_counter()
-                done.waited += got - mark
+                done.waited += time.perf_counter() - mark
                 self._learn(views, target)
                 bar.update(len(target) * self.processes.world_size)
                 done.seconds, mark = done.seconds + time.perf_counter() - mark, time.perf_counter()
                 self._meet()
-        # A last step that ran away leaves no loss behind to tell.
+        # A last step that ran away shows in no loss.
         self._check_weights()
 
     def _learn(self, views: list[Tensor], target: Tensor) -> None:
@@ -198,7 +191,7 @@ class Run:
             self.stepper.step(self._steps())
         self.done.add(means)
         if last and self.board is not None:
-            self.board.add_step(means, self.stepper.optimizer.param_groups[0]["lr"], self._steps())
+            self.board.add_step(means, self._lr(), self._steps())
 
     def _meet(self) -> None:
         """After a step, agree with the other processes whether to save, and whether to stop."""
@@ -209,34 +202,33 @@ class Run:
         if stop:
             self._stop()
         if save:
-            self.save_state()
+            self._save_state()
 
     def _evaluate(self) -> Evaluation:
-        alone = self.processes.world_size == 1
         # With several processes a request to stop must reach all at the same place: the next step.
-        options: dict[str, Any] = {"check": self.interrupts if alone else lambda: None, "progress": self.visible}
+        check: Callable[[], None] = self.interrupts if self.processes.world_size == 1 else lambda: None
         try:
             result = measure(
                 self.stepper.judged,
                 self.val_loader,
                 amp=self.amp,
                 outputs=self.outputs,
+                progress=self.visible,
+                check=check,
                 reduce=self.processes.total,
-                **options,
             )
         except KeyboardInterrupt:
             self._stop()
         if result.count != self.val_images:
-            raise DataError(f"{result.count} of {self.val_images} val images came; all are needed. Mend the data.")
+            raise DataError(f"{result.count} of {self.val_images} val images came; all are needed. Check the data.")
         return result
 
     def _stop(self) -> NoReturn:
-        self.save_state()
-        kept = () if self.folder is None else (f"its state after {self._told()} is kept",)
+        self._save_state()
+        kept = () if self.folder is None else (f"its state after {self._position()} is kept",)
         raise KeyboardInterrupt(*kept) from None
 
-    def _told(self) -> str:
-        """Return where the run stands, in words."""
+    def _position(self) -> str:
         step = self.done.batches // self.config.grad_accum_steps
         return f"epoch {self.done.epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
 
@@ -245,19 +237,21 @@ class Run:
         here = self.done.batches // self.config.grad_accum_steps
         return self.done.epoch * self.stepper.steps_per_epoch + here
 
+    def _lr(self) -> float:
+        return float(self.stepper.optimizer.param_groups[0]["lr"])
+
     def _images(self) -> int:
         """Return how many images all processes take in an epoch: full batches only."""
         per_step = self.config.grad_accum_steps * self.config.batch_size * self.processes.world_size
         return self.stepper.steps_per_epoch * per_step
 
     def _identity(self) -> dict[str, Any]:
-        """Return what must be the same, beside the settings, for a state to be gone on from."""
+        """Return what must be the same, in addition to the settings, to resume from a state."""
         facts = self.facts()
         kept = {key: facts[key] for key in ("resolutions", "steps_per_epoch", "processes", "resolved_device")}
-        return {**kept, **self.data, "starting_network": self.start, "teacher_network": self.stepper.taught_by}
+        return {**kept, **self.identity, "teacher_network": self.stepper.taught_by}
 
     def _note(self, epoch: int) -> None:
-        """Tell on the network that is saved how it came about."""
         for net in (self.net, self.stepper.judged):
             note_training(net, self.config, self.facts()["peak_lr"], epoch, self.class_names)
 
@@ -266,15 +260,15 @@ class Run:
         if not math.isfinite(weights.sum()):
             self._refuse("the sum of the weights", float(weights.sum()), "")
 
-    def _refuse_loss(self, mean: float, own: Tensor, views: list[Tensor], target: Tensor) -> None:
-        """Say where a loss left the finite numbers; no step was made along its gradients."""
+    def _refuse_loss(self, mean: float, own: Tensor, views: list[Tensor], target: Tensor) -> NoReturn:
+        """Say where a loss stopped being finite; no step was made along its gradients."""
         parts, resolution = self.stepper.diagnose(views, target)  # by all, for with --sync-bn it is a common forward
         if bool(own.isfinite().all()):
             self._refuse("the loss of another process", mean, "")
         where = ", though all logits are finite" if resolution is None else f", from the view of {resolution} on"
         self._refuse(f"the loss ({', '.join(parts)})", mean, where)
 
-    def _refuse(self, what: str, value: float, where: str) -> None:
+    def _refuse(self, what: str, value: float, where: str) -> NoReturn:
         raise TrainingError(
             f"{what} is {value:.0f} at epoch {self.done.epoch + 1}, step {self._steps() + 1}{where}; a finite number "
             f"is needed. Lower the learning rate (it is {self.facts()['peak_lr']:g}), or set amp to off. What was "
@@ -283,6 +277,11 @@ class Run:
 
     def _bar(self, batches: int) -> "tqdm[Any]":
         size = self.config.batch_size * self.processes.world_size
-        title = f"epoch {self.done.epoch + 1}/{self.config.epochs}"
-        counts: dict[str, Any] = {"total": batches * size, "initial": self.done.batches * size}
-        return tqdm(**counts, desc=title, unit="img", disable=not self.visible, leave=False)
+        return tqdm(
+            total=batches * size,
+            initial=self.done.batches * size,
+            desc=f"epoch {self.done.epoch + 1}/{self.config.epochs}",
+            unit="img",
+            disable=not self.visible,
+            leave=False,
+        )

@@ -1,46 +1,56 @@
-"""RunFolder: what a finetuning run leaves behind."""
+"""RunFolder: the files of a finetuning run: settings, summary, the last and the best network, states to resume from."""
 
-import csv
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from rsconvert.checkpoint import read_metadata, replacing, write_network
+from rsconvert.checkpoint import (
+    digest,
+    read_header,
+    read_metadata,
+    read_tensors,
+    replacing,
+    write_network,
+    write_tensors,
+)
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run.state_files import StateFiles
+from rsconvert.training.run.summary import SUMMARY, Row, write_summary
 
 __all__ = ["RunFolder"]
+
+_VERSION = 1
+State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class RunFolder:
     """A folder with ``config.json``, ``summary.csv`` (a row per epoch), ``last.safetensors``, ``best.safetensors``.
 
-    ``state/`` holds what it needs to go on. What an earlier run left stays until the new one has finished an epoch,
-    but for its states, which end with the new one's first.
+    ``state/`` holds what it needs to resume: ``NUMBER.safetensors``, numbered as they were written. What an earlier run
+    left stays until the new one has finished an epoch, but for its states, which end with the new one's first.
 
     Args:
         keep: states that stay.
     Raises:
-        CheckpointError: the folder holds such a file already, and neither ``force`` nor ``resume`` is set.
+        CheckpointError: the folder holds such a file already, and neither ``force`` nor ``resume`` is set; later, the
+            disk is full.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2, force: bool = False, resume: bool = False) -> None:
-        self.path = Path(path)
-        self.last, self.best = self.path / "last.safetensors", self.path / "best.safetensors"
-        self.summary, self.config = self.path / "summary.csv", self.path / "config.json"
-        self.states = StateFiles(self.path / "state", keep)
+        self.path, self.keep = Path(path), keep
+        names = ("last.safetensors", "best.safetensors", SUMMARY, "config.json", "state")
+        self.last, self.best, _, self.config, self.states = (self.path / name for name in names)
         self._settings, self._fresh = "{}", True
-        named = [file.name for file in (self.last, self.best, self.summary, self.config) if file.exists()]
-        held = named + (["state"] if self.states.folder.exists() else [])
+        held = [name for name in names if (self.path / name).exists()]
         if held and not (force or resume):
             raise CheckpointError(
                 f"{self.path} holds {', '.join(held)} already; a new or empty folder is needed. "
-                "Choose another, go on with --resume, or replace the run by --force."
+                "Choose another, continue with --resume, or replace the run by --force."
             )
 
     def start(self, settings: Mapping[str, Any], *, fresh: bool = True) -> None:
@@ -53,52 +63,78 @@ class RunFolder:
             CheckpointError: the folder can't be made or written.
         """
         self._settings, self._fresh = json.dumps(settings, indent=2) + "\n", fresh
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.path).close()
-            for part in self.path.rglob(".*.part"):  # of writes that were killed
+        _make(self.path)
+        for part in self.path.rglob(".*.part"):  # of writes that were killed
+            with suppress(OSError):
                 part.unlink()
-        except OSError as error:
-            raise CheckpointError(
-                f"{self.path} can't be written ({error}); a folder is needed. Choose another."
-            ) from error
 
     def add_state(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep what the run needs to go on; the first one ends the states of an earlier run.
+        """Keep what the run needs to resume, and the newest few states before it, which a full disk leaves intact."""
+        self._end_earlier()
+        text = json.dumps({"version": _VERSION, "facts": facts})
+        _make(self.states)
+        header = {"rsconvert_state": text, "digest": digest(tensors, text)}
+        write_tensors(tensors, self.states / f"{number:09d}.safetensors", header)
+        for file in self._state_files()[self.keep :]:
+            with suppress(OSError):
+                file.unlink()
+
+    def newest_state(self) -> State | None:
+        """Return the tensors and facts of the newest state that is intact, and skip others; None if there is no state.
 
         Raises:
-            CheckpointError: there is no room on the disk.
+            CheckpointError: there are states, but all of them are broken.
         """
-        self._end_earlier()
-        self.states.write(number, tensors, facts)
+        files = self._state_files()
+        for file in files:
+            with suppress(CheckpointError):
+                return _read(file)
+        if files:
+            raise CheckpointError(
+                f"no state in {self.states} is intact ({len(files)} are damaged); one is needed to resume. "
+                "Start the run anew by --force instead of --resume."
+            )
+        return None
 
-    def add_epoch(self, net: SwitchableModel, rows: Sequence[Mapping[str, Any]], *, is_best: bool) -> None:
-        """Write the last network, also as the best one if it is that, and the rows of all epochs.
-
-        Raises:
-            CheckpointError: there is no room on the disk.
-        """
+    def add_epoch(self, net: SwitchableModel, rows: Sequence[Row], *, is_best: bool) -> None:
+        """Write the last network, also as the best one if it is that, and the rows of all epochs."""
         self._end_earlier()
-        # First, so that the best of an earlier run is replaced at once and never stands beside a row of this one.
+        # First, so that the best of an earlier run is replaced at once and never stands next to a row of this one.
         if is_best:
             write_network(net, self.best)
         write_network(net, self.last)
         with replacing(self.config) as part:
             part.write_text(self._settings, encoding="utf-8")
-        with replacing(self.summary) as part, open(part, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        write_summary(self.path, rows)
 
     def best_epoch(self) -> int:
-        """Return the epoch whose network is in the file of the best one.
-
-        Raises:
-            CheckpointError: there is no such file.
-        """
-        return int(read_metadata(self.best)["training"]["epoch"])
+        """Return the epoch whose network is in the file of the best one."""
+        return int((read_metadata(self.best).source.training or {})["epoch"])
 
     def _end_earlier(self) -> None:
-        if self._fresh:
-            self.states.clear()
-            self._fresh = False
+        for file in self._state_files() if self._fresh else ():
+            file.unlink(missing_ok=True)
+        self._fresh = False
+
+    def _state_files(self) -> list[Path]:
+        """Return the states, the newest first."""
+        return sorted(self.states.glob("?????????.safetensors"), reverse=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CheckpointError(f"{folder} can't be written ({error}); a folder is needed.") from error
+
+
+def _read(file: Path) -> State:
+    header, tensors = read_header(file), read_tensors(file)
+    text = header.get("rsconvert_state", "")
+    if digest(tensors, text) != header.get("digest"):
+        raise CheckpointError(f"{file} is damaged: its content does not fit its checksum.")
+    held = json.loads(text)
+    if held["version"] != _VERSION:
+        raise CheckpointError(f"{file} has version {held['version']}; {_VERSION} is known. Update rsconvert.")
+    return tensors, held["facts"]

@@ -1,88 +1,138 @@
-"""What a run must keep to go on to the bit, as tensors by name: network, average, optimizer, random generators.
+"""The state of a run: the tensors that it needs to resume bit for bit, and the settings and images that these fit.
 
     net.KEY  average.KEY  optimizer.GROUP.PLACE.KEY  random.RANK.DEVICE  buffers.RANK.net.KEY  buffers.RANK.average.KEY
 
 Processes share weights, but each has generators and, within an epoch, BatchNorm statistics of its own.
 """
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import fill
-from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import Processes
-from rsconvert.training.step import generator_states, set_generators
+from rsconvert.data import Samples
+from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.settings import FinetuneConfig
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.step import Stepper, generator_states, set_generators
 
-__all__ = ["collect_state", "restore_state"]
+__all__ = ["FREE_SETTINGS", "check_same_run", "collect_state", "data_identity", "restore_state"]
+
+# They change neither a number of the result nor what a state holds.
+FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
+# With others the tensors of a state have no place.
+_FIXED = {"optimizer", "train", "labels", "layer_decay", "decay_all", "ema_decay", "resolutions", "processes"}
+_REMEDIES = {
+    "starting_network": "Give the checkpoint that the run started from",
+    "data": "Give the images that the run started with",
+}
 
 
-def collect_state(
-    net: nn.Module, average: nn.Module | None, optimizer: torch.optim.Optimizer, processes: Processes
-) -> dict[str, Tensor]:
+def collect_state(stepper: Stepper) -> dict[str, Tensor]:
     """Return copies of all tensors of a run to the leading process; every process must ask."""
+    processes, models = stepper.processes, _models(stepper)
     own = {f"random.{processes.rank}.{name}": state for name, state in generator_states(processes.device).items()}
     if not processes.leads:
-        for name, model in _models(net, average).items():
+        for name, model in models.items():
             own |= {f"buffers.{processes.rank}.{name}.{key}": value.cpu() for key, value in model.named_buffers()}
     gathered = processes.gather(own)
     if not processes.leads:
         return {}
     tensors = {name: value for part in gathered for name, value in part.items()}
-    for name, model in _models(net, average).items():
+    for name, model in models.items():
         tensors |= {f"{name}.{key}": value.detach().cpu().clone() for key, value in model.state_dict().items()}
-    for group, place, parameter in _places(optimizer):
-        for key, value in optimizer.state[parameter].items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{group}.{place}.{key}"] = value.detach().cpu().clone()
+    for place, parameter in _places(stepper.optimizer).items():
+        held = {key: value for key, value in stepper.optimizer.state[parameter].items() if isinstance(value, Tensor)}
+        tensors |= {f"optimizer.{place}.{key}": value.detach().cpu().clone() for key, value in held.items()}
     return tensors
 
 
-def restore_state(
-    tensors: Mapping[str, Tensor],
-    net: nn.Module,
-    average: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    processes: Processes,
-) -> None:
+def restore_state(tensors: Mapping[str, Tensor], stepper: Stepper) -> None:
     """Put the tensors of a state back where they came from; a momentum takes its weight's layout in memory.
 
     Raises:
         CheckpointError: the state is of another network or optimizer, or of fewer processes.
     """
-    for name, model in _models(net, average).items():
+    processes, optimizer = stepper.processes, stepper.optimizer
+    for name, model in _models(stepper).items():
         fill(model, _below(name, tensors), "the state")
         own = _below(f"buffers.{processes.rank}.{name}", tensors)
         with torch.no_grad():
             for key, buffer in model.named_buffers():
                 buffer.copy_(own.get(key, buffer))
-    held = _below("optimizer", tensors)
-    for group, place, parameter in _places(optimizer):
-        mine = _below(f"{group}.{place}", held)
-        fused = bool(optimizer.param_groups[group].get("fused"))
-        optimizer.state[parameter] = {key: _like(value, parameter, fused) for key, value in mine.items()}
+    for place, parameter in _places(optimizer).items():
+        fused = bool(optimizer.param_groups[int(place.split(".")[0])].get("fused"))
+        held = _below(f"optimizer.{place}", tensors)
+        optimizer.state[parameter] = {key: _like(value, parameter, fused) for key, value in held.items()}
     states = _below(f"random.{processes.rank}", tensors)
     if not states:
-        raise CheckpointError("the state is of a run with fewer processes; as many are needed. Start as many.")
+        raise CheckpointError("the state is of a run with fewer processes; as many are needed.")
     set_generators(states, processes.device)
 
 
-def _models(net: nn.Module, average: nn.Module | None) -> dict[str, nn.Module]:
-    return {"net": net} | ({} if average is None else {"average": average})
+def _models(stepper: Stepper) -> dict[str, SwitchableModel]:
+    return {"net": stepper.net} | ({} if stepper.averaged is None else {"average": stepper.averaged})
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _places(optimizer: torch.optim.Optimizer) -> list[tuple[int, int, nn.Parameter]]:
+def _places(optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
     groups = enumerate(optimizer.param_groups)
-    return [(g, p, parameter) for g, group in groups for p, parameter in enumerate(group["params"])]
+    return {f"{g}.{p}": parameter for g, group in groups for p, parameter in enumerate(group["params"])}
 
 
 def _like(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
     """Return a state with its parameter's strides: a fused step on a CPU reads memory in order, whatever they are."""
-    if value.shape != parameter.shape:  # a count of steps, which a fused step wants beside the parameter
+    if value.shape != parameter.shape:  # a count of steps, which a fused step needs on the parameter's device
         return value.to(parameter.device) if fused else value
     return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def data_identity(
+    net: SwitchableModel, samples: tuple[Samples, Samples], outputs: Sequence[int] | None
+) -> dict[str, Any]:
+    """Return what is to be the same of the images: their number, their classes, how they are preprocessed."""
+    train, val = samples
+    named = json.dumps([train.classes, outputs])
+    short = hashlib.blake2b(named.encode(), digest_size=4).hexdigest()
+    words = f"{len(train)} train and {len(val)} val images, {len(train.classes or ())} classes ({short})"
+    return {"data": words, **asdict(net.source.preprocessing)}
+
+
+def check_same_run(saved: Mapping[str, Any], config: FinetuneConfig, facts: Mapping[str, Any], *, force: bool) -> None:
+    """Compare the settings and facts of a state with those of the run that is to resume from it.
+
+    Raises:
+        ConfigError: some differ and ``force`` is not set, or some differ for which the state has no place.
+    """
+    now = {**asdict(config), **facts}
+    differing = [name for name in now if name not in FREE_SETTINGS and _plain(saved.get(name)) != _plain(now[name])]
+    changes = ", ".join(f"{name} was {_short(saved.get(name))} and is {_short(now[name])}" for name in differing)
+    if fixed := [name for name in differing if name in _FIXED]:
+        raise ConfigError(
+            f"the run to resume differs: {changes}; its state fits the same {', '.join(fixed)} alone. "
+            "Give the same again, or start another run."
+        )
+    if differing and not force:
+        remedy = next((text for name, text in _REMEDIES.items() if name in differing), "Give them again")
+        raise ConfigError(
+            f"the run to resume differs: {changes}; the same are needed for the same result. "
+            f"{remedy}, or resume all the same by --force."
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,20 +1,9 @@
 """One step of training: a batch, the loss of all resolutions, its gradients, and the update."""
 
-from rsconvert.training.step.allocator import keep_freed_memory
-from rsconvert.training.step.feeding import Feed
-from rsconvert.training.step.generators import generator_states, set_generators
-from rsconvert.training.step.gradients import set_checkpointing
+from rsconvert.training.step.batches import Feed
+from rsconvert.training.step.gradients import generator_states, set_generators
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.stepper import Stepper
 from rsconvert.training.step.teacher import Teacher
 
-__all__ = [
-    "Feed",
-    "Objective",
-    "Stepper",
-    "Teacher",
-    "generator_states",
-    "keep_freed_memory",
-    "set_checkpointing",
-    "set_generators",
-]
+__all__ = ["Feed", "Objective", "Stepper", "Teacher", "generator_states", "set_generators"]

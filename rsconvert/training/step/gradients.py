@@ -4,19 +4,16 @@ Both give the same gradients: with the logits z_1 … z_S known, the gradient of
 form, so one view after the other can be computed again and taken back through the network.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from rsconvert.errors import ConfigError
-from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
-from rsconvert.training.step.generators import generator_states, restored_generators
 from rsconvert.training.step.objective import Objective
 
-__all__ = ["backward", "backward_by_view", "kept_buffers", "set_checkpointing"]
+__all__ = ["backward", "backward_by_view", "generator_states", "kept_buffers", "set_generators"]
 
 Scale = Callable[[Tensor], Tensor]
 
@@ -35,8 +32,7 @@ def backward(
         scale: of the total, by which the gradients are multiplied.
     """
     loss = forward(views, target)
-    # With checkpoints the backward pass runs the forward again, which would move the statistics a second time.
-    with kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext():
+    with _still(objective):
         torch.autograd.backward(scale(loss.total))
     return loss
 
@@ -60,7 +56,7 @@ def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tens
     _take_back(objective, largest, leaves[0])
     del largest
     for place, states in enumerate(replays, start=1):
-        with restored_generators(states, views[place].device):
+        with _restored_generators(states, views[place].device):
             logits = objective.logits(place, views[place])
         _take_back(objective, logits, leaves[place])
         del logits
@@ -71,23 +67,13 @@ def _take_back(objective: Objective, logits: Tensor, leaf: Tensor) -> None:
     if not logits.requires_grad:
         return
     assert leaf.grad is not None
-    with kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext():
+    with _still(objective):
         torch.autograd.backward(logits, leaf.grad.to(logits.dtype))
 
 
-def set_checkpointing(net: SwitchableModel) -> None:
-    """Switch on the model's own activation checkpointing, on every path.
-
-    Raises:
-        ConfigError: the model has none.
-    """
-    try:
-        net.set_grad_checkpointing(True)
-    except (AttributeError, AssertionError) as error:
-        raise ConfigError(
-            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
-            "rule. Set it to false, or use low_memory."
-        ) from error
+def _still(objective: Objective) -> AbstractContextManager[None]:
+    """With checkpoints the backward pass runs the forward again, which would move the statistics a second time."""
+    return kept_buffers(objective.net) if objective.config.grad_checkpointing else nullcontext()
 
 
 @contextmanager
@@ -98,3 +84,25 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
     with torch.no_grad():
         for buffer, value in before:
             buffer.copy_(value)
+
+
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of the global generators that dropout draws from: the CPU's and, for a GPU, its own."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Go on from given states; a generator without one is left as it is."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+@contextmanager
+def _restored_generators(states: Mapping[str, Tensor], device: torch.device) -> Iterator[None]:
+    """Draw from given states; at the end the generators go on from where they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        set_generators(states, device)
+        yield

@@ -9,12 +9,12 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rsconvert.errors import DataError, RSConvertError, TrainingError
+from rsconvert.errors import ConfigError, DataError, RSConvertError, TrainingError, first_line
 from rsconvert.evaluation import autocast, check_labels, is_memory_error
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, copy_structure, eval_mode
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import MREDLoss, mred_loss
-from rsconvert.training.step.learning import learning_parameters
+from rsconvert.training.step.optimizer import learning_parameters
 
 __all__ = ["Objective"]
 
@@ -22,7 +22,8 @@ __all__ = ["Objective"]
 class Objective(nn.Module):
     """Map (S views, targets) to the parts of the loss, by the settings of a configuration.
 
-    Freezes at construction what ``config.train`` leaves out; alpha learns unless there are no labels.
+    Freezes at construction what ``config.train`` leaves out; alpha learns unless there are no labels. Switches on the
+    model's own activation checkpointing if ``config`` asks for it.
 
     Args:
         amp: the precision of autocast, as of ``choose_precision``.
@@ -30,7 +31,7 @@ class Objective(nn.Module):
             is frozen and so teaches itself.
         sync_bn: take BatchNorm's statistics over all processes.
     Raises:
-        ConfigError: ``train`` does not fit the network, see `learning_parameters`.
+        ConfigError: ``train`` does not fit the network, see `learning_parameters`; it has no checkpointing.
         DataError: the class weights are not one per output.
     """
 
@@ -49,9 +50,13 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.net, self.config, self.amp, self.teacher = net, config, amp, teacher
-        _check_class_weights(net, config)
-        weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=net.alpha.device)
-        self.register_buffer("class_weights", weights, persistent=False)
+        if config.grad_checkpointing:
+            _set_checkpointing(net)
+        weights, outputs = config.class_weights, net.source.num_classes
+        if weights is not None and outputs not in (None, len(weights)):
+            raise DataError(f"class_weights has {len(weights)} numbers; {outputs} are needed, one per class.")
+        on_device = None if weights is None else torch.tensor(weights, device=net.alpha.device)
+        self.register_buffer("class_weights", on_device, persistent=False)
         learning = learning_parameters(net, config.train, alpha=config.labels == "data")
         for parameter in net.parameters():
             parameter.requires_grad_(parameter in learning)
@@ -75,11 +80,9 @@ class Objective(nn.Module):
 
     def moved_statistics(self) -> list[Tensor]:
         """Return the running means and variances that a forward in train mode moves."""
-        modules = (
-            module for path in self._paths for module in nn.Module.modules(path) if isinstance(module, _BatchNorm)
-        )
-        found = [statistic for bn in modules if bn.training for statistic in (bn.running_mean, bn.running_var)]
-        return [statistic for statistic in found if statistic is not None]
+        modules = (module for path in self._paths for module in nn.Module.modules(path))
+        training = (bn for bn in modules if isinstance(bn, _BatchNorm) and bn.training)
+        return [buffer for bn in training for buffer in (bn.running_mean, bn.running_var) if buffer is not None]
 
     def forward(self, views: Sequence[Tensor], target: Tensor) -> MREDLoss:
         """Return the loss of S normalized views, each (N, C, H, W), and targets, (N,) or probabilities (N, classes).
@@ -88,34 +91,30 @@ class Objective(nn.Module):
             TrainingError: the network fails, or returns something other than one tensor of logits.
             DataError: a target is beyond the network's outputs.
         """
-        with self._autocast(views[0]):
+        with autocast(views[0].device, self.amp):
             logits = [self._run(i, view) for i, view in enumerate(views)]
         return self.loss(logits, views[0], target)
 
     def logits(self, place: int, view: Tensor) -> Tensor:
-        """Return the logits of one of the S views, by its place from the largest to the smallest resolution.
-
-        Raises:
-            TrainingError: as ``forward``.
-        """
-        with self._autocast(view):
+        """Return the logits of one of the S views, by its place from the largest to the smallest resolution."""
+        with autocast(view.device, self.amp):
             return self._run(place, view)
 
     def loss(self, logits: Sequence[Tensor], native_view: Tensor, target: Tensor) -> MREDLoss:
-        """Return the loss of S logits (N, classes) of one batch.
-
-        Raises:
-            DataError: a target is beyond the network's outputs.
-        """
+        """Return the loss of S logits (N, classes) of one batch."""
         config, unlabelled = self.config, self.config.labels == "none"
         if not (unlabelled or target.is_floating_point()):
             check_labels(target, logits[0].shape[1])
+        teacher = logits[0].detach() if unlabelled else None
+        if self.teacher is not None:
+            with autocast(native_view.device, self.amp):
+                teacher = self.teacher(native_view)
         return mred_loss(
             logits,
             None if unlabelled else target,
             self.net.alpha,
             config.distill,
-            teacher=self._taught(logits[0], native_view),
+            teacher=teacher,
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )
@@ -128,15 +127,6 @@ class Objective(nn.Module):
                 if any(id(buffer) in shared for buffer in module.buffers(recurse=False)):
                     module.training = False
 
-    def _taught(self, native: Tensor, view: Tensor) -> Tensor | None:
-        if self.teacher is None:
-            return native.detach() if self.config.labels == "none" else None
-        with self._autocast(view):
-            return self.teacher(view)
-
-    def _autocast(self, view: Tensor) -> torch.autocast:
-        return autocast(view.device, self.amp)
-
     def _compiled(self, path: nn.Module) -> Callable[[Tensor], Tensor]:
         mode = self.config.compile
         run = path if mode == "off" else torch.compile(path, dynamic=False, mode=mode)
@@ -146,17 +136,20 @@ class Objective(nn.Module):
         frozen = self.config.train == "bn" and place == 0
         try:
             with eval_mode([self._paths[0]]) if frozen else nullcontext():
-                logits = self._runs[place](view)
+                logits: object = self._runs[place](view)
         except Exception as error:  # whatever the network's own code raises
             if isinstance(error, RSConvertError) or is_memory_error(error):
                 raise
-            raise TrainingError(self._told(place, view, error)) from error
-        _check_output(logits)
+            raise TrainingError(self._failure(place, view, error)) from error
+        if not isinstance(logits, Tensor):
+            raise TrainingError(
+                f"the network returns a {type(logits).__name__} in train mode; one tensor of logits is needed. "
+                "Switch auxiliary outputs off by model_kwargs, or wrap the model."
+            )
         return logits
 
-    def _told(self, place: int, view: Tensor, error: Exception) -> str:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        resolution = self.net.resolutions[place]
+    def _failure(self, place: int, view: Tensor, error: Exception) -> str:
+        reason, resolution = first_line(error) or type(error).__name__, self.net.resolutions[place]
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             return f"resolution {resolution} can't be compiled ({reason}); a compiler is needed. Set compile to off."
         few = "more than 1 value per channel" in reason
@@ -167,17 +160,11 @@ class Objective(nn.Module):
         )
 
 
-def _check_class_weights(net: SwitchableModel, config: FinetuneConfig) -> None:
-    outputs = net.source.num_classes
-    if config.class_weights is not None and outputs not in (None, len(config.class_weights)):
-        raise DataError(
-            f"class_weights has {len(config.class_weights)} numbers; {outputs} are needed, one per class. Correct it."
-        )
-
-
-def _check_output(output: object) -> None:
-    if not isinstance(output, Tensor):
-        raise TrainingError(
-            f"the network returns a {type(output).__name__} in train mode; one tensor of logits is needed. "
-            "Switch auxiliary outputs off by model_kwargs, or wrap the model."
-        )
+def _set_checkpointing(net: SwitchableModel) -> None:
+    try:
+        net.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise ConfigError(
+            f"grad_checkpointing is on, but {type(net.at(net.native)).__name__} has none; models of timm have it as a "
+            "rule. Set it to false, or use low_memory."
+        ) from error

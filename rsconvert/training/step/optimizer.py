@@ -1,4 +1,4 @@
-"""Optimizer with its schedule, both of timm; alpha has a rate of its own."""
+"""What learns, in which groups and at which rate: timm's optimizer and schedule; alpha has a rate of its own."""
 
 import math
 from typing import Any, cast
@@ -12,15 +12,48 @@ from torch import nn
 
 from rsconvert.errors import ConfigError
 from rsconvert.models import classifier_keys
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
-__all__ = ["create_optimizer", "create_schedule", "parameter_groups"]
+__all__ = ["create_optimizer", "create_schedule", "learning_parameters", "parameter_groups"]
 
-# Where torch steps all parameters in one kernel; it leaves that to the caller.
-_FUSED = ("cpu", "cuda")
-# timm's parameters per layer for a model that tells no order.
+# timm's parameters per layer for a model that has no order of layers.
 _DOZEN = 12
+
+
+def learning_parameters(net: SwitchableModel, part: str, *, alpha: bool = True) -> set[nn.Parameter]:
+    """Return the parameters that learn when ``all`` do, the smaller ``bn`` sets, or the ``head``; and alpha.
+
+    Raises:
+        ConfigError: ``part`` is ``bn`` for a network without a second private set, or with a new classifier; ``head``
+            for one without a classifier.
+    """
+    found = _head(net) if part == "head" else _smaller_sets(net) if part == "bn" else net.parameters()
+    learning = {*found, net.alpha} - (set() if alpha else {net.alpha})
+    if not learning:
+        raise ConfigError(f"train is {part} and alpha is frozen, but the network has no such parameters.")
+    return learning
+
+
+def _head(net: SwitchableModel) -> list[nn.Parameter]:
+    keys = set(classifier_keys(net.at(net.native)))
+    if not keys:
+        raise ConfigError("train is head, but the network has no classifier; all or bn is accepted.")
+    return [parameter for name, parameter in net.named_parameters() if name in keys]
+
+
+def _smaller_sets(net: SwitchableModel) -> list[nn.Parameter]:
+    if net.source.new_classifier:
+        raise ConfigError(
+            "train is bn, but the classifier is new and would stay untrained; all or head is accepted. Train it first."
+        )
+    sets = [bn for _, switchable in net.switchable_bns() for bn in switchable.sets[1:]]
+    if not sets:
+        raise ConfigError(
+            "train is bn, but the native BN set is the network's only one; all or head is accepted. Add resolutions "
+            "with private BatchNorms."
+        )
+    return [parameter for bn in sets for parameter in bn.parameters()]
 
 
 def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[str, Any]]:
@@ -30,7 +63,7 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
     that timm's schedule applies.
 
     Raises:
-        ConfigError: ``layer_decay`` has no effect, for the network is one layer.
+        ConfigError: ``layer_decay`` has no effect, because the network is one layer.
     """
     scales = {} if config.layer_decay is None else _scales(net, config.layer_decay)
     split: dict[tuple[float, bool], list[nn.Parameter]] = {}
@@ -53,16 +86,15 @@ def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes:
     Args:
         processes: how many train together, for the rate that follows from the images per step.
     """
-    name = {"sgd": "nesterov"}.get(config.optimizer, config.optimizer)
-    arguments: dict[str, Any] = (
-        {"betas": (config.momentum, 0.999)} if name == "adamw" else {"momentum": config.momentum}
-    )
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         parameter_groups(net, config),
-        opt=name,
+        opt="nesterov" if config.optimizer == "sgd" else config.optimizer,
         lr=config.peak_lr(len(net.resolutions), processes),
-        fused=net.alpha.device.type in _FUSED or None,
-        **arguments,
+        # timm takes of these two what the optimizer has.
+        momentum=config.momentum,
+        betas=(config.momentum, 0.999),
+        # Here torch can step all parameters in one kernel; it leaves that to the caller.
+        fused=net.alpha.device.type in ("cpu", "cuda") or None,
     )
     return optimizer
 
@@ -73,8 +105,8 @@ def _scales(net: SwitchableModel, layer_decay: float) -> dict[nn.Parameter, floa
     last = max(layers.values())
     if last == 0:
         raise ConfigError(
-            "layer_decay has no effect, for the network's parameters are all in one layer; a network of several is "
-            "needed. Leave it out."
+            "layer_decay has no effect, because the network's parameters are all in one layer; a network of several "
+            "is needed. Leave it out."
         )
     named = (pair for resolution in net.resolutions for pair in net.at(resolution).named_parameters())
     return {parameter: layer_decay ** (last - layers.get(name, last)) for name, parameter in named}

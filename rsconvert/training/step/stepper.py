@@ -1,4 +1,4 @@
-"""Stepper: objective, optimizer, schedule and moving average of one run, moved batch by batch."""
+"""Stepper: what a batch changes: objective, optimizer, schedule and moving average of one run."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 from rsconvert.checkpoint import digest
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Processes
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import MREDLoss
-from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers, set_checkpointing
+from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.optimizer import create_optimizer, create_schedule
 from rsconvert.training.step.teacher import create_teacher
@@ -48,13 +48,11 @@ class Stepper:
         self.steps_per_epoch = batches // config.grad_accum_steps
         if not self.steps_per_epoch:
             raise ConfigError(
-                f"grad_accum_steps is {config.grad_accum_steps}, more than the {batches} batches of an epoch; at most "
-                "that many are accepted. Lower it, or batch_size."
+                f"grad_accum_steps is {config.grad_accum_steps}, more than the {batches} batches of an epoch. Lower "
+                "it, or batch_size."
             )
         teacher = create_teacher(net, config, processes.device)
         self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
-        if config.grad_checkpointing:
-            set_checkpointing(net)
         self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
         distributed = processes.world_size > 1 and not config.low_memory
         self.forward: Any = DistributedDataParallel(self.objective, **_OWN_BUFFERS) if distributed else self.objective
@@ -81,16 +79,15 @@ class Stepper:
         """
 
         def scale(total: Tensor) -> Tensor:
-            scaled: Tensor = self.scaler.scale(total / self.config.grad_accum_steps)
-            return scaled
+            return self.scaler.scale(total / self.config.grad_accum_steps)
 
         if self.config.low_memory:
             loss = backward_by_view(self.objective, views, target, scale)
-            if last:
+            if last and self.processes.world_size > 1:
                 self._average_gradients()
         else:
-            distributed = isinstance(self.forward, DistributedDataParallel)
-            with self.forward.no_sync() if distributed and not last else nullcontext(), _plain_reduction_errors():
+            apart = isinstance(self.forward, DistributedDataParallel) and not last
+            with self.forward.no_sync() if apart else nullcontext(), _plain_reduction_errors():
                 loss = backward(self.forward, self.objective, views, target, scale)
         return torch.stack([part.detach() for part in loss]).double()
 
@@ -108,20 +105,20 @@ class Stepper:
 
     @torch.no_grad()
     def diagnose(self, views: Sequence[Tensor], target: Tensor) -> tuple[list[str], int | None]:
-        """Return the parts of the loss of a batch that are not finite, and the first resolution whose logits are not.
+        """Return the parts of a batch's loss that are not finite, and the first resolution whose logits are not.
 
-        They are computed again, so that no step pays for the answer.
+        They are computed again, so that no step pays for it.
         """
         with kept_buffers(self.net):
             logits = [self.objective.logits(place, view) for place, view in enumerate(views)]
             loss = self.objective.loss(logits, views[0], target)
         parts = [n for n, part in zip(MREDLoss._fields[1:], loss[1:], strict=True) if not part.isfinite()]
-        sides = [r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all()]
-        return parts, sides[0] if sides else None
+        broken = (r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all())
+        return parts, next(broken, None)
 
     @torch.no_grad()
     def average_statistics(self) -> None:
-        """Give all processes the mean of their running statistics, of those alone that training moves.
+        """Give all processes the mean of their running statistics, but not of those that training leaves alone.
 
         The mean of equal numbers is not always that number.
         """
@@ -135,8 +132,6 @@ class Stepper:
                 buffer.copy_(self.processes.total(buffer) / self.processes.world_size)
 
     def _average_gradients(self) -> None:
-        if self.processes.world_size == 1:
-            return
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
@@ -162,6 +157,6 @@ def _plain_reduction_errors() -> Iterator[None]:
         if "Expected to have finished reduction" not in str(error):
             raise
         raise TrainingError(
-            "some parameters have no part in the loss, such as those of an idle head; DistributedDataParallel needs "
-            "all that learn. Set low_memory, which averages without it, or take them out of the model."
+            "some parameters have no part in the loss, such as those of an unused head; DistributedDataParallel needs "
+            "all that learn. Set low_memory, which averages without it, or remove them from the model."
         ) from error

@@ -1,6 +1,7 @@
-"""The teacher beside the views: another network, or the one that is finetuned as it starts."""
+"""The teacher other than the views: another network, or the one that is finetuned as it starts."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 from rsconvert.checkpoint import load_beside
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
+from rsconvert.evaluation import float_dtype
 from rsconvert.models import count_outputs, create_model, is_file_name, source_of
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 
 __all__ = ["Teacher", "create_teacher"]
 
@@ -20,25 +22,24 @@ class Teacher:
 
     def __init__(self, model: nn.Module, own: Preprocessing, student: Preprocessing, device: torch.device) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
-        # (x · std + mean - own mean) / own std, of x as the student sees it.
-        std, mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in (student.std, student.mean))
-        own_std, own_mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in (own.std, own.mean))
+        # (x · std + mean - own mean) / own std, of x as the student takes it.
+        facts = (student.std, student.mean, own.std, own.mean)
+        std, mean, own_std, own_mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in facts)
         self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
         self._same = own.std == student.std and own.mean == student.mean
 
     @torch.no_grad()
     def __call__(self, view: Tensor) -> Tensor:
         image = view if self._same else torch.addcmul(self._shift.to(view), view, self._scale.to(view))
-        logits: Tensor = self.model(image)
-        return logits
+        return cast(Tensor, self.model(image))
 
 
 def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.device) -> Teacher | None:
-    """Return the teacher of a run, if it has one beside its own paths.
+    """Return the teacher of a run, if it has one other than its own paths.
 
     ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, see ``load_beside``, or
-    a model as for ``create_model``, with its weights. Without labels and a name it is the network's native path, copied
-    as it is now; a frozen one teaches itself.
+    a model as for ``create_model``, with its weights. Without labels and a name it is a copy of the network's native
+    path; a frozen one teaches itself.
 
     Raises:
         ConfigError: the teacher has another number of outputs.
@@ -46,8 +47,7 @@ def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.d
     """
     student = net.source.preprocessing
     if config.teacher is not None:
-        model, own = _named(config.teacher, net)
-        return Teacher(model, own, student, device)
+        return Teacher(*_named(config.teacher, net), student, device)
     if config.labels == "none" and config.train != "bn":
         return Teacher(net.extract(net.native), student, student, device)
     return None
@@ -62,14 +62,11 @@ def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
         source = source_of(model)
     taught, own = count_outputs(net.at(net.native)), count_outputs(model)
     if own != taught:
-        raise ConfigError(
-            f"teacher is {name}, which has {own} outputs; {taught} are needed, those of the network. Choose another."
-        )
+        raise ConfigError(f"teacher is {name}, which has {own} outputs; {taught} are needed, those of the network.")
     theirs, ours = source.class_names, net.source.class_names
     if theirs and ours and theirs != ours:
         raise ConfigError(
             f"teacher is {name}, which knows the classes {', '.join(theirs[:3])}, …; the network's "
-            f"{', '.join(ours[:3])}, … are needed in their order. Choose another."
+            f"{', '.join(ours[:3])}, … are needed in their order."
         )
-    dtype = next(p.dtype for p in net.parameters() if p.is_floating_point())
-    return model.to(dtype), source.preprocessing
+    return model.to(float_dtype(net)), source.preprocessing

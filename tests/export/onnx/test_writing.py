@@ -5,10 +5,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 import rsconvert
@@ -16,6 +18,7 @@ from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, RSCo
 from rsconvert.export import export_onnx, verify_export
 from rsconvert.export.onnx import writing as exporting
 from rsconvert.export.onnx.one_table import TABLE
+from rsconvert.export.onnx.writing import check_readers, share_weights
 from rsconvert.surgery import SwitchableModel
 
 SHAPES = ((64,), (48,), (32,), (56,), (40,), (90,), (31,), (32, 72))
@@ -35,7 +38,7 @@ def net(scrambled_net) -> SwitchableModel:
 @pytest.fixture(scope="module")
 def file(net: SwitchableModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    (result,) = export_onnx(net, path).values()
+    (result,) = export_onnx(net, path).verification.values()
     assert list(result.sizes) == ["64", "60", "56", "48", "40", "32", "64x32"]
     assert [p.name for p in path.parent.iterdir()] == ["net.onnx"]
     return path
@@ -103,7 +106,7 @@ def branches(path: Path) -> list[int]:
 
 def test_the_branches_are_those_that_one_names(tiny, scrambled_net, tmp_path, run_onnx, onnx_leaves, image) -> None:
     net = scrambled_net(tiny())
-    (result,) = export_onnx(net, tmp_path / "net.onnx", branches=(36, 80, 64)).values()
+    (result,) = export_onnx(net, tmp_path / "net.onnx", branches=(36, 80, 64)).verification.values()
     assert list(result.sizes) == ["80", "64", "56", "48", "40", "36", "32", "80x32"]
     assert {row.images for row in result.sizes.values()} == {6}
     assert branches(tmp_path / "net.onnx") == [80, 64, 36]
@@ -116,7 +119,7 @@ def test_the_branches_are_those_that_one_names(tiny, scrambled_net, tmp_path, ru
 
 def test_branches_may_be_many(tiny, scrambled_net, tmp_path: Path) -> None:
     """Nested one in the other, they would be too deep for a file."""
-    (result,) = export_onnx(scrambled_net(tiny()), tmp_path / "net.onnx", branches=range(30, 66)).values()
+    (result,) = export_onnx(scrambled_net(tiny()), tmp_path / "net.onnx", branches=range(30, 66)).verification.values()
     assert len(result.sizes) == 37
     assert result.passed
 
@@ -130,7 +133,7 @@ def test_a_mask_is_no_kernel(tiny, scrambled_net, tmp_path: Path) -> None:
         def forward_features(self, x: Tensor) -> Tensor:
             return torch.where(self.mask, super().forward_features(x), 0)
 
-    (result,) = export_onnx(scrambled_net(Masked()), tmp_path / "net.onnx").values()
+    (result,) = export_onnx(scrambled_net(Masked()), tmp_path / "net.onnx").verification.values()
     assert result.passed
 
 
@@ -148,7 +151,7 @@ def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, t
             return torch.cat([x, nn.functional.interpolate(self.twice(x), scale_factor=2)], 1).mean((2, 3))
 
     net = scrambled_net(Skipping(), (40, 32, 28))
-    (result,) = export_onnx(net, tmp_path / "net.onnx").values()
+    (result,) = export_onnx(net, tmp_path / "net.onnx").verification.values()
     assert branches(tmp_path / "net.onnx") == [40, 36, 32, 28]
     assert len(onnx_leaves(onnx.load(tmp_path / "net.onnx").graph)) == 5
     assert list(result.sizes) == ["40", "36", "32", "28", "40x28"]
@@ -179,9 +182,9 @@ def test_a_network_of_one_set_takes_all_sizes(tiny, scrambled_net, tmp_path: Pat
 
 def test_a_plain_file_for_each_resolution(tiny, scrambled_net, tmp_path: Path, run_onnx, image) -> None:
     net = scrambled_net(tiny())
-    results = export_onnx(net, tmp_path / "plain.onnx", (48, 40))
-    assert [path.name for path in results] == ["plain-48.onnx", "plain-40.onnx"]
-    for side, path in zip((48, 40), results, strict=True):
+    files = export_onnx(net, tmp_path / "plain.onnx", (48, 40)).files
+    assert files == {tmp_path / "plain-48.onnx": 48, tmp_path / "plain-40.onnx": 40}
+    for path, side in files.items():
         x = image(side, batch=3)
         torch.testing.assert_close(run_onnx(path, x), net(x).detach(), rtol=1e-4, atol=1e-5)
         assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
@@ -191,11 +194,12 @@ def test_a_plain_file_for_each_resolution(tiny, scrambled_net, tmp_path: Path, r
 
 def test_plain_files_share_their_weights(tiny, scrambled_net, tmp_path: Path, run_onnx, image) -> None:
     net = scrambled_net(tiny())
-    results = export_onnx(net, tmp_path / "set.onnx", (64, 32), shared_weights=True)
+    result = export_onnx(net, tmp_path / "set.onnx", (64, 32), shared_weights=True)
+    assert result.weights == tmp_path / "set.weights"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set-32.onnx", "set-64.onnx", "set.weights"]
     # The second convolution alone is worth a reference.
     assert (tmp_path / "set.weights").stat().st_size == net.conv2.weight.nbytes
-    for side, path in zip((64, 32), results, strict=True):
+    for path, side in result.files.items():
         x = image(side)
         torch.testing.assert_close(run_onnx(path, x), net(x).detach(), rtol=1e-4, atol=1e-5)
 
@@ -308,3 +312,41 @@ def test_a_missing_package_is_named(tiny, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"the package onnx is not installed; .* `pip install rsconvert\[onnx\]`"):
         export_onnx(rsconvert.make_switchable(tiny(), (64, 32)), tmp_path / "x.onnx")
+
+
+def model_of(weight: np.ndarray, shift: np.ndarray) -> onnx.ModelProto:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, len(weight)])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, weight.shape[1]])
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Add", ["z", "b"], ["y"])]
+    tensors = [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(shift, "b")]
+    graph = helper.make_graph(nodes, "g", [x], [y], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.normal(size=(30, 20)).astype(np.float32) for _ in range(2))
+    shifts = rng.normal(size=(3, 20)).astype(np.float32)
+    models = [model_of(w, b) for w, b in zip((first, first, second), shifts, strict=True)]
+    share_weights(models, tmp_path / "all.weights")
+    assert 2 * first.nbytes <= (tmp_path / "all.weights").stat().st_size < 2 * first.nbytes + 128
+    x = rng.normal(size=(1, 30)).astype(np.float32)
+    for i, (model, weight) in enumerate(zip(models, (first, first, second), strict=True)):
+        onnx.save(model, tmp_path / f"{i}.onnx")
+        assert (tmp_path / f"{i}.onnx").stat().st_size < 1000
+        (got,) = onnxruntime.InferenceSession(str(tmp_path / f"{i}.onnx")).run(None, {"x": x})
+        np.testing.assert_allclose(got, x @ weight + shifts[i], rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_replaced_only_with_all_that_read_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    models = [model_of(rng.normal(size=(30, 20)).astype(np.float32), np.zeros(20, np.float32)) for _ in range(3)]
+    onnx.save(models[2], tmp_path / "all-3.onnx")  # with its weights
+    share_weights(models[:2], tmp_path / "all.weights")
+    readers = [tmp_path / f"all-{i}.onnx" for i in (1, 2)]
+    for model, path in zip(models, readers, strict=False):
+        onnx.save(model, path)
+    check_readers(tmp_path / "all.weights", readers)
+    with pytest.raises(CheckpointError, match=r"all-2\.onnx reads its weights from .*all\.weights, which would be"):
+        check_readers(tmp_path / "all.weights", readers[:1])
+    check_readers(tmp_path / "other.weights", [])

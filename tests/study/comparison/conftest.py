@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from rsconvert.study import KNOWN, Comparison, Line, RunFacts
+from rsconvert.settings import FinetuneConfig
+from rsconvert.study.comparison.findings import Comparison, Line, RunFacts
+from rsconvert.study.comparison.plan import KNOWN
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig
 
 TOP1 = {
     "inets": {32: (80.0, 82.0), 16: (60.0, 61.0)},
@@ -55,11 +56,12 @@ def settings() -> Callable[..., FinetuneConfig]:
 def found(tmp_path: Path) -> Comparison:
     """I-Nets at 32 and 16, their largest everywhere, and an RS-Net of both, tested at 24 too; seeds 0 and 5."""
     titles, both = {"inets": "I-Nets", "inet-32": "I-32", "rsnet": "RS-Net"}, (32, 16)
+    methods = {"inets": KNOWN["inets"], "inet-32": KNOWN["inets"], "rsnet": KNOWN["rsnet"]}
     lines = []
     for name, values in TOP1.items():
         top1 = {r: dict(zip((0, 5), pair, strict=True)) for r, pair in values.items()}
         top5 = {r: dict.fromkeys((0, 5), 99.5) for r in values}
-        lines.append(Line(name, titles[name], "", "inets", (32,) if name == "inet-32" else both, top1, top5))
+        lines.append(Line(name, titles[name], methods[name], (32,) if name == "inet-32" else both, top1, top5))
     scores = {0: ({32: 0.5, 16: 0.5}, {32: 0.6, 16: 0.4}), 5: ({32: 0.5, 16: 0.5}, {32: 0.8, 16: 0.2})}
     machine = {"device": "cpu", "name": "Some Processor"}
     runs = [RunFacts(f"rsnet/seed-{s}", "rsnet", s, 90.0 + 60 * s, scores[s], machine) for s in (0, 5)]

@@ -1,4 +1,4 @@
-"""Plan: which runs there are and in which order, at which rates; what does not fit the folder or each other."""
+"""Plan: what each method's name stands for, which runs there are, in which order, at which rates; what is refused."""
 
 import json
 from collections.abc import Callable
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError
-from rsconvert.study import Plan, plan_comparison
+from rsconvert.settings import FinetuneConfig
+from rsconvert.study.comparison.plan import Plan, choose_methods, plan_comparison
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training import FinetuneConfig
 
 Settings = Callable[..., FinetuneConfig]
+SIDES = (32, 24, 16)
 
 
 @pytest.fixture
@@ -25,7 +26,8 @@ def planned(net: SwitchableModel, photos: str, tmp_path: Path, settings: Setting
 
 
 def names(plan: Plan) -> list[str]:
-    return [run.folder.relative_to(plan.folder).as_posix() for run in plan.runs]
+    assert all(run.folder == plan.folder / run.name for run in plan.runs)
+    return [run.name for run in plan.runs]
 
 
 def test_all_methods_of_a_seed_come_before_the_next_seed(planned: Callable[..., Plan]) -> None:
@@ -66,7 +68,8 @@ def test_the_status_of_a_run_is_read_from_its_folder(planned: Callable[..., Plan
     assert [run.status for run in plan.runs] == ["done", "begun", "to do"]
     lines = str(plan).splitlines()
     assert lines[0] == "3 runs, each of 1 epochs of 3 steps of 4 images, tested at 3 sizes"
-    assert lines[1].split() == ["rsnet/seed-0", "views", "3", "lr", "0.0002083", "done"]
+    assert lines[1].split() == ["run", "views", "learning", "rate", "status"]
+    assert lines[2].split() == ["rsnet/seed-0", "3", "0.0002083", "done"]
     assert [run["status"] for run in plan.to_dict()["runs"]] == ["done", "begun", "to do"]
 
 
@@ -121,7 +124,7 @@ def test_another_network_or_other_images_are_another_comparison(
             "per-view trains as rsnet does with these settings",
         ),
         ({"crop_area": (0.35, 1.0)}, "inets-crop-0.35-1 trains as inets does"),
-        ({"common": {"labels": "none"}}, "distill is none, in which no teacher"),
+        ({"common": {"labels": "none"}}, "distill is none, in which only the views teach"),
     ],
 )
 def test_what_has_no_effect_or_no_sense_is_refused(
@@ -168,3 +171,65 @@ def test_several_processes_are_refused(planned: Callable[..., Plan], monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="started 2 processes; a comparison runs in one"):
         planned()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "views", "private"),
+    [
+        ("inets", {"distill": "none"}, 1, True),
+        ("parallel", {"distill": "none"}, 3, True),
+        ("rsnet", {"distill": "full"}, 3, True),
+        ("shared-bn", {"distill": "none"}, 3, False),
+        ("vanilla", {"distill": "vanilla"}, 3, True),
+        ("top-down", {"distill": "top-down"}, 3, True),
+        ("largest", {"distill": "largest"}, 3, True),
+        ("per-view", {"distill": "full", "crop": "per-view"}, 3, True),
+        ("one-size", {"distill": "full", "crop": "per-view", "view_sizes": (32, 32, 32)}, 3, True),
+    ],
+)
+def test_a_name_stands_for_a_way_to_train(
+    planned: Callable[..., Plan], settings: Settings, name: str, changes: dict[str, Any], views: int, private: bool
+) -> None:
+    run = planned(methods=[name], seeds=(0,)).runs[0]
+    assert run.config == replace(settings(), lr=run.config.lr, **changes)
+    assert (len(run.resolutions), run.method.private) == (views, private)
+    assert run.method.trained(SIDES) == ((32,) if name == "one-size" else SIDES)
+
+
+def test_a_subset_is_trained_in_parallel_from_the_largest_on() -> None:
+    (method,) = choose_methods([], SIDES, subsets=[(16, 32)])
+    assert (method.name, method.title, method.trained(SIDES)) == ("parallel-32+16", "32+16", (32, 16))
+    assert method.distill == "none"
+
+
+@pytest.mark.parametrize("crop_area", [(0.08, 1.0), "0.08,1"])
+def test_another_crop_area_comes_beside_with_a_baseline_of_its_own(crop_area: Any) -> None:
+    methods = choose_methods(["inets", "rsnet"], SIDES, crop_area=crop_area)
+    assert [m.name for m in methods] == ["inets", "rsnet", "inets-crop-0.08-1", "rsnet-crop-0.08-1"]
+    assert [m.baseline for m in methods] == ["inets", "inets", "inets-crop-0.08-1", "inets-crop-0.08-1"]
+    assert (methods[3].distill, methods[3].crop_area) == ("full", (0.08, 1.0))
+    assert (methods[1].distill, methods[1].crop_area) == ("full", None)
+    assert [m.label for m in methods[1::2]] == ["RS-Net", "RS-Net, crops 0.08-1"]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "told"),
+    [
+        (["rsnets"], {}, "method 'rsnets' is unknown; near ones are rsnet, inets"),
+        (["xyzzy"], {}, "known are inets, parallel, rsnet, shared-bn"),
+        ([], {}, "methods is empty"),
+        (["rsnet", "inets", "rsnet"], {}, "rsnet comes twice"),
+        ([], {"subsets": [(32, 20)]}, "subset 32+20 has 20, which the network does not switch to; 32, 24, 16 are"),
+        ([], {"subsets": [(32, "x")]}, "subset 32[+]x has x"),
+        ([], {"subsets": [(32,)]}, "subset 32 has 1 resolutions; from 2 to 2 different ones"),
+        ([], {"subsets": [(32, 32)]}, "from 2 to 2 different ones"),
+        ([], {"subsets": [SIDES]}, "For all of them name the method parallel"),
+        ([], {"subsets": [(32, 16), (16, 32)]}, "parallel-32[+]16 comes twice"),
+        (["rsnet"], {"crop_area": (1.0, 0.5)}, "crop_area is"),
+        (["rsnet"], {"crop_area": "0.5"}, "crop_area is"),
+        (["rsnet"], {"crop_area": "large"}, "crop_area is 'large'; a list of numbers"),
+    ],
+)
+def test_what_can_not_be_compared_is_told(names: list[str], options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told.replace("+20 ", "[+]20 ")):
+        choose_methods(names, SIDES, **options)

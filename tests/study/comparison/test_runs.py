@@ -1,8 +1,10 @@
 """A run: where it starts, what it reaches against finetune and evaluate by hand, what is not done twice."""
 
+import csv
 import json
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from torch import nn
 from rsconvert.checkpoint import load, subset
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import evaluate
-from rsconvert.study import Plan, PlannedRun, plan_comparison
+from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison import runs
-from rsconvert.study.comparison.runs import complete, read_result, starting_network
+from rsconvert.study.comparison.plan import Plan, PlannedRun, plan_comparison
+from rsconvert.study.comparison.runs import compare, complete, machine_facts, starting_network
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training import FinetuneConfig, finetune
+from rsconvert.training import finetune
 
 SIDES = (32, 24, 20, 16)
 
@@ -40,7 +43,7 @@ def start(plan: Plan, place: int = 0) -> PlannedRun:
 
 
 def top1(run: PlannedRun) -> dict[str, float]:
-    return {r: row["top1"] for r, row in read_result(run)["resolutions"].items()}
+    return {r: row["top1"] for r, row in run.read_result()["resolutions"].items()}
 
 
 # Where it starts
@@ -108,7 +111,7 @@ def test_a_result_tells_time_images_and_machine(planned: Callable[..., Plan]) ->
     plan = planned("rsnet")
     run = start(plan)
     complete(plan, run)
-    result = read_result(run)
+    result = run.read_result()
     # Three steps of four images in each of two epochs, 9 images to test.
     assert (result["images"], result["count"], result["precision"]) == (24, 9, "float32")
     assert result["seconds"] > 0
@@ -141,7 +144,7 @@ def test_a_damaged_result_is_named(planned: Callable[..., Plan], text: str) -> N
     run.folder.mkdir(parents=True)
     run.result.write_text(text)
     with pytest.raises(CheckpointError, match=r"result\.json can't be read"):
-        read_result(run)
+        run.read_result()
 
 
 def test_further_resolutions_are_measured_without_training(
@@ -204,3 +207,50 @@ def test_a_run_killed_before_its_test_is_tested_alone(
     complete(plan, run)
     assert (run.folder / "last.safetensors").read_bytes() == before
     assert json.loads(run.result.read_text())["count"] == 9
+
+
+# All of them
+
+
+@pytest.fixture
+def plan(net: SwitchableModel, photos: str, tmp_path: Path, settings: Any) -> Plan:
+    choice: dict[str, Any] = {"methods": ["inets", "parallel"], "seeds": (0, 1), "resolutions": (32, 20, 16)}
+    return plan_comparison(net, photos, tmp_path / "out", settings(), **choice)
+
+
+def test_a_comparison_trains_all_and_reports(plan: Plan) -> None:
+    lines: list[str] = []
+    epochs: list[Any] = []
+    found = compare(plan, log=lines.append, on_epoch=epochs.append)
+    assert len(epochs) == len(plan.runs) == 8
+    assert lines[0] == "run 1/8, inets-32/seed-0: to do"
+    assert [line.title for line in found.lines] == ["I-Nets", "I-32", "parallel"]
+    assert found.table() in (plan.folder / "report.md").read_text()
+    again: list[str] = []
+    assert compare(plan, log=again.append, on_epoch=epochs.append).table() == found.table()
+    assert {line.rpartition(" ")[2] for line in again} == {"done"}
+    assert len(epochs) == 8
+
+
+def test_an_interruption_leaves_the_report_of_whole_seeds(plan: Plan) -> None:
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 7:  # two runs of the second seed are over
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(plan, log=log)
+    with open(plan.folder / "accuracy.csv", newline="") as file:
+        assert {row["seed"] for row in csv.DictReader(file)} == {"0"}
+    assert [run.status for run in plan.runs] == ["done"] * 6 + ["to do"] * 2
+    found = compare(plan)
+    assert all(set(by_seed) == {0, 1} for line in found.lines for by_seed in line.top1.values())
+
+
+def test_the_processor_and_the_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "processor\t: 0\nmodel name\t: Some Chip 9\ncores: 2\n")
+    facts = machine_facts("cpu")
+    assert (facts["device"], facts["name"], facts["threads"]) == ("cpu", "Some Chip 9", 1)
+    assert {name: facts[name] for name in ("torch", "timm")} == {name: version(name) for name in ("torch", "timm")}

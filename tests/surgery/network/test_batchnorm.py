@@ -6,13 +6,11 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, GroupNormAct
-from timm.layers.split_batchnorm import SplitBatchNorm2d
+from timm.layers import BatchNormAct2d
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
 from rsconvert.errors import ResolutionError, TrainingError
-from rsconvert.surgery import SwitchableBN, batchnorms, interpolation_weights, is_batchnorm
+from rsconvert.surgery import SwitchableBN, interpolation_weights
 
 RESOLUTIONS = (64, 48, 32)
 TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -170,33 +168,6 @@ def test_autocast_does_not_round_the_mixture() -> None:
 def test_with_weights_train_mode_is_refused() -> None:
     with pytest.raises(TrainingError, match=r"eval mode only.*call eval\(\)"):
         SwitchableBN(nn.BatchNorm2d(4), RESOLUTIONS)(torch.ones(2, 4, 1, 1), torch.ones(3))
-
-
-@pytest.mark.parametrize(
-    ("module", "expected"),
-    [
-        (nn.BatchNorm1d(2), True),
-        (nn.BatchNorm3d(2), True),
-        (nn.SyncBatchNorm(2), True),
-        (BatchNormAct2d(2), True),
-        (SplitBatchNorm2d(2), True),
-        (FrozenBatchNorm2d(2), True),
-        (FrozenBatchNormAct2d(2), True),
-        (nn.InstanceNorm2d(2, track_running_stats=True), False),
-        (nn.GroupNorm(1, 2), False),
-        (GroupNormAct(2, 1), False),
-        (nn.LayerNorm(2), False),
-    ],
-)
-def test_what_counts_as_a_batchnorm(module: nn.Module, expected: bool) -> None:
-    assert is_batchnorm(module) is expected
-
-
-def test_batchnorms_are_the_outermost_under_all_their_names() -> None:
-    shared = nn.BatchNorm2d(2)
-    model = nn.ModuleDict({"one": shared, "split": SplitBatchNorm2d(2), "deep": nn.Sequential(nn.Identity(), shared)})
-    assert batchnorms(model) == {"one": shared, "split": model["split"], "deep.1": shared}
-    assert batchnorms(shared) == {"": shared}
 
 
 def test_the_layer_says_what_it_is() -> None:

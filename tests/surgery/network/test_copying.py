@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from rsconvert.surgery.network.copying import copy_modules, fresh
+from rsconvert.errors import UnsupportedModelError
+from rsconvert.surgery.network.copying import copy_model, copy_modules, copy_structure, fresh, on_meta
 
 
 class Woven(nn.Module):
@@ -142,3 +143,41 @@ def same_as_deepcopy(model: nn.Module) -> None:
     side = 224 if "levit" in type(model).__name__.lower() else 64
     x = torch.rand(1, 3, side, side)
     assert torch.equal(mine(x), theirs(x))
+
+
+def held(model: nn.Module) -> list[Tensor]:
+    return list(model.state_dict(keep_vars=True).values())
+
+
+def test_a_structure_shares_tensors_and_hooks_and_no_module() -> None:
+    model, seen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), []
+    new = copy_structure(model)
+    assert {id(module) for module in new.modules()}.isdisjoint(id(module) for module in model.modules())
+    assert all(a is b for a, b in zip(held(new), held(model), strict=True))
+    model[0].register_forward_hook(lambda *_: seen.append("later"))
+    model.half()
+    assert new[1].running_mean.dtype == torch.float16
+    new.float()(torch.ones(1, 3, 8, 8))
+    assert seen == ["later"]
+    bn = nn.BatchNorm2d(4)
+    assert copy_structure(model, {id(model[1]): bn})[1] is bn
+
+
+def test_a_copy_on_meta_has_kinds_and_shapes_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    model[0].weight.requires_grad_(False)
+    new = on_meta(model)
+    assert all(tensor.is_meta for tensor in new.state_dict().values())
+    assert {k: t.shape for k, t in new.state_dict().items()} == {k: t.shape for k, t in model.state_dict().items()}
+    assert [p.requires_grad for p in new.parameters()] == [False, True, True, True]
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_what_can_not_be_copied_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    model.kept = (model.weight * 2,)
+    with pytest.raises(UnsupportedModelError, match=r"^Linear can't be copied \(.*Remove computed tensors and open"):
+        copy_model(model)
+    twin = copy_structure(model)
+    assert torch.equal(twin.kept[0], model.kept[0])
+    assert twin.kept[0].grad_fn is None

@@ -11,7 +11,7 @@ import rsconvert
 from rsconvert.checkpoint import subset
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.surgery import assemble, make_switchable
-from rsconvert.surgery.scramble import tensors
+from rsconvert.surgery.trial import tensors
 
 RESOLUTIONS = (64, 48, 32)
 
@@ -266,7 +266,7 @@ def test_a_file_with_tables_needs_the_builder(tables, image, tmp_path) -> None:
             tables.at(resolution).pos_embed.add_(resolution)
     rsconvert.save(tables, file)
     with pytest.raises(
-        CheckpointError, match=r"built for each resolution by build, which is not at hand; .* Pass build="
+        CheckpointError, match=r"built for each resolution by build, which is unavailable; .* Pass build="
     ):
         rsconvert.load(file, model=Table(64))
     again = rsconvert.load(file, model=Table(64), build=Table).eval()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery import SwitchableBN, SwitchableModel, check_resolutions, make_switchable
+from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable
 
 RESOLUTIONS = (64, 48, 32)
 TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -218,23 +218,6 @@ def test_at_and_extract_refuse_what_is_no_resolution(resolution, net) -> None:
     for ask in (net.at, net.extract):
         with pytest.raises(ResolutionError, match="positive whole numbers"):
             ask(resolution)
-
-
-def test_check_resolutions_sorts() -> None:
-    assert check_resolutions([96, 224, 160]) == (224, 160, 96)
-
-
-@pytest.mark.parametrize("given", [np.array([96, 224]), [np.int64(96), np.uint8(224)], (r for r in (96, 224))])
-def test_numbers_of_numpy_become_plain(given) -> None:
-    checked = check_resolutions(given)
-    assert checked == (224, 96)
-    assert {type(r) for r in checked} == {int}
-
-
-@pytest.mark.parametrize("given", [48, np.int64(48), None])
-def test_what_is_no_list_is_refused(given) -> None:
-    with pytest.raises(ResolutionError, match=r"^resolutions is .*48|None.*; a list of numbers of pixels is needed\."):
-        check_resolutions(given)
 
 
 @pytest.mark.parametrize(

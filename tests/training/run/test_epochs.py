@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import read_metadata
 from rsconvert.errors import CheckpointError, ConfigError, TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.finetune import finetune
-from rsconvert.training.run.state_files import StateFiles
+from rsconvert.training.run.folder import RunFolder
 
 MakeNet = Callable[..., SwitchableModel]
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
@@ -141,13 +141,13 @@ def test_a_finished_run_is_resumed_to_its_end(make_net: MakeNet, photos: str, tm
 
 def test_the_best_epoch_is_that_of_the_file(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
     result = finetune(make_net(), photos, tmp_path, settings(epochs=4, lr=0.3))
-    told = read_metadata(tmp_path / "best.safetensors")["training"]["epoch"]
+    told = read_metadata(tmp_path / "best.safetensors").fields["training"]["epoch"]
     assert result.best == told == result.best_row["epoch"]
     # A state of a version that did not keep it.
-    states = StateFiles(tmp_path / "state", 2)
-    tensors, facts = states.newest()  # type: ignore[misc]
+    folder = RunFolder(tmp_path, resume=True)
+    tensors, facts = folder.newest_state()  # type: ignore[misc]
     del facts["progress"]["best_epoch"]
-    states.write(facts["progress"]["saves"], tensors, facts)
+    folder.add_state(facts["progress"]["saves"], tensors, facts)
     assert finetune(make_net(), photos, tmp_path, settings(epochs=4, lr=0.3), resume=True) == result
 
 
@@ -245,7 +245,7 @@ def test_a_poisoned_network_is_never_a_state(net: SwitchableModel, photos: str, 
     net.alpha.register_hook(poison)
     with pytest.raises(TrainingError, match="the sum of the weights is"):
         finetune(net, photos, tmp_path, settings(save_minutes=1e-9))
-    found = StateFiles(tmp_path / "state", 2).newest()
+    found = RunFolder(tmp_path, resume=True).newest_state()
     assert found is not None
     assert found[1]["progress"]["batches"] == 3
     assert all(t.isfinite().all() for t in found[0].values() if t.is_floating_point())
@@ -253,7 +253,7 @@ def test_a_poisoned_network_is_never_a_state(net: SwitchableModel, photos: str, 
 
 def test_the_average_is_what_is_saved(net: SwitchableModel, photos: str, tmp_path: Path) -> None:
     finetune(net, photos, tmp_path, settings(ema_decay=0.9))
-    found = StateFiles(tmp_path / "state", 1).newest()
+    found = RunFolder(tmp_path, resume=True).newest_state()
     assert found is not None
     saved = load_file(tmp_path / "last.safetensors")
     assert all(torch.equal(value, found[0][f"average.{name}"]) for name, value in saved.items())

@@ -1,20 +1,22 @@
-"""RunFolder: what is written when, and what survives."""
+"""RunFolder: what is written when, what survives, which state is read back."""
 
 import csv
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import rsconvert.training.run.folder as module
 from rsconvert.checkpoint import read_metadata, save
 from rsconvert.errors import CheckpointError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.run.folder import RunFolder
 
 Held = Callable[[Path], tuple[dict[str, Any], dict[str, bytes]]]
@@ -43,11 +45,11 @@ def test_an_epoch_leaves_four_files(tmp_path: Path, net: SwitchableModel) -> Non
     folder.add_epoch(net, rows[:1], is_best=True)
     folder.add_epoch(net, rows, is_best=True)
     assert set(contents(folder.path)) == FILES
-    with open(folder.summary, encoding="utf-8", newline="") as file:
+    with open(tmp_path / "deep" / "run" / "summary.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["epoch", "loss"], ["1", "0.5"], ["2", "0.25"]]
     settings = json.loads(folder.config.read_text(encoding="utf-8"))
     assert (settings["epochs"], settings["peak_lr"], settings["class_weights"]) == (3, 0.5, [1.0, 2.0, 3.0])
-    assert read_metadata(folder.last)["resolutions"] == net.resolutions
+    assert read_metadata(folder.last).resolutions == net.resolutions
 
 
 def test_best_is_written_when_told(tmp_path: Path, net: SwitchableModel, held: Held) -> None:
@@ -64,7 +66,7 @@ def test_the_states_of_an_earlier_run_end_with_the_first_of_the_new_one(tmp_path
         folder = RunFolder(tmp_path, keep=5, resume=True)
         folder.start({}, fresh=fresh)
         folder.add_state(steps, {"a": torch.zeros(1)}, {})
-        assert sorted(int(file.stem) for file in folder.states.folder.iterdir()) == wanted
+        assert sorted(int(file.stem) for file in folder.states.iterdir()) == wanted
     with pytest.raises(CheckpointError, match=r"holds state already.*--resume"):
         RunFolder(tmp_path)
 
@@ -88,7 +90,7 @@ def test_an_earlier_run_stays_whole_until_the_first_epoch_is_in(
     again = started(tmp_path, force=True, seed=2)
     assert contents(tmp_path) == before
     again.add_epoch(alpha(net, 2.0), [{"epoch": 1, "loss": 3}], is_best=True)
-    assert again.summary.read_text() == "epoch,loss\n1,3\n"
+    assert (tmp_path / "summary.csv").read_text() == "epoch,loss\n1,3\n"
     assert json.loads(again.config.read_text())["seed"] == 2
     assert held(again.best) == held(again.last)
     assert again.last.read_bytes() != before["last.safetensors"]
@@ -134,7 +136,7 @@ def test_the_first_epoch_ends_the_states_of_an_earlier_run_too(tmp_path: Path, n
     old.add_state(7, {"a": torch.zeros(1)}, {})
     new = started(tmp_path, force=True)
     new.add_epoch(net, [{"epoch": 1}], is_best=True)
-    assert list(new.states.folder.iterdir()) == []
+    assert list(new.states.iterdir()) == []
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
@@ -142,3 +144,78 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(CheckpointError, match=r"can't be written .*; a folder is needed"):
             started(place)
+
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(3), "h": torch.ones(2, dtype=torch.bfloat16)}
+
+
+def state_names(folder: RunFolder) -> list[str]:
+    return sorted(file.name for file in folder.states.iterdir())
+
+
+def test_a_state_comes_back_and_the_newest_few_are_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, keep=2)
+    assert folder.newest_state() is None
+    for steps in (9, 10, 100):
+        folder.add_state(steps, {**TENSORS, "steps": torch.tensor(steps)}, {"sums": [0.1 + 0.2], "best": None})
+    assert state_names(folder) == ["000000010.safetensors", "000000100.safetensors"]
+    found = folder.newest_state()
+    assert found is not None
+    tensors, facts = found
+    assert facts == {"sums": [0.1 + 0.2], "best": None}
+    assert tensors["steps"] == 100
+    for name, value in TENSORS.items():
+        assert torch.equal(tensors[name], value)
+        assert tensors[name].dtype == value.dtype
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def forge(file: Path) -> None:
+    save_file(load_file(file), file, {"rsconvert_state": "{}", "digest": "0"})
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [cut, flip, forge, empty])
+def test_a_broken_state_is_passed_over_and_alone_refused(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    folder = RunFolder(tmp_path, keep=2)
+    folder.add_state(1, TENSORS, {"step": 1})
+    folder.add_state(2, TENSORS, {"step": 2})
+    harm(tmp_path / "state" / "000000002.safetensors")
+    found = folder.newest_state()
+    assert found is not None
+    assert found[1] == {"step": 1}
+    harm(tmp_path / "state" / "000000001.safetensors")
+    with pytest.raises(CheckpointError, match=r"no state in .* is intact") as caught:
+        folder.newest_state()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_keeps_the_state_before(
+    tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    folder = RunFolder(tmp_path, keep=1)
+    folder.add_state(1, TENSORS, {"step": 1})
+    with pytest.raises(CheckpointError, match="can't be written"), full_disk():
+        folder.add_state(2, {"large": torch.zeros(10_000)}, {"step": 2})
+    assert state_names(folder) == ["000000001.safetensors"]
+    found = folder.newest_state()
+    assert found is not None
+    assert found[1] == {"step": 1}
+
+
+def test_a_temporary_file_is_no_state(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / ".000000009.safetensors.77.part").write_bytes(b"half")
+    assert RunFolder(tmp_path, resume=True).newest_state() is None

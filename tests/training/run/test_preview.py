@@ -1,15 +1,19 @@
-"""preview: the settings in force, the steps, what learns; nothing is touched."""
+"""Before a run: the settings in force, the steps, what learns, and the bytes against a count by hand."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import timm
 import torch
+from torch import nn
 
-from rsconvert.errors import DataError
-from rsconvert.surgery import SwitchableModel
-from rsconvert.training.config import FinetuneConfig
+from rsconvert.errors import DataError, TrainingError
+from rsconvert.settings import FinetuneConfig
+from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.finetune import finetune
-from rsconvert.training.run.preview import preview
+from rsconvert.training.run.preview import memory_estimate, preview
 
 
 def test_it_tells_what_the_run_does(net: SwitchableModel, photos: str) -> None:
@@ -29,3 +33,101 @@ def test_it_tells_what_the_run_does(net: SwitchableModel, photos: str) -> None:
 def test_what_the_run_would_refuse_is_refused(net: SwitchableModel, photos: str) -> None:
     with pytest.raises(DataError, match="fewer than one batch of 99"):
         preview(net, photos, FinetuneConfig(batch_size=99, workers=0, device="cpu"))
+
+
+# Floats: two convolutions and the classifier; S sets of two BatchNorms of 6 channels.
+MATRICES = 6 * 3 * 9 + 6 * 6 * 9 + 6 + 3 * 6 + 3
+RESOLUTIONS = (32, 24, 16)
+PARAMETERS = MATRICES + 3 * 2 * 12 + 3
+# μ and σ² in floats, the batch count in int64.
+BUFFERS = 3 * 2 * (12 * 4 + 8)
+BATCH = 10
+
+
+def floats_kept(side: int, batch: int = BATCH) -> int:
+    """What one path keeps of a batch: the outputs of both convolutions and both ReLUs, the pooled features.
+
+    Beside them each BatchNorm keeps mean and inverse deviation of its 6 channels.
+    """
+    first = (side - 3) // 2 + 1
+    second = first - 2
+    return batch * (2 * 6 * first**2 + 2 * 6 * second**2 + 6) + 2 * 2 * 6
+
+
+def plan(net: SwitchableModel, **settings: Any) -> dict[str, int]:
+    return memory_estimate(net, FinetuneConfig(batch_size=BATCH, **settings))
+
+
+def test_every_part_by_hand(net: SwitchableModel) -> None:
+    found = plan(net, optimizer="adamw", ema_decay=0.9)
+    weights = 4 * PARAMETERS + BUFFERS
+    assert found == {
+        "weights": weights,
+        "gradients": 4 * PARAMETERS,
+        "optimizer": 8 * PARAMETERS,
+        "average": weights,
+        "teacher": 0,
+        "views": 4 * BATCH * 3 * sum(r * r for r in RESOLUTIONS),
+        "activations": 4 * sum(map(floats_kept, RESOLUTIONS)),
+        "total": sum(value for name, value in found.items() if name != "total"),
+    }
+
+
+def test_the_optimizers_states(net: SwitchableModel) -> None:
+    assert plan(net)["optimizer"] == 4 * PARAMETERS
+    assert plan(net, optimizer="momentum", momentum=0.0)["optimizer"] == 0
+
+
+def test_a_teacher_counts(net: SwitchableModel) -> None:
+    config = FinetuneConfig(batch_size=BATCH)
+    assert memory_estimate(net, config, teacher=nn.Linear(9, 1))["teacher"] == 40
+
+
+def test_low_memory_keeps_the_largest_view_alone(net: SwitchableModel) -> None:
+    found = plan(net, low_memory=True)
+    assert found["activations"] == 4 * floats_kept(32)
+    assert found["views"] == plan(net)["views"]
+
+
+def test_view_sizes_are_those_of_the_run(net: SwitchableModel) -> None:
+    found = plan(net, view_sizes=(20, 20, 30))
+    assert found["activations"] == 4 * (2 * floats_kept(20) + floats_kept(30))
+    assert plan(net, view_sizes=(20, 20, 30), low_memory=True)["activations"] == 4 * floats_kept(30)
+
+
+def test_what_does_not_learn_keeps_nothing(net: SwitchableModel) -> None:
+    found = plan(net, train="head")
+    assert found["gradients"] == 4 * (18 + 3 + 3)
+    assert found["activations"] == 4 * BATCH * 3 * 6, "the features of the classifier, for each view"
+
+
+def test_half_precision_by_hand(net: SwitchableModel) -> None:
+    found = memory_estimate(net, FinetuneConfig(batch_size=BATCH), amp=torch.bfloat16)
+    statistics = 3 * 2 * 2 * 6
+    halves = sum(map(floats_kept, RESOLUTIONS)) - statistics
+    casts = BATCH * 3 * sum(r * r for r in RESOLUTIONS) + 6 * 3 * 9 + 6 * 6 * 9 + 6 * 3
+    assert found["activations"] == 2 * (halves + casts) + 4 * statistics, "each weight is cast once for all paths"
+    assert found["weights"] == plan(net)["weights"]
+
+
+def test_grad_checkpointing_keeps_less() -> None:
+    net = make_switchable(timm.create_model("test_resnet"), (64, 48))
+    assert plan(net, grad_checkpointing=True)["activations"] < 0.8 * plan(net)["activations"]
+    assert not net.at(64).grad_checkpointing
+
+
+@pytest.mark.parametrize("train", ["all", "head"])
+def test_the_network_and_the_generator_stay_as_they_are(make_net: Callable[..., SwitchableModel], train: Any) -> None:
+    net = make_net(dropout=0.5).eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state = torch.get_rng_state()
+    plan(net, train=train)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert not any(module.training for module in net.modules())
+    assert all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+def test_a_size_that_does_not_train_is_told(net: SwitchableModel) -> None:
+    with pytest.raises(TrainingError, match=r"resolution 16 does not train with views of shape \(2, 3, 4, 4\)"):
+        plan(net, view_sizes=(32, 24, 4))

@@ -1,4 +1,4 @@
-"""Gradients view by view are those of all views at once; nothing moves twice."""
+"""Gradients view by view are those of all views at once; nothing moves twice; generators are restored."""
 
 import copy
 from collections.abc import Callable
@@ -8,9 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
-from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
+from rsconvert.training.step.gradients import (
+    _restored_generators,
+    backward,
+    backward_by_view,
+    generator_states,
+    kept_buffers,
+    set_generators,
+)
 from rsconvert.training.step.objective import Objective
 
 TARGET = torch.tensor([0, 2, 1, 2])
@@ -115,3 +122,24 @@ def test_kept_buffers_come_back(make_net: MakeNet) -> None:
         net.at(24)(torch.randn(2, 3, 24, 24))
         assert not torch.equal(net.at(24).bn1.running_mean, before["bn1.at.24.running_mean"])
     assert all(torch.equal(value, before[name]) for name, value in net.named_buffers())
+
+
+CPU = torch.device("cpu")
+
+
+def test_a_state_gives_the_same_numbers_again() -> None:
+    with torch.random.fork_rng(devices=[]):
+        states = generator_states(CPU)
+        first, second = torch.rand(3), torch.rand(3)
+        set_generators(states, CPU)
+        assert torch.equal(torch.rand(3), first)
+        with _restored_generators(states, CPU):
+            assert torch.equal(torch.rand(3), first)
+        assert torch.equal(torch.rand(3), second), "outside it goes on from where it was"
+
+
+def test_without_a_state_a_generator_goes_on() -> None:
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        set_generators({}, CPU)
+        assert torch.equal(torch.get_rng_state(), before)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, DataError, TrainingError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.objective import Objective
 
 
@@ -93,7 +93,7 @@ def test_a_shared_bn_may_learn(make_net: Callable[..., SwitchableModel], part: A
 
 @pytest.mark.parametrize("options", [{"private": False}, {"resolutions": (32,)}])
 def test_bn_is_refused_without_a_second_set(make_net: Callable[..., SwitchableModel], options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="no BN set beside the native one"):
+    with pytest.raises(ConfigError, match="the native BN set is the network's only one"):
         Objective(make_net(**options), FinetuneConfig(train="bn"))
 
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from rsconvert.errors import ConfigError
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.objective import Objective
-from rsconvert.training.step.optimizer import create_optimizer, create_schedule, parameter_groups
+from rsconvert.training.step.optimizer import create_optimizer, create_schedule, learning_parameters, parameter_groups
 
 MATRICES = {"conv1.weight", "conv2.weight", "fc.weight"}
 
@@ -232,3 +233,38 @@ def test_the_rate_of_each_step(net: SwitchableModel, kind: Any, warmup_epochs: f
 def test_the_warm_up_never_takes_every_step(net: SwitchableModel) -> None:
     config = FinetuneConfig(epochs=1, lr=0.2, warmup_epochs=0.9)
     assert rates(net, config, steps_per_epoch=1)[0, 0] == pytest.approx(0.2)
+
+
+MakeNet = Callable[..., SwitchableModel]
+
+
+def learning_names(net: SwitchableModel, part: str, alpha: bool = True) -> set[str]:
+    learning = learning_parameters(net, part, alpha=alpha)
+    return {name for name, parameter in net.named_parameters() if parameter in learning}
+
+
+def test_each_part_is_what_it_says(net: SwitchableModel) -> None:
+    every = {name for name, _ in net.named_parameters()}
+    assert learning_names(net, "all") == every
+    assert learning_names(net, "bn") == {name for name in every if ".at." in name} | {"rsconvert.alpha"}
+    assert learning_names(net, "head") == {"fc.weight", "fc.bias", "rsconvert.alpha"}
+    for part in ("all", "bn", "head"):
+        assert learning_names(net, part, alpha=False) == learning_names(net, part) - {"rsconvert.alpha"}
+
+
+def test_something_must_learn() -> None:
+    body = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    net = make_switchable(nn.Sequential(*body), (24, 16))
+    assert len(learning_parameters(net, "bn")) == 1
+    with pytest.raises(ConfigError, match="train is bn and alpha is frozen, but the network has no such parameters"):
+        learning_parameters(net, "bn", alpha=False)
+
+
+def test_smaller_sets_need_a_trained_classifier_and_sets_of_their_own(make_net: MakeNet) -> None:
+    net = make_net()
+    net.source = replace(net.source, new_classifier=("fc.weight",))
+    with pytest.raises(ConfigError, match="train is bn, but the classifier is new"):
+        learning_parameters(net, "bn")
+    for one in (make_net((32,)), make_net(private=False)):
+        with pytest.raises(ConfigError, match="train is bn, but the native BN set is the network"):
+            learning_parameters(one, "bn")

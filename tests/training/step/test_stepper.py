@@ -11,8 +11,8 @@ from torch import Tensor
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Processes
 from rsconvert.models import create_model
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.step.stepper import Stepper
 
 MakeNet = Callable[..., SwitchableModel]
@@ -130,7 +130,7 @@ def test_checkpointing_is_the_models_own() -> None:
 
 
 def test_a_model_without_checkpointing_is_refused(make_net: MakeNet) -> None:
-    with pytest.raises(ConfigError, match="grad_checkpointing is on, but Tiny has none"):
+    with pytest.raises(ConfigError, match="grad_checkpointing is on, but Tinier has none"):
         stepper_of(make_net(), grad_checkpointing=True)
 
 

@@ -12,8 +12,8 @@ from rsconvert.checkpoint import load_with, save
 from rsconvert.data import Preprocessing, normalize
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.models import create_model
+from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.config import FinetuneConfig
 from rsconvert.training.loss import mred_loss
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.teacher import Teacher, create_teacher

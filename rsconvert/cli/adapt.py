@@ -1,0 +1,116 @@
+"""Commands that adapt a checkpoint to images and write another one: calibrate, cascade."""
+
+from typing import Unpack
+
+import click
+
+from rsconvert.cli import options
+from rsconvert.cli.loading import load_network, network_name
+
+__all__ = ["calibrate", "cascade"]
+
+
+@click.command()
+@options.checkpoint
+@options.unlabelled(required=True)
+@options.defaulted("calibration.calibrate", "--images", type=int, help="How many to draw.")
+@options.resolutions("Trained sides in pixels; the default is all but the native one.")
+@options.defaulted(
+    "calibration.calibrate",
+    "--form",
+    type=click.Choice(["population", "momentum"]),
+    help="Statistics over all values, or each BatchNorm's running average.",
+)
+@options.defaulted("calibration.calibrate", "--seed", type=int, help="Of the drawing.")
+@options.reading
+@options.output("The file to write; NAME.calibrated.safetensors.")
+@options.result
+def calibrate(
+    checkpoint: str,
+    data: str,
+    images: int,
+    resolutions: tuple[int, ...] | None,
+    form: str,
+    seed: int,
+    output: str | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+    **reading: Unpack[options.Reading],
+) -> None:
+    """Give the BN sets of CHECKPOINT the statistics of images, without labels.
+
+    Only running means and variances change, by default not the native ones. Measure the result: it may be worse.
+    """
+    from rsconvert import calibrate as estimate
+    from rsconvert import save
+    from rsconvert.checkpoint import file_of
+
+    source = file_of(checkpoint)
+    target = f"{network_name(source)}.calibrated.safetensors" if output is None else output
+    options.refuse_existing(target, force)
+    net = load_network(source, model)
+    report = estimate(
+        net,
+        data,
+        resolutions,
+        images=images,
+        form=form,  # type: ignore[arg-type]  # one of click's choices
+        seed=seed,
+        progress=not as_json,
+        **reading,
+    )
+    save(net, target)
+    options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
+
+
+@click.command()
+@options.checkpoint
+@options.data
+@click.option(
+    "--accuracy", "top1", type=float, metavar="X", help="Top-1 to reach, in percent; that of the best single path."
+)
+@click.option("--multiply-adds", type=float, metavar="M", help="Mean per image not to exceed, such as 30e6, instead.")
+@options.resolutions("Paths to try: 224,160, ranges 96:224:16; the trained ones and every 16 pixels between.")
+@options.seed("runtime.fit_cascade", "Of the two halves.")
+@options.labelled
+@options.output("The file to write; NAME.cascade.safetensors.")
+@options.result
+def cascade(
+    checkpoint: str,
+    data: str,
+    top1: float | None,
+    multiply_adds: float | None,
+    resolutions: tuple[int, ...] | None,
+    seed: int,
+    output: str | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+    **reading: Unpack[options.Labelled],
+) -> None:
+    """Fit a cascade for CHECKPOINT on one half of the val/ images of DIR, and measure it on the other half.
+
+    Each image runs at a small resolution first, and at a larger one if the prediction is not confident enough. Writes a
+    checkpoint that holds the cascade, for rsconvert.cascade(net, images).
+    """
+    from rsconvert import save
+    from rsconvert.checkpoint import file_of
+    from rsconvert.runtime import fit_cascade
+
+    source = file_of(checkpoint)
+    target = f"{network_name(source)}.cascade.safetensors" if output is None else output
+    options.refuse_existing(target, force)
+    net = load_network(source, model)
+    report = fit_cascade(
+        net,
+        data,
+        top1=top1,
+        multiply_adds=multiply_adds,
+        resolutions=resolutions,
+        seed=seed,
+        progress=not as_json,
+        **reading,
+    )
+    save(net, target)
+    options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")

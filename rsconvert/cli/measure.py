@@ -1,0 +1,191 @@
+"""Commands that measure a network: evaluate, benchmark."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import click
+
+from rsconvert.cli import options
+from rsconvert.cli.loading import load_baselines, load_network
+from rsconvert.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from rsconvert.evaluation import Benchmark, Predictions
+    from rsconvert.surgery import SwitchableModel
+
+__all__ = ["benchmark", "evaluate"]
+
+
+class _Labels(TypedDict):
+    """The options of `benchmark` that need --data."""
+
+    workers: int
+    data_root: str | None
+    class_map: str | None
+
+
+@click.command()
+@options.checkpoint
+@options.data
+@options.resolutions(
+    "Sides in pixels, trained or not: 224,160, ranges 96:256:16, pairs HEIGHTxWIDTH; the trained ones.",
+    options.size_list,
+)
+@options.baselines
+@click.option("--per-class", is_flag=True, help="Show the top-1 of each class too.")
+@options.output("Write the table too: .csv with all figures, or .md.")
+@click.option("--logits", type=click.Path(), metavar="FILE", help="Write all logits too, as safetensors.")
+@options.labelled
+@options.result
+def evaluate(
+    checkpoint: str,
+    data: str,
+    resolutions: tuple[Any, ...] | None,
+    baselines: tuple[str, ...],
+    per_class: bool,
+    output: str | None,
+    logits: str | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+    **reading: Unpack[options.Labelled],
+) -> None:
+    """Measure CHECKPOINT at each resolution on the val/ images of DIR, and the ensemble of the trained ones.
+
+    A resolution between trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval
+    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05. Under torchrun,
+    -m rsconvert evaluate shares the images between the processes, and the first one prints the one result.
+    """
+    for path in (output, logits):
+        if path is not None:
+            options.refuse_existing(path, force)
+    if output is not None and Path(output).suffix not in (".csv", ".md"):
+        raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or use --json.")
+    from rsconvert.evaluation import joined_processes, predict, with_baselines
+
+    net = load_network(checkpoint, model)
+    with joined_processes(reading["device"]) as processes:
+        found = predict(
+            with_baselines(net, load_baselines(baselines, net, model)),
+            data,
+            net.resolutions if resolutions is None else resolutions,
+            batch_size=reading["batch_size"],
+            workers=reading["workers"],
+            device=processes.device,
+            amp=reading["amp"],
+            data_root=reading["data_root"],
+            class_map=reading["class_map"],
+            keep_logits=logits is not None,
+            progress=not as_json and processes.leads,
+            processes=processes,
+        )
+    if processes.leads:
+        _write(found, output, logits, per_class, as_json)
+
+
+def _write(found: "Predictions", output: str | None, logits: str | None, per_class: bool, as_json: bool) -> None:
+    from rsconvert.checkpoint import replacing
+    from rsconvert.evaluation import save_logits, summarize
+
+    if logits is not None:
+        save_logits(found, logits)
+    result = summarize(found, per_class=per_class)
+    if output is not None:
+        with replacing(output) as part:
+            table = result.as_csv() if Path(output).suffix == ".csv" else result.as_markdown()
+            part.write_text(table, encoding="utf-8")
+    options.print_result(result.to_dict(), as_json, result)
+
+
+@click.command()
+@options.checkpoint
+@options.resolutions("Sides in pixels or ranges 96:224:16, trained or not; the trained.")
+@options.defaulted("evaluation.measure_costs", "--batch-sizes", metavar="LIST", help="Images per forward.")
+@click.option(
+    "--forms",
+    default="plain,channels_last",
+    show_default=True,
+    metavar="LIST",
+    help="Of plain, channels_last, compiled, folded.",
+)
+@options.defaulted("evaluation.measure_costs", "--rounds", type=int, help="How often each is timed.")
+@click.option("--threads", type=int, help="Of torch on the CPU; the default is torch's own.")
+@click.option("--data", metavar="DIR", help="Measure top-1 too, on its val/ images, as evaluate does.")
+@options.amp
+@options.device
+@options.workers
+@options.data_root
+@options.class_map
+@click.option("--store", is_flag=True, help="Keep the table in CHECKPOINT, for rsconvert.for_budget.")
+@options.model
+@options.as_json
+def benchmark(
+    checkpoint: str,
+    resolutions: tuple[int, ...] | None,
+    batch_sizes: str,
+    forms: str,
+    rounds: int,
+    threads: int | None,
+    data: str | None,
+    amp: str | None,
+    device: str | None,
+    store: bool,
+    model: str | None,
+    as_json: bool,
+    **labels: Unpack[_Labels],
+) -> None:
+    """Measure what CHECKPOINT costs on this machine at each resolution, and the time to switch between them.
+
+    Latency is the median of all rounds, in which everything is timed in turn; memory is what a forward holds at its
+    peak in addition to weights and input.
+    """
+    if data is None:
+        options.refuse_given(*labels, without="data")
+    from rsconvert import save
+    from rsconvert.checkpoint import builder_of, file_of
+    from rsconvert.evaluation import choose_device, measure_costs, store_costs
+
+    source = file_of(checkpoint)
+    net = load_network(source, model)
+    if store:
+        _check_writable(source)
+    found = measure_costs(
+        net.to(choose_device(device)),
+        resolutions,
+        batch_sizes=options.numbers(batch_sizes),
+        forms=options.words(forms),
+        rounds=rounds,
+        threads=threads,
+        amp=amp,
+        create=builder_of(net, model),
+        log=options.log,
+    )
+    if data is not None:
+        found = found.with_top1(_top1(net, found, data, amp, as_json, **labels))
+    if store:
+        store_costs(net, found)
+        save(net, source)
+    stored = f"\nstored in {source}" if store else ""
+    options.print_result({"checkpoint": source, "stored": store, **found.to_dict()}, as_json, f"{found}{stored}")
+
+
+def _top1(
+    net: "SwitchableModel", costs: "Benchmark", data: str, amp: str | None, quiet: bool, **labels: Unpack[_Labels]
+) -> dict[int, float]:
+    from rsconvert import evaluate
+
+    sides = list(dict.fromkeys(cost.resolution for cost in costs.costs))
+    found = evaluate(net, data, sides, device=net.alpha.device, amp=amp, progress=not quiet, **labels)
+    return {r: row.top1 for r, row in found.resolutions.items() if isinstance(r, int)}
+
+
+def _check_writable(file: str) -> None:
+    """Raise before the measuring what would be raised after it."""
+    try:
+        tempfile.TemporaryFile(dir=Path(file).parent).close()
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} can't be written ({error}), where --store keeps the table; a folder that can is needed. "
+            "Copy the file, or drop --store."
+        ) from error

@@ -1,0 +1,299 @@
+"""The settings of a finetuning run: default, choices, limits and meaning of each, once; torch is not needed."""
+
+import difflib
+import math
+import operator
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from rsconvert.errors import ConfigError
+from rsconvert.text import plain
+
+__all__ = ["RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
+
+_BASE_LR, _BASE_BATCH = 0.005, 32
+
+
+class _Rule(NamedTuple):
+    holds: Callable[[Any], bool]
+    accepted: str
+
+
+_AT_LEAST_1 = _Rule(lambda x: x >= 1, "at least 1")
+_ABOVE_0 = _Rule(lambda x: 0 < x < math.inf, "a number above 0")
+_FROM_0 = _Rule(lambda x: 0 <= x < math.inf, "0 or more")
+_BELOW_1 = _Rule(lambda x: 0 <= x < 1, "a number from 0 to below 1")
+_IN_0_1 = _Rule(lambda x: 0 < x < 1, "a number between 0 and 1")
+_UP_TO_1 = _Rule(lambda x: 0 < x <= 1, "a number above 0, at most 1,")
+_INT32 = _Rule(lambda x: 1 <= x < 2**31, "1 to 2**31 - 1")
+_INT63 = _Rule(lambda x: 0 <= x < 2**63, "0 to 2**63 - 1")
+_WEIGHTS = _Rule(lambda x: all(0 < weight < math.inf for weight in x), "numbers above 0")
+_SIZES = _Rule(lambda x: min(x) >= 1, "sizes of at least 1 pixel")
+_SHARES = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "a smallest and a largest share in (0, 1]")
+_RATIOS = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] < math.inf, "a smallest and a largest number above 0")
+
+Distillation = Literal["full", "vanilla", "top-down", "largest", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """Settings of ``finetune``. The defaults suit a pretrained network and a few epochs.
+
+    ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: divide
+    a rate known from ordinary finetuning by S.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per forward in each process; each image gives S views.
+        grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
+        lr: peak rate of the weights for the summed loss of S views; by default 0.005 · images per step / 32 / S.
+        alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
+        optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
+        momentum: of SGD; the first beta of AdamW.
+        weight_decay: of convolutions and linear layers.
+        decay_all: weight decay on BatchNorm, biases and alpha too, as in the paper's release.
+        layer_decay: factor of the learning rate from each layer to the one before it, in timm's order of layers.
+        schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step.
+        warmup_epochs: length of the linear warm-up from 0, within ``epochs``; may be a fraction.
+        distill: which loss, see ``mred_loss``; ``none`` is parallel training.
+        labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
+        teacher: a model, checkpoint or run folder that teaches in the ensemble's place.
+        label_smoothing: share of the target that is spread over all classes.
+        class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
+        class_map: file that gives each class of the data its output, where the network has more of them.
+        train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (the classifier).
+        crop: one ``shared`` crop for all views of an image, or one ``per-view``.
+        flip: one ``shared`` flip, one ``per-view``, or ``off``.
+        crop_area: smallest and largest share of the image in a crop; the paper trains from scratch with 0.08 to 1.
+        crop_aspect: smallest and largest width over height of a crop.
+        color_jitter: strength of random brightness, contrast and saturation, once per image.
+        rand_augment: timm's RandAugment, such as ``rand-m9-mstd0.5``, drawn once per image.
+        mixup: alpha of timm's mixup, the same for all views; 0 is off.
+        cutmix: alpha of timm's cutmix, the same for all views; 0 is off.
+        view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
+        clip_grad: largest norm of the gradient.
+        ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
+        best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
+        amp: mixed precision; by default bf16 on a GPU that has it, else off.
+        channels_last: memory format of the network, as a rule the faster one; false is contiguous.
+        compile: mode of torch.compile for each path; ``reduce-overhead`` uses CUDA graphs.
+        low_memory: the same gradients with the memory of the largest view alone, for about a fifth more time.
+        grad_checkpointing: the model's own activation checkpointing, by timm.
+        sync_bn: BatchNorm statistics over all processes; else each has its own, averaged at the end of an epoch.
+        deterministic: only algorithms that repeat bit for bit, also on a GPU, where they are slower.
+        seed: of the order, the crops, dropout.
+        workers: processes that read images, for each training process.
+        device: such as ``cpu`` or ``cuda``; by default a GPU if there is one.
+        data_root: where a timm data-set string finds its files.
+        save_minutes: minutes between two states of the run in its folder, in addition to the one after each epoch.
+        keep_states: how many states stay in the folder.
+        log_dir: folder for TensorBoard.
+    Raises:
+        ConfigError: a value has the wrong type or is out of range, or has no effect together with another.
+    """
+
+    epochs: Annotated[int, _AT_LEAST_1] = 10
+    batch_size: Annotated[int, _INT32] = 32
+    grad_accum_steps: Annotated[int, _AT_LEAST_1] = 1
+    lr: Annotated[float | None, _ABOVE_0] = None
+    alpha_lr: Annotated[float, _ABOVE_0] = 0.1
+    optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
+    momentum: Annotated[float, _BELOW_1] = 0.9
+    weight_decay: Annotated[float, _FROM_0] = 1e-4
+    decay_all: bool = False
+    layer_decay: Annotated[float | None, _UP_TO_1] = None
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, _FROM_0] = 0.5
+    distill: Distillation = "full"
+    labels: Literal["data", "none"] = "data"
+    teacher: str | None = None
+    label_smoothing: Annotated[float, _BELOW_1] = 0.0
+    class_weights: Annotated[tuple[float, ...] | None, _WEIGHTS] = None
+    class_map: str | None = None
+    train: Literal["all", "bn", "head"] = "all"
+    crop: Literal["shared", "per-view"] = "shared"
+    flip: Literal["shared", "per-view", "off"] = "shared"
+    crop_area: Annotated[tuple[float, ...], _SHARES] = (0.35, 1.0)
+    crop_aspect: Annotated[tuple[float, ...], _RATIOS] = (3 / 4, 4 / 3)
+    color_jitter: Annotated[float | None, _ABOVE_0] = None
+    rand_augment: str | None = None
+    mixup: Annotated[float, _FROM_0] = 0.0
+    cutmix: Annotated[float, _FROM_0] = 0.0
+    view_sizes: Annotated[tuple[int, ...] | None, _SIZES] = None
+    clip_grad: Annotated[float | None, _ABOVE_0] = None
+    ema_decay: Annotated[float | None, _IN_0_1] = None
+    best: Literal["mean", "native"] = "mean"
+    amp: Literal["bf16", "fp16", "off"] | None = None
+    channels_last: bool = True
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    low_memory: bool = False
+    grad_checkpointing: bool = False
+    sync_bn: bool = False
+    deterministic: bool = False
+    seed: Annotated[int, _INT63] = 0
+    workers: Annotated[int, _FROM_0] = 2
+    device: str | None = None
+    data_root: str | None = None
+    save_minutes: Annotated[float, _ABOVE_0] = 10.0
+    keep_states: Annotated[int, _AT_LEAST_1] = 2
+    log_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self), include_extras=True)
+        for name, hint in hints.items():
+            value = _typed(name, getattr(self, name), get_args(hint)[0] if get_origin(hint) is Annotated else hint)
+            object.__setattr__(self, name, value)
+            for rule in getattr(hint, "__metadata__", ()) if value is not None else ():
+                _check(name, value, rule)
+        in_epochs = _Rule(lambda x: x < self.epochs, f"less than the {self.epochs} epochs")
+        _check("warmup_epochs", self.warmup_epochs, in_epochs)
+        if self.optimizer == "sgd":
+            _check("momentum", self.momentum, _Rule(lambda x: x > 0, "a number above 0 for sgd, which is Nesterov's,"))
+        self._check_teaching()
+
+    def _check_teaching(self) -> None:
+        """Refuse what has no effect with the teacher of p_0."""
+        taught = self.teacher is not None or self.labels == "none"
+        if taught and self.distill not in ("full", "vanilla"):
+            raise ConfigError(
+                f"distill is {self.distill}, in which only the views teach; full or vanilla is accepted with labels "
+                "none or a teacher."
+            )
+        for name in ("label_smoothing", "class_weights", "mixup", "cutmix") if self.labels == "none" else ():
+            if getattr(self, name):
+                raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
+
+    def peak_lr(self, views: int, processes: int = 1) -> float:
+        """Return the learning rate in force for a network of S views."""
+        images = self.batch_size * self.grad_accum_steps * processes
+        return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views
+
+
+class Setting(NamedTuple):
+    """A setting as people read of it: its default, its choices if it has a list of them, and what it means."""
+
+    default: Any
+    choices: tuple[str, ...] | None
+    text: str
+
+    @property
+    def sentence(self) -> str:
+        """The help of a command's option: the meaning, then the default, except of a flag and where it is None."""
+        text = f"{self.text[:1].upper()}{self.text[1:]}".replace("``", "")
+        shown = self.default is not None and self.default is not False
+        return f"{text.rstrip('.')}; default {plain(self.default)}." if shown else text
+
+
+def setting_help(name: str) -> Setting:
+    """Return what `FinetuneConfig` says of one of its settings.
+
+    >>> setting_help("labels").choices
+    ('data', 'none')
+    >>> setting_help("epochs").sentence
+    'Passes over the training images; default 10.'
+    """
+    kind, _ = _without_none(get_type_hints(FinetuneConfig)[name])
+    text = re.search(rf"^ +{name}: (.+)$", FinetuneConfig.__doc__ or "", re.MULTILINE)
+    choices = get_args(kind) if get_origin(kind) is Literal else None
+    return Setting(getattr(FinetuneConfig, name), choices, text[1] if text else "")
+
+
+# The training of the paper's release, from scratch on ImageNet: rates for the summed loss of 256 images.
+_PAPER: dict[str, Any] = {
+    "batch_size": 256,
+    "optimizer": "momentum",
+    "momentum": 0.9,
+    "decay_all": True,
+    "schedule": "cosine",
+    "warmup_epochs": 0.0,
+    "crop_area": (0.08, 1.0),
+    "crop_aspect": (3 / 4, 4 / 3),
+    "flip": "per-view",
+    "best": "native",
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "finetune": {},
+    "paper-resnet": {**_PAPER, "epochs": 120, "lr": 0.1, "alpha_lr": 0.1, "weight_decay": 1e-4},
+    "paper-mobilenetv2": {**_PAPER, "epochs": 150, "lr": 0.05, "alpha_lr": 0.05, "weight_decay": 4e-5},
+}
+
+
+def build_config(
+    file: str | Path | None = None, settings: Mapping[str, Any] | None = None, recipe: str | None = None
+) -> FinetuneConfig:
+    """Return the configuration of a recipe, overridden by a TOML file, overridden by single settings.
+
+    Strings among the settings are read as the field's type: ``"224,160"`` for a tuple, ``"none"`` for an optional one.
+
+    Raises:
+        ConfigError: there is no such recipe; the file can't be read; a name is unknown; a value does not fit.
+    """
+    if recipe is not None and recipe not in RECIPES:
+        raise ConfigError(f"recipe is {recipe!r}; {', '.join(RECIPES)} are accepted.")
+    values = {**RECIPES[recipe or "finetune"], **_read_toml(file), **(settings or {})}
+    known = [item.name for item in fields(FinetuneConfig)]
+    if unknown := [name for name in values if name not in known]:
+        near = difflib.get_close_matches(unknown[0], known, n=3)
+        accepted = f"near ones are {', '.join(near)}" if near else f"known are {', '.join(known)}"
+        raise ConfigError(f"setting {unknown[0]} is unknown; {accepted}.")
+    return FinetuneConfig(**values)
+
+
+def _read_toml(file: str | Path | None) -> dict[str, Any]:
+    try:
+        return {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config {file} can't be read ({error}); a TOML file of settings is needed.") from error
+
+
+def _check(name: str, value: object, rule: _Rule) -> None:
+    if not rule.holds(value):
+        raise ConfigError(f"{name} is {value}; {rule.accepted} is accepted.")
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return a value in its field's type; text is parsed."""
+    kind, optional = _without_none(hint)
+    if optional and (value is None or (value == "none" and "none" not in get_args(kind))):
+        return None
+    try:
+        return _parsed(value, kind)
+    except (TypeError, ValueError, KeyError):
+        raise ConfigError(f"{name} is {value!r}; {_described(kind)}{' or none' * optional} is accepted.") from None
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    """Return a type without None, and whether it allowed None."""
+    optional = NoneType in get_args(hint)
+    return (next(a for a in get_args(hint) if a is not NoneType) if optional else hint), optional
+
+
+def _parsed(value: Any, kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError
+        return value
+    if get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, Sequence) or not items:
+            raise ValueError
+        return tuple(_parsed(item, get_args(kind)[0]) for item in items)
+    if kind is bool:
+        return {"true": True, "false": False}[str(value).lower()]
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise TypeError
+    # Other than int(), index() refuses a fraction.
+    return operator.index(value) if kind is int and not isinstance(value, str) else kind(value)
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"a list of {'whole numbers' if get_args(kind)[0] is int else 'numbers'}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

@@ -1,0 +1,232 @@
+"""The report of a comparison: one Markdown page, next to it its figures and their numbers."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from rsconvert.checkpoint import replacing
+from rsconvert.study.comparison.findings import BySeed, Comparison, Line, mean_deviation
+from rsconvert.study.curves import Curve, Point, draw_chart, over_resolution
+from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style
+from rsconvert.study.importance import Importance, draw_scores, mean_scores
+from rsconvert.text import Table, plain
+
+__all__ = ["plot_accuracies", "plot_gains", "plot_scores", "write_report"]
+
+_HATCHES = ("", "///", "...", "\\\\\\", "xxx")
+
+
+def write_report(found: Comparison, command: str | None = None) -> None:
+    """Write ``report.md``, ``report.json``, ``accuracy.csv``, ``scores.csv`` and the figures into the folder.
+
+    Args:
+        command: the command line that the report shows.
+    Raises:
+        CheckpointError: the folder can't be written.
+    """
+    folder = found.folder
+    _write(folder / "accuracy.csv", _accuracy_data(found).as_csv())
+    plot_accuracies(found, folder / "accuracy")
+    if any(found.gains(line) for line in found.lines):
+        plot_gains(found, folder / "gains")
+    if found.learning:
+        _write(folder / "scores.csv", _score_data(found).as_csv())
+        plot_scores(found, folder / "scores")
+    _write(folder / "report.json", json.dumps(found.to_dict(), indent=2) + "\n")
+    _write(folder / "report.md", "\n\n".join(_sections(found, command)) + "\n")
+
+
+def _sections(found: Comparison, command: str | None) -> Iterator[str]:
+    yield "# Comparison of ways to train"
+    if command is not None:
+        yield f"```sh\n{command}\n```"
+    yield from _accuracy_section(found)
+    if any(found.gains(line) for line in found.lines):
+        yield from _gain_section(found)
+    if found.learning:
+        yield from _score_section(found)
+    yield from _budget_section(found)
+    yield from _run_section(found)
+
+
+def _accuracy_section(found: Comparison) -> Iterator[str]:
+    several = "mean ± sample standard deviation over the seeds" if len(found.seeds) > 1 else "of one seed"
+    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {several} ({plain(found.seeds)})."
+    yield found.table()
+    yield (
+        "*In italics*: not trained at this resolution; a switchable network interpolates its BN sets there, and beyond "
+        f"its ends the nearest set serves. The mean is over {plain(found.trained)}."
+    )
+    yield "![top-1 over resolution](accuracy.png)\n\nBars: ± deviation. [SVG](accuracy.svg), [CSV](accuracy.csv)"
+    yield "\n".join(f"- **{method.label}**: {method.about}." for method in found.methods)
+    if any(method.apart for method in found.methods):
+        yield f"I-{found.trained[0]} is the I-Net of {found.trained[0]} pixels, tested at every resolution."
+
+
+def _gain_section(found: Comparison) -> Iterator[str]:
+    yield "## Gains against the I-Nets\n\nIn points of top-1, mean ± deviation of the differences within each seed."
+    yield found.gain_table()
+    yield "![gains](gains.png)\n\nLines on the bars: ± deviation. [SVG](gains.svg), [CSV](accuracy.csv)"
+
+
+def _score_section(found: Comparison) -> Iterator[str]:
+    yield (
+        "## Importance scores\n\nsoftmax(alpha) after the last epoch, mean over the seeds: the weights of the "
+        "resolutions in the ensemble."
+    )
+    rows: list[list[object]] = []
+    for label, scores in _scores(found).items():
+        rows.append([label, *(scores.last.get(r) for r in found.trained)])
+    yield Table(["score at pixels", *map(str, found.trained)], rows).as_markdown()
+    yield "![scores](scores.png)\n\n[SVG](scores.svg), [CSV](scores.csv)"
+
+
+def _budget_section(found: Comparison) -> Iterator[str]:
+    settings = found.settings
+    rate = (
+        "All methods learn at the same rate"
+        if settings["same_lr"]
+        else "An I-Net learns at the rate below, a network of S views at it divided by S, for its loss is a sum over S"
+    )
+    # 0 and False are equal.
+    rows = [[f"`{key}`", plain(value)] for key, value in settings.items() if value not in (None, False, "off")]
+    yield (
+        "## Budget\n\nOne for all: every run starts from the same weights, reads the same images in the same order of "
+        f"its seed, {settings['epochs']} epochs, the same number of images per step. {rate}. Every number is of the "
+        "last epoch's network: no epoch is chosen by the val images. What is off is left out below."
+    )
+    yield Table(["setting", "value"], rows).as_markdown()
+
+
+def _run_section(found: Comparison) -> Iterator[str]:
+    yield "## Runs\n\nMinutes of training, evaluations apart."
+    minutes: dict[str, dict[int, float]] = {}
+    for run in found.runs:
+        minutes.setdefault(run.folder.rpartition("/")[0], {})[run.seed] = run.seconds / 60
+    rows = [
+        [f"`{place}`", *(f"{by_seed[seed]:.1f}" if seed in by_seed else "" for seed in found.seeds)]
+        for place, by_seed in minutes.items()
+    ]
+    yield Table(["minutes", *(f"seed {seed}" for seed in found.seeds)], rows).as_markdown()
+    machines = {json.dumps(run.machine): run.machine for run in found.runs}.values()
+    yield "\n".join(f"- {', '.join(f'{key} {value}' for key, value in machine.items())}" for machine in machines)
+
+
+def _accuracy_data(found: Comparison) -> Table:
+    titles = ("method", "title", "resolution", "trained", "seed", "top1", "top5", "gain")
+    rows = [
+        (line.name, line.label, r, r in line.trained, seed, top1, line.top5[r][seed], gains.get(r, {}).get(seed))
+        for line in found.lines
+        for gains in (found.gains(line),)
+        for r, by_seed in line.top1.items()
+        for seed, top1 in by_seed.items()
+    ]
+    return Table(titles, rows)
+
+
+def _score_data(found: Comparison) -> Table:
+    rows = [
+        (run.method, run.seed, epoch, r, score)
+        for run in found.runs
+        if run.method in {method.name for method in found.learning}
+        for epoch, scores in enumerate(run.scores, start=1)
+        for r, score in scores.items()
+    ]
+    return Table(("method", "seed", "epoch", "resolution", "score"), rows)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as part:  # CSV has the ends of lines of RFC 4180
+        part.write_text(text, encoding="utf-8", newline="\r\n" if path.suffix == ".csv" else "\n")
+
+
+@paper_style
+def plot_accuracies(found: Comparison, stem: Path) -> None:
+    """Draw each line's mean top-1 in percent over resolution, with its deviation; each variant has its own panel."""
+    titles = list(dict.fromkeys(line.title for line in found.lines))
+    with _panels(stem, _variants(found), 4.6, 3.6) as panels:
+        for variant, axes in panels.items():
+            lines = [line for line in found.lines if line.method.variant == variant]
+            draw_chart(axes, over_resolution([_curve(line, titles.index(line.title)) for line in lines]))
+
+
+@paper_style
+def plot_gains(found: Comparison, stem: Path) -> None:
+    """Draw the gains against the I-Nets in points, as bars with deviations, where a method trained the resolution."""
+    several = [line for line in found.lines if len(line.trained) > 1 and found.gains(line)]
+    titles = list(dict.fromkeys(line.title for line in several))
+    sides = sorted({r for line in several for r in found.gains(line) if r in line.trained}, reverse=True)
+    with _panels(stem, _variants(found), 4.6, 3.0) as panels:
+        for line in several:
+            i, width = titles.index(line.title), 0.8 / len(titles)
+            gains = {r: by_seed for r, by_seed in found.gains(line).items() if r in line.trained}
+            places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: by_seed for r, by_seed in gains.items()}
+            _plot_bars(panels[line.method.variant], i, line.title, places, width)
+        for axes in panels.values():
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set(xlabel="resolution (pixels)", ylabel="top-1 against the I-Nets (points)")
+            axes.set_xticks(range(len(sides)), [str(r) for r in sides])
+
+
+@paper_style
+def plot_scores(found: Comparison, stem: Path) -> None:
+    """Draw the importance scores, softmax(alpha), after each epoch: a panel per method, mean ± deviation."""
+    scores = _scores(found)
+    with _panels(stem, {label: label for label in scores}, 2.4, 2.4, "resolution (pixels)") as panels:
+        for label, result in scores.items():
+            draw_scores(panels[label], result, found.trained)
+
+
+def _scores(found: Comparison) -> dict[str, Importance]:
+    """Return the scores of each learning method over its finished runs."""
+    return {m.label: mean_scores([run.scores for run in found.runs if run.method == m.name]) for m in found.learning}
+
+
+def _variants(found: Comparison) -> dict[str, str]:
+    """Return the title of the panel of each variant; a single one needs none."""
+    variants = list(dict.fromkeys(line.method.variant for line in found.lines))
+    if len(variants) == 1:
+        return {variants[0]: ""}
+    low, high = found.settings["crop_area"]
+    return {variant: variant or f"crops {low:g}-{high:g}" for variant in variants}
+
+
+def _curve(line: Line, style: int) -> Curve:
+    points = []
+    for r in sorted(r for r, by_seed in line.top1.items() if by_seed):
+        mean, spread = mean_deviation(line.top1[r])
+        interval = None if spread is None else (mean - spread, mean + spread)
+        points.append(Point(r, mean, interval, str(r), r not in line.trained))
+    return Curve(line.title, tuple(points), style)
+
+
+def _plot_bars(axes: Axes, i: int, title: str, values: Mapping[float, BySeed], width: float) -> None:
+    means, spreads = zip(*map(mean_deviation, values.values()), strict=True)
+    lines = [spread or 0.0 for spread in spreads] if any(spreads) else None
+    look = {"color": series_style(i)["color"], "hatch": _HATCHES[i % 5], "edgecolor": "white"}
+    axes.bar(list(values), means, width, yerr=lines, capsize=2, label=title, **look)
+
+
+@contextmanager
+def _panels(
+    stem: Path, titles: Mapping[str, str], width: float, height: float, legend: str | None = None
+) -> Iterator[dict[str, Axes]]:
+    """Yield empty axes of a size in inches under the keys of their titles, then write their figure with a legend."""
+    columns, rows = min(len(titles), 3), math.ceil(len(titles) / 3)
+    figure = new_figure(width, height)
+    places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    panels = dict(zip(titles, places, strict=False))
+    yield panels
+    for i, (key, axes) in enumerate(panels.items()):
+        axes.set_title(titles[key])
+        axes.yaxis.label.set_visible(i % columns == 0)
+    for unused in places[len(titles) :]:
+        unused.remove()
+    handles, labels = places[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title=legend, loc="outside right upper")
+    figure.set_size_inches(width * columns + 1.4, max(height * rows, 0.22 * len(labels) + 0.4))
+    save_figures(figure, stem)

@@ -1,0 +1,127 @@
+"""The summary of a run: how far it is, the row of each epoch, and ``summary.csv``, which holds the rows."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rsconvert.checkpoint import replacing
+from rsconvert.errors import CheckpointError
+from rsconvert.evaluation import Evaluation
+from rsconvert.settings import FinetuneConfig
+from rsconvert.surgery import SwitchableModel
+from rsconvert.training.loss import MREDLoss
+
+__all__ = ["SUMMARY", "Progress", "Row", "epoch_row", "note_training", "read_summary", "write_summary"]
+
+SUMMARY = "summary.csv"
+Row = dict[str, Any]
+
+_NOTED = (
+    "epochs",
+    "batch_size",
+    "alpha_lr",
+    "optimizer",
+    "weight_decay",
+    "distill",
+    "labels",
+    "train",
+    "crop_area",
+    "seed",
+)
+
+
+@dataclass
+class Progress:
+    """Full epochs done; of the one in progress the batches, the sums of their losses, seconds, seconds without data.
+
+    ``best`` is the highest score of an epoch, ``best_epoch`` the first with it, counted from 1; 0 before it is known.
+    ``saves`` counts the states written, and numbers them.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    seconds: float = 0.0
+    waited: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    saves: int = 0
+
+    @property
+    def started(self) -> bool:
+        return self.epoch > 0 or self.batches > 0
+
+    def add(self, parts: Sequence[float]) -> None:
+        """Count a batch with the parts of its loss."""
+        self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)]
+        self.batches += 1
+
+    def next_epoch(self, row: Row, score: float) -> bool:
+        """Close the epoch in progress; return whether it is the best one so far, the first of equals."""
+        is_best = self.best is None or score > self.best
+        self.rows.append(row)
+        self.epoch += 1
+        if is_best:
+            self.best, self.best_epoch = score, self.epoch
+        self.begin_epoch()
+        return is_best
+
+    def begin_epoch(self) -> None:
+        """Forget what was done of the epoch in progress."""
+        self.batches, self.sums, self.seconds, self.waited = 0, [0.0] * 4, 0.0, 0.0
+
+
+def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: float, images: int) -> Row:
+    """Return the row of the epoch in progress: mean loss parts, rate, importance scores, accuracies in percent.
+
+    Args:
+        images: how many all processes took.
+    """
+    row: Row = {"epoch": done.epoch + 1}
+    names = ("loss", *MREDLoss._fields[1:])
+    row |= {name: round(value / done.batches, 6) for name, value in zip(names, done.sums, strict=True)}
+    row["lr"] = lr
+    scores = net.alpha.detach().softmax(0).tolist()
+    row |= {f"score_{r}": round(score, 4) for r, score in zip(net.resolutions, scores, strict=True)}
+    for r, accuracy in result.resolutions.items():
+        row |= {f"top1_{r}": round(accuracy.top1, 3), f"top5_{r}": round(accuracy.top5, 3)}
+    if result.ensemble is not None:
+        row["top1_ensemble"] = round(result.ensemble.top1, 3)
+    row["images_per_second"] = round(images / done.seconds, 1)
+    return {**row, "percent_waiting": round(100 * done.waited / done.seconds, 1)}
+
+
+def note_training(
+    net: SwitchableModel, config: FinetuneConfig, lr: float, epoch: int, class_names: tuple[str, ...] | None
+) -> None:
+    """Record on a network, and so in its file, how it was trained; its classifier is no longer new."""
+    training = {**{name: getattr(config, name) for name in _NOTED}, "lr": lr, "epoch": epoch}
+    net.source = replace(net.source, new_classifier=(), class_names=class_names, training=training)
+
+
+def write_summary(folder: Path, rows: Sequence[Row]) -> None:
+    """Write the rows of all epochs, whole or not at all."""
+    with replacing(folder / SUMMARY) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_summary(folder: str | Path) -> list[dict[str, float]] | None:
+    """Return the rows of the summary in a folder, without empty cells; None if there is no summary.
+
+    Raises:
+        CheckpointError: it can't be read, or is not a table of numbers.
+    """
+    path = Path(folder) / SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is damaged ({reason}); the table that finetune writes is needed.") from error

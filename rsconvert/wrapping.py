@@ -1,0 +1,117 @@
+"""A name becomes a switchable network; what the conversion did, as text and as plain data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rsconvert.checkpoint import fill_from_rsnets
+from rsconvert.errors import ConfigError, ResolutionError
+from rsconvert.evaluation import multiply_adds
+from rsconvert.models import Source, create_model, is_file_name, unfilled
+from rsconvert.surgery import ConversionReport, SwitchableModel, check_switchable, examine, make_switchable
+from rsconvert.text import plain
+
+__all__ = ["Conversion", "conversion_of", "refusal", "wrap"]
+
+
+def wrap(
+    name: str,
+    resolutions: Sequence[int],
+    *,
+    pretrained: bool | None = None,
+    weights: str | Path | None = None,
+    rsnets: str | Path | None = None,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    on_refusal: Callable[[ConversionReport], None] | None = None,
+) -> SwitchableModel:
+    """Return the network of a model's name; nothing is downloaded for a model that can't be converted.
+
+    Args:
+        pretrained: download the library's weights; None does so where nothing else gives the values.
+        rsnets: a checkpoint of the paper's public release.
+        preprocessing: values that override those of the weights; None among them overrides nothing.
+        on_refusal: takes the report on a model that does not work at all resolutions, before the error.
+    Raises:
+        ConfigError: several things give the values, or one of the arguments is unusable.
+        UnsupportedModelError, ResolutionError, CheckpointError: as `create_model`, `make_switchable` and
+            `fill_from_rsnets`.
+    """
+    if rsnets is not None and (pretrained or weights is not None):
+        raise ConfigError(f"rsnets is {rsnets}, together with pretrained or weights; one of them is accepted.")
+    given = weights is not None or rsnets is not None or is_file_name(name)
+    download = not given if pretrained is None else pretrained
+    with unfilled() if download else nullcontext():
+        model = create_model(name, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs)
+    try:
+        if download:
+            check_switchable(model, resolutions)
+            model = create_model(
+                name, pretrained=True, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs
+            )
+        net = make_switchable(model, resolutions)
+    except ResolutionError:
+        if on_refusal is not None:
+            on_refusal(examine(model, resolutions))
+        raise
+    if rsnets is not None:
+        fill_from_rsnets(net, rsnets)
+    known = {key: value for key, value in (preprocessing or {}).items() if value is not None}
+    net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, **known))
+    return net
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did, and what a forward of one image costs at each resolution."""
+
+    report: ConversionReport
+    source: Source
+    converted: int
+    multiply_adds: dict[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data, without the report on each BatchNorm."""
+        report, costs = self.report, self.multiply_adds
+        return {
+            "batchnorms": len(report.batchnorms) + len(report.unconverted),
+            "converted": self.converted,
+            "resolutions": {str(r): {"exact": report.exact[r], "multiply_adds": cost} for r, cost in costs.items()},
+            "parameters": report.parameters,
+            "parameters_before": report.parameters_before,
+            "refused": [r for r, same in report.exact.items() if not same],
+            "weights": self.source.weights,
+            "new_classifier": list(self.source.new_classifier),
+            **vars(self.source.preprocessing),
+        }
+
+    def __str__(self) -> str:
+        source, costs = self.source, self.multiply_adds
+        lines = [str(self.report), "multiply-adds: " + ", ".join(f"{r} {c / 1e6:.1f} M" for r, c in costs.items())]
+        lines += [f"{key}: {plain(value)}" for key, value in vars(source.preprocessing).items()]
+        if source.weights is not None:
+            lines.append(f"weights: {source.weights}")
+        if source.new_classifier:
+            lines.append(f"new classifier, starting at zero: {', '.join(source.new_classifier)}")
+        return "\n".join(lines)
+
+
+def conversion_of(net: SwitchableModel) -> Conversion:
+    """Return what made a network that `wrap` or `make_switchable` returned."""
+    assert net.report is not None
+    costs = {r: multiply_adds(net.at(r), r) for r in net.resolutions}
+    return Conversion(net.report, net.source, sum(1 for _ in net.switchable_bns()), costs)
+
+
+def refusal(report: ConversionReport) -> dict[str, Any]:
+    """Return as plain data what a model holds whose resolutions don't all work."""
+    return {
+        "batchnorms": len(report.batchnorms) + len(report.unconverted),
+        "converted": 0,
+        "resolutions": {str(r): {"works": r in report.works} for r in sorted([*report.works, *report.refused])[::-1]},
+        "refused": list(report.refused),
+        "report": report.to_dict(),
+    }

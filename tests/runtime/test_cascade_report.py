@@ -1,0 +1,60 @@
+"""The report of a cascade from figures made up by hand: which path it is compared with, the ratios, its text."""
+
+from dataclasses import replace
+
+from rsconvert.evaluation import Paired
+from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures
+from rsconvert.runtime.thresholds import Fitted
+
+REPORT = CascadeReport(
+    aim={"top1": 72.0},
+    seed=3,
+    fit=Fitted((24, 48), (0.75,), 72.5, 6e6),
+    fit_count=21,
+    measured=Outcome(20, 70.0, (48.1, 85.5), 69.0, 6e6, 0.5, {24: 60.0, 48: 40.0}),
+    paths={
+        48: PathFigures(73.0, 75.0, 10_000_000, 0.8, False),
+        36: PathFigures(71.0, 70.0, 8_000_000, 0.625, True),
+        24: PathFigures(60.0, 55.0, 4_000_000, 0.25, False),
+    },
+    paired=Paired(1, 2, 1.0),
+)
+
+
+def test_it_is_compared_with_the_cheapest_path_as_good() -> None:
+    assert (REPORT.best, REPORT.rival) == (48, 36)
+    assert REPORT.ratios(36) == {"multiply_adds": 0.75, "milliseconds": 0.8}
+    better = replace(REPORT, measured=replace(REPORT.measured, top1=80.0))
+    assert (better.best, better.rival) == (48, 48), "no path is as good, so the best one"
+
+
+def test_of_equally_good_paths_the_cheapest_is_the_best() -> None:
+    paths = {r: replace(path, top1=70.0) for r, path in REPORT.paths.items()}
+    assert replace(REPORT, paths=paths).best == 24
+
+
+def test_the_text_has_a_row_per_path_and_says_what_differs() -> None:
+    lines = str(REPORT).splitlines()
+    assert [line.split() for line in lines[1:5]] == [
+        ["48", "73.00", "75.00", "10.0", "0.800"],
+        ["36", "71.00", "70.00", "8.0", "0.625", "interpolated"],
+        ["24", "60.00", "55.00", "4.0", "0.250"],
+        ["cascade", "72.50", "70.00", "6.0", "0.500"],
+    ]
+    assert lines[5:] == [
+        "20 images measured, 21 others of the fit (seed 3)",
+        "cascade: 24 if sure by 0.7500, then 48",
+        "answered: 60.0 % at 24, 40.0 % at 48",
+        "top-1 70.00 (95 %: 48.1-85.5); 69.00 with a view per stage",
+        "against 36, the cheapest path as good: +0.00 points, multiply-adds x 0.75, time x 0.80",
+        "against 48, the best path: -5.00 points, multiply-adds x 0.60, time x 0.62",
+        "right alone: only the cascade 1, only 48 2, p = 1 (McNemar)",
+    ]
+
+
+def test_data_is_plain_and_keeps_the_record() -> None:
+    facts = REPORT.to_dict()
+    assert facts["measured"]["answered"] == {"24": 60.0, "48": 40.0}
+    assert facts["measured"]["top1_interval"] == [48.1, 85.5]
+    assert facts["rival"] == {"resolution": 36, "ratios": {"multiply_adds": 0.75, "milliseconds": 0.8}}
+    assert {name: facts[name] for name in REPORT.record()} == REPORT.record()

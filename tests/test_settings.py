@@ -1,0 +1,224 @@
+"""The settings of finetuning: every type of value, the refusals, the file, the recipes, the texts, the default rate."""
+
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rsconvert.errors import ConfigError
+from rsconvert.settings import RECIPES, FinetuneConfig, build_config, setting_help
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", "3", 3),
+        ("epochs", np.int64(3), 3),
+        ("lr", "1e-3", 1e-3),
+        ("lr", 1, 1.0),
+        ("lr", "none", None),
+        ("lr", None, None),
+        ("decay_all", "TRUE", True),
+        ("decay_all", "false", False),
+        ("decay_all", True, True),
+        ("optimizer", "adamw", "adamw"),
+        ("distill", "none", "none"),
+        ("amp", "none", None),
+        ("amp", "off", "off"),
+        ("device", "none", None),
+        ("device", "cpu", "cpu"),
+        ("class_weights", "1, 2.5", (1.0, 2.5)),
+        ("class_weights", "none", None),
+        ("view_sizes", "224,160", (224, 160)),
+        ("view_sizes", (32, 32), (32, 32)),
+        ("crop_area", [0.08, 1], (0.08, 1.0)),
+        ("warmup_epochs", "0", 0.0),
+        ("seed", 0, 0),
+    ],
+)
+def test_a_value_is_read_as_its_fields_type(name: str, value: Any, expected: Any) -> None:
+    found = getattr(build_config(settings={name: value}), name)
+    assert found == expected
+    assert type(found) is type(expected)
+    if isinstance(found, tuple):
+        assert [type(item) for item in found] == [type(item) for item in expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted"),
+    [
+        ("epochs", 2.5, "a whole number"),
+        ("epochs", "2.0", "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("epochs", None, "a whole number"),
+        ("epochs", np.float32(2), "a whole number"),
+        ("epochs", 0, "at least 1"),
+        ("batch_size", -1, "1 to 2**31 - 1"),
+        ("lr", "fast", "a number or none"),
+        ("batch_size", 2**31, "1 to 2**31 - 1"),
+        ("lr", 0, "a number above 0"),
+        ("lr", math.nan, "a number above 0"),
+        ("lr", math.inf, "a number above 0"),
+        ("alpha_lr", "none", "a number"),
+        ("alpha_lr", -0.1, "a number above 0"),
+        ("clip_grad", 0.0, "a number above 0"),
+        ("weight_decay", -1e-4, "0 or more"),
+        ("weight_decay", math.nan, "0 or more"),
+        ("workers", -1, "0 or more"),
+        ("momentum", 1.0, "from 0 to below 1"),
+        ("momentum", 0.0, "above 0 for sgd"),
+        ("label_smoothing", 1.0, "from 0 to below 1"),
+        ("decay_all", 2.5, "true or false"),
+        ("decay_all", 1, "true or false"),
+        ("decay_all", "yes", "true or false"),
+        ("optimizer", "lamb", "sgd, momentum, adamw"),
+        ("amp", "fp8", "bf16, fp16, off or none"),
+        ("distill", None, "full, vanilla, top-down, largest, none"),
+        ("class_weights", "1,x", "a list of numbers or none"),
+        ("class_weights", "", "a list of numbers or none"),
+        ("class_weights", [], "a list of numbers or none"),
+        ("class_weights", {"a": 1}, "a list of numbers or none"),
+        ("class_weights", [1, -1], "numbers above 0"),
+        ("class_weights", [1, 0], "numbers above 0"),
+        ("view_sizes", 160, "a list of whole numbers or none"),
+        ("view_sizes", "160,1.5", "a list of whole numbers or none"),
+        ("view_sizes", [32, 0], "at least 1 pixel"),
+        ("crop_area", [0.5], "a smallest and a largest"),
+        ("crop_area", [0.2, 0.5, 1.0], "a smallest and a largest"),
+        ("crop_area", [0.5, 1.5], "a smallest and a largest"),
+        ("crop_aspect", [2, 1], "a smallest and a largest"),
+        ("device", 0, "text or none"),
+        ("seed", -1, "0 to 2"),
+        ("seed", 2**63, "0 to 2"),
+        ("warmup_epochs", 10.0, "less than the 10 epochs"),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line(name: str, value: Any, accepted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_config(settings={name: value})
+    text = str(caught.value)
+    assert text.startswith(f"{name} is {value!r}") or text.startswith(f"{name} is ")
+    assert accepted in text
+    assert "\n" not in text
+
+
+def test_plain_sgd_may_go_without_momentum() -> None:
+    assert FinetuneConfig(optimizer="momentum", momentum=0.0).momentum == 0.0
+
+
+@pytest.mark.parametrize(
+    ("key", "near"), [("epoch", "epochs"), ("weight-decay", "weight_decay"), ("zzz", "batch_size")]
+)
+def test_an_unknown_setting_names_known_ones(key: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=f"setting {key} is unknown") as caught:
+        build_config(settings={key: 1})
+    assert near in str(caught.value)
+
+
+def test_a_setting_overrides_the_file_and_the_file_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'epochs = 4\nlr = 0.5\ncrop = "per-view"\ncrop_area = [0.1, 1]\nview_sizes = [64, 64]\ndecay_all = true\n'
+    )
+    config = build_config(file, {"epochs": "7"})
+    assert (config.epochs, config.lr, config.crop, config.decay_all) == (7, 0.5, "per-view", True)
+    assert (config.crop_area, config.view_sizes) == ((0.1, 1.0), (64, 64))
+    assert config.batch_size == FinetuneConfig().batch_size
+
+
+@pytest.mark.parametrize("text", ["epochs = ", "epochs: 4", None, b"\xff\xfe"])
+def test_an_unreadable_file_is_named_in_one_line(tmp_path: Path, text: str | bytes | None) -> None:
+    file = tmp_path / "mine.toml"
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"config .*mine\.toml can't be read") as caught:
+        build_config(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_in_the_file_is_an_unknown_setting(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[training]\nlr = 0.1\n")
+    with pytest.raises(ConfigError, match="setting training is unknown"):
+        build_config(file)
+
+
+def test_the_default_rate_grows_with_the_batch_and_falls_with_the_views() -> None:
+    assert FinetuneConfig().peak_lr(1) == pytest.approx(0.005)
+    assert FinetuneConfig().peak_lr(5) == pytest.approx(0.001)
+    assert FinetuneConfig(batch_size=128).peak_lr(5) == pytest.approx(0.004)
+    assert FinetuneConfig(batch_size=128, lr=0.3).peak_lr(5) == 0.3
+
+
+def test_a_config_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        FinetuneConfig().epochs = 3  # type: ignore[misc]
+
+
+def test_the_default_rate_counts_all_images_of_a_step() -> None:
+    config = FinetuneConfig(batch_size=16, grad_accum_steps=4)
+    assert config.peak_lr(5, processes=2) == pytest.approx(0.001 * 4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"labels": "none", "distill": "none"}, "distill is none"),
+        ({"teacher": "resnet18", "distill": "largest"}, "distill is largest"),
+        ({"labels": "none", "mixup": 0.2}, "mixup has no effect with labels none"),
+        ({"labels": "none", "label_smoothing": 0.1}, "label_smoothing has no effect"),
+        ({"labels": "none", "class_weights": (1.0, 2.0)}, "class_weights has no effect"),
+    ],
+)
+def test_what_has_no_effect_beside_another_is_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        FinetuneConfig(**settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "lr", "weight_decay"), [("paper-resnet", 120, 0.1, 1e-4), ("paper-mobilenetv2", 150, 0.05, 4e-5)]
+)
+def test_the_papers_numbers(name: str, epochs: int, lr: float, weight_decay: float) -> None:
+    config = build_config(recipe=name)
+    assert (config.epochs, config.lr, config.alpha_lr, config.weight_decay) == (epochs, lr, lr, weight_decay)
+    assert (config.batch_size, config.optimizer, config.momentum, config.schedule) == (256, "momentum", 0.9, "cosine")
+    assert (config.crop_area, config.crop_aspect, config.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), "per-view")
+    assert (config.decay_all, config.warmup_epochs, config.best, config.distill) == (True, 0.0, "native", "full")
+
+
+def test_the_usual_recipe_is_the_default() -> None:
+    assert build_config(recipe="finetune") == build_config() == FinetuneConfig()
+
+
+def test_a_file_overrides_the_recipe_and_a_setting_both(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("epochs = 4\nlr = 0.5\n")
+    config = build_config(file, {"epochs": "7"}, "paper-resnet")
+    assert (config.epochs, config.lr, config.batch_size) == (7, 0.5, 256)
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=f"recipe is 'imagenet'; {', '.join(RECIPES)} are accepted"):
+        build_config(recipe="imagenet")
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(FinetuneConfig)])
+def test_each_setting_has_a_text_and_its_own_default(name: str) -> None:
+    default, choices, text = setting_help(name)
+    assert default == getattr(FinetuneConfig(), name)
+    assert text.endswith(".")
+    assert choices is None or default is None or default in choices
+
+
+def test_the_help_of_an_option_ends_with_its_default() -> None:
+    assert setting_help("train").choices == ("all", "bn", "head")
+    assert setting_help("train").sentence.endswith(
+        "bn (all BN sets but the native one) or head (the classifier); default all."
+    )
+    assert setting_help("crop_area").sentence.endswith("0.08 to 1; default 0.35, 1.")
+    assert setting_help("log_dir").sentence == "Folder for TensorBoard."
+    assert "default" not in setting_help("low_memory").sentence

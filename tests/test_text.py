@@ -1,0 +1,47 @@
+"""Text: a table rounded for people and in full for programs, values as a person writes them, files of pairs."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from rsconvert.text import Table, plain, read_pairs
+
+TABLE = Table(("name", "share", "n"), [("a, b", 1 / 3, 2), ("c", None, 30)], "of 4")
+WORDS = r"(\S+)\s+(.+)"
+
+
+def test_text_is_aligned_numbers_to_the_right() -> None:
+    assert TABLE.as_text().splitlines() == ["name  share   n", "a, b   0.33   2", "c            30", "of 4"]
+
+
+def test_markdown_is_a_table() -> None:
+    lines = ["| name | share | n |", "| --- | --- | --- |", "| a, b | 0.33 | 2 |", "| c |  | 30 |", "", "of 4"]
+    assert TABLE.as_markdown().splitlines() == lines
+    assert Table(("a",), []).as_markdown() == "| a |\n| --- |"
+
+
+def test_csv_has_every_digit() -> None:
+    rows = list(csv.reader(io.StringIO(TABLE.as_csv())))
+    assert rows == [["name", "share", "n"], ["a, b", "0.3333333333333333", "2"], ["c", "", "30"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00012345, "0.0001234"), (1.0, "1"), ((0.35, 1.0), "0.35, 1"), ({"a": [1, 2.5]}, "a 1, 2.5"), (None, "None")],
+)
+def test_values_are_plain(value: object, text: str) -> None:
+    assert plain(value) == text
+
+
+@pytest.mark.parametrize("text", ["a 1\n\n  a 2 3 \n", '{"a": "1", "a": "2 3"}', "\ufeffa 1\r\na 2 3"])
+def test_a_name_may_come_twice_in_a_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pairs").write_text(text, encoding="utf-8")
+    assert read_pairs(tmp_path / "pairs", WORDS) == [("a", "1"), ("a", "2 3")]
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs").write_text("a 1\n\nb\n")
+    with pytest.raises(ValueError, match="line 3 is 'b'"):
+        read_pairs(tmp_path / "pairs", WORDS)
