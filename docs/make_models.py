@@ -130,7 +130,7 @@ def _third_party() -> Iterator[str]:
     yield "## Third-party networks"
     yield ""
     yield "Networks of other packages, with random weights, each at two sizes. *Exact*: the outputs of every path, and"
-    yield "of `net(x)`, equal the source's, bit for bit in eval mode, beside the proof of the conversion itself."
+    yield "of `net(x)`, equal the source's, bit for bit in eval mode; the conversion has its own proof besides."
     yield "*Save, load*: `load(path, model=…)` around a new plain model gives the same keys, values and outputs."
     yield "*Deepcopy*: the same outputs, and no tensor is shared. *Step*: `net(views=…)` at both sizes in train mode,"
     yield "a loss on every output, backward, a step of SGD: gradients and values are finite, and the BN sets of both"

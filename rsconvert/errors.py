@@ -55,7 +55,7 @@ class TrainingError(RSConvertError, RuntimeError):
 
 
 class NamelessModelWarning(UserWarning):
-    """Give the model a name, or keep the code that makes it beside its file."""
+    """Give the model a name, or keep the code that makes it next to its file."""
 
 
 def first_line(error: BaseException) -> str:

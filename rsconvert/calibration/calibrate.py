@@ -218,7 +218,7 @@ def _left(net: SwitchableModel, watched: Mapping[int, _Watched]) -> dict[str, st
     left = {name: reason for name, reason in bns.items() if reason is not None}
     idle = (name for found in watched.values() for name, (_, estimator) in found.items() if not estimator.batches)
     left |= dict.fromkeys(idle, "it did not run")
-    return left | dict.fromkeys(net.private_beside(), "it is no BatchNorm's")
+    return left | dict.fromkeys(net.other_private_tensors(), "it is no BatchNorm's")
 
 
 def _reason(bn: nn.Module) -> str | None:

@@ -5,7 +5,7 @@ a place → its file (`places`)
 """
 
 from rsconvert.checkpoint.baselines import builder_of, load_among, load_baseline
-from rsconvert.checkpoint.file import load, load_beside, load_with, save, subset, write_network
+from rsconvert.checkpoint.file import load, load_alongside, load_with, save, subset, write_network
 from rsconvert.checkpoint.metadata import describe, names_library, read_metadata
 from rsconvert.checkpoint.places import PUBLISHED, file_of, loading_note, warn_of_loading
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
@@ -20,9 +20,9 @@ __all__ = [
     "fill",
     "fill_from_rsnets",
     "load",
+    "load_alongside",
     "load_among",
     "load_baseline",
-    "load_beside",
     "load_with",
     "loading_note",
     "names_library",

@@ -29,7 +29,7 @@ from rsconvert.surgery import (
     regroup,
 )
 
-__all__ = ["load", "load_beside", "load_with", "save", "subset", "write_network"]
+__all__ = ["load", "load_alongside", "load_with", "save", "subset", "write_network"]
 
 
 def save(net: SwitchableModel, path: str | Path) -> None:
@@ -97,7 +97,7 @@ def load(
         if resolution is not None:
             one = copy.deepcopy(built.get(resolution, plain))
             return _filled(one, source, held, path, resolution).eval()
-        net = assemble(plain, sides, private=held.private, build=again, built=built, beside=_beside(held, plain))
+        net = assemble(plain, sides, private=held.private, build=again, built=built, others=_other_private(held, plain))
     except (UnsupportedModelError, ResolutionError, ConfigError) as error:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
     net.source = source
@@ -130,7 +130,7 @@ def load_with(place: str | Path, function: str) -> SwitchableModel:
 
 
 @torch.inference_mode(False)
-def load_beside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
+def load_alongside(place: str | Path, net: SwitchableModel) -> SwitchableModel:
     """Return the network of a place that works next to another one, such as its teacher.
 
     Without a library's name it is built as ``net`` was, if both were made by the same function: by the one that the
@@ -243,7 +243,7 @@ def _source(source: Source, plain: nn.Module, model: nn.Module | None) -> Source
     return replace(source, architecture=own.architecture, model_kwargs=own.model_kwargs, num_classes=outputs)
 
 
-def _beside(held: Metadata, plain: nn.Module) -> list[str]:
+def _other_private(held: Metadata, plain: nn.Module) -> list[str]:
     """Return the private tensors of the file that no BatchNorm owns, as far as the model has them."""
     own = dict((*plain.named_parameters(), *plain.named_buffers()))
     inside = tuple(f"{bn}.".lstrip(".") for bn in batchnorms(plain))
@@ -256,7 +256,7 @@ def _filled(plain: nn.Module, source: Source, held: Metadata, path: str, resolut
     if resolution != held.resolutions[0]:
         private = batchnorms(plain) if held.private else {}
         owners = [(key, bn) for bn in private for key in keys if key.startswith(f"{bn}." if bn else "")]
-        owners += [(key, key.rpartition(".")[0]) for key in _beside(held, plain) if key in keys]
+        owners += [(key, key.rpartition(".")[0]) for key in _other_private(held, plain) if key in keys]
         for key, owner in owners:
             prefix = f"{owner}." if owner else ""
             keys[key] = f"{prefix}at.{resolution}.{key.removeprefix(prefix)}"

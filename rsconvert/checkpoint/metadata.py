@@ -70,7 +70,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "resolutions": net.resolutions,
         **vars(source.preprocessing),
         "private": net.private,
-        "private_tensors": net.private_beside(),
+        "private_tensors": net.other_private_tensors(),
         "aliases": dict(aliases),
         "source": source.weights,
         "license": source.licence,

@@ -186,8 +186,8 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
 
 def _image(net: SwitchableModel) -> ImageArgument:
     """Return the image whose size chooses the set, of a network that one graph can represent."""
-    if net.build is not None or net.private_beside():
-        reason = "is built again for each resolution" if net.build else f"has private {net.private_beside()[0]}"
+    if net.build is not None or net.other_private_tensors():
+        reason = "is built again for each resolution" if net.build else f"has private {net.other_private_tensors()[0]}"
         raise UnsupportedModelError(
             f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of "
             "BatchNorm modules. Use one path instead: net.at(resolution)."

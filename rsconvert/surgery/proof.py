@@ -52,7 +52,7 @@ def _scrambled(found: Survey, net: SwitchableModel) -> Iterator[None]:
 def _registered(net: SwitchableModel, resolution: int, names: Iterable[str]) -> dict[str, Tensor]:
     """Return tensors of a resolution by the source's names, out of the registry: a path may hold wrong ones."""
     found = tensors(net)
-    for name in net.private_beside() if resolution != net.native else ():
+    for name in net.other_private_tensors() if resolution != net.native else ():
         owner, _, key = name.rpartition(".")
         found[name] = found[f"{owner}.at.{resolution}.{key}".lstrip(".")]
     for name, bn in net.switchable_bns(every_name=True):

@@ -309,7 +309,7 @@ class SwitchableModel(Part):
             new.build = partial(build_with_classifier, self.build, num_classes)
         self.__setstate__({**new.__getstate__(), "report": None})
 
-    def private_beside(self) -> list[str]:
+    def other_private_tensors(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
         found = []
         for name, owner in self.named_modules():
@@ -433,14 +433,14 @@ def assemble(
     private: bool = True,
     build: Build | None = None,
     built: Mapping[int, nn.Module] | None = None,
-    beside: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> SwitchableModel:
     """Swap and share without a proof; ``rsconvert.load`` fills such a network.
 
     Args:
         build: makes the source again for a resolution; None if one model takes all sizes.
         built: resolution → what ``build`` gives, around the tensors of ``model``.
-        beside: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
+        others: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
     Raises:
         UnsupportedModelError: the model can't be copied.
     """
@@ -456,7 +456,7 @@ def assemble(
     # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
     native = copy_model(base, {key: layer.native for key, layer in layers.items()})
     owners = size_dependent(built) if built else {}
-    for owner, names in by_owner(model, beside).items():
+    for owner, names in by_owner(model, others).items():
         owners[owner] = sorted({*owners.get(owner, []), *names})
     sets = private_sets(owners, trees, resolutions[0])
     owned = {id(layer.native): layer for layer in layers.values()}
@@ -466,8 +466,8 @@ def assemble(
 def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
     """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
     built = paths if net.build else None
-    one, beside = next(iter(paths.values())), net.private_beside()
-    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, beside=beside)
+    one, others = next(iter(paths.values())), net.other_private_tensors()
+    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, others=others)
     for resolution, plain in paths.items():
         new.at(resolution).load_state_dict(plain.state_dict())
         own = batchnorms(plain)

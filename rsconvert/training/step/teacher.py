@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint import load_beside
+from rsconvert.checkpoint import load_alongside
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import float_dtype
@@ -37,7 +37,7 @@ class Teacher:
 def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.device) -> Teacher | None:
     """Return the teacher of a run, if it has one other than its own paths.
 
-    ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches, see ``load_beside``, or
+    ``teacher`` names a switchable checkpoint or the folder of a run, whose native path teaches (``load_alongside``), or
     a model as for ``create_model``, with its weights. Without labels and a name it is a copy of the network's native
     path; a frozen one teaches itself.
 
@@ -55,7 +55,7 @@ def create_teacher(net: SwitchableModel, config: FinetuneConfig, device: torch.d
 
 def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing]:
     if name.endswith(".safetensors") or Path(name).is_dir():
-        known = load_beside(name, net)
+        known = load_alongside(name, net)
         model, source = known.extract(known.native), known.source
     else:
         model = create_model(name, pretrained=not is_file_name(name))

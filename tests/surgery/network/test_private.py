@@ -69,7 +69,7 @@ def switched(image) -> rsconvert.SwitchableModel:
 
 
 def test_the_tensors_of_f_batch_norm_become_private(switched, image) -> None:
-    assert sorted(switched.private_beside()) == FUNCTIONAL
+    assert sorted(switched.other_private_tensors()) == FUNCTIONAL
     assert type(switched.at(48)) is Net
     assert type(switched.at(48).stem) is Functional
     keys = switched.state_dict().keys()
@@ -99,7 +99,7 @@ def test_a_model_of_functional_batchnorms_alone_converts() -> None:
 
 def test_one_set_for_all_has_nothing_private(image) -> None:
     net = make_switchable(Net(), RESOLUTIONS, private=False)
-    assert net.private_beside() == []
+    assert net.other_private_tensors() == []
     assert net.state_dict().keys() == {*Net().state_dict(), "rsconvert.alpha"}
 
 
@@ -282,7 +282,7 @@ def test_a_file_with_tables_needs_the_builder(tables, image, tmp_path) -> None:
 
 def test_an_index_map_of_a_function_alone_is_shared() -> None:
     net = assemble(Net(), RESOLUTIONS)
-    assert net.private_beside() == []
+    assert net.other_private_tensors() == []
 
 
 def test_untrained_sizes_work_where_one_resolution_alone_is_trained() -> None:
@@ -387,7 +387,7 @@ def test_a_batchnorm_that_runs_without_its_call_is_converted_all_the_same(direct
     assert net.report is not None
     # fx can't enter BatchNorm's own forward, which branches on its input.
     assert [(r.name, r.found, r.calls) for r in net.report.batchnorms] == [("bn", "leaf" if direct else "graph", 1)]
-    assert net.private_beside() == []
+    assert net.other_private_tensors() == []
     assert net.report.exact == {64: True, 32: True}
 
 

@@ -221,7 +221,7 @@ def test_one_by_hand_is_converted_as_any_other(norm, write, write_all, image, tm
     assert list(batchnorms(model)) == ["1", "4", "5.0"]
     assert next((r.name, r.kind, r.found) for r in net.report.batchnorms) == ("1", norm.__name__, "graph")
     assert str(net.report).startswith("3 of 3 BatchNorms converted (3 by graph)")
-    assert (net.private_beside(), net.report.unconverted, net.report.warnings) == ([], (), ())
+    assert (net.other_private_tensors(), net.report.unconverted, net.report.warnings) == ([], (), ())
     for resolution in RESOLUTIONS:
         own = write(copy.deepcopy(model), resolution).eval()
         assert torch.equal(net(image(resolution)), own(image(resolution)))
@@ -256,7 +256,7 @@ def test_f_batch_norm_with_tensors_of_other_names_stays_private_and_unnamed() ->
 
     net = make_switchable(nn.Sequential(nn.Conv2d(3, 4, 1), Named()), (64, 32))
     assert net.report.unconverted == ()
-    assert sorted(net.private_beside()) == ["1.gamma", "1.running_mean", "1.running_var"]
+    assert sorted(net.other_private_tensors()) == ["1.gamma", "1.running_mean", "1.running_var"]
 
 
 def test_folding_leaves_one_by_hand_and_says_so() -> None:
