@@ -68,20 +68,16 @@ def _refusing(callback: Any, name: str | None) -> Any:
     @functools.wraps(callback)
     def called(*args: Any, **kwargs: Any) -> Any:
         if os.environ.get("WORLD_SIZE", "1") != "1":  # else torch is imported by those that need it alone
-            _check_alone(name)
+            from rsconvert.evaluation import launched_processes
+
+            if (processes := launched_processes()) > 1:
+                raise ConfigError(
+                    f"WORLD_SIZE is {processes}, so a launcher started {processes} processes; {name} runs in one, only "
+                    "finetune and evaluate share their work. Start it without torchrun, or unset WORLD_SIZE."
+                )
         return callback(*args, **kwargs)
 
     return called
-
-
-def _check_alone(name: str | None) -> None:
-    from rsconvert.evaluation import launched_processes
-
-    if (processes := launched_processes()) > 1:
-        raise ConfigError(
-            f"WORLD_SIZE is {processes}, so a launcher started {processes} processes; {name} runs in one, only "
-            "finetune and evaluate share their work. Start it without torchrun, or unset WORLD_SIZE."
-        )
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -1,11 +1,17 @@
 """Commands that convert a model, and list what can be converted: wrap, models."""
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import click
 
 from rsconvert.cli import options
 from rsconvert.cli.loading import log_loading
 from rsconvert.compatibility import FIVE, details, list_models
 from rsconvert.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rsconvert.surgery import ConversionReport, SwitchableModel
 
 __all__ = ["models", "wrap"]
 
@@ -65,14 +71,7 @@ def wrap(
     target = None if dry_run else f"{name}.rs.safetensors" if output is None else output
     if target is not None:
         options.refuse_existing(target, force)
-    from rsconvert import save
-    from rsconvert.surgery import ConversionReport
-    from rsconvert.wrapping import conversion_of, refusal
     from rsconvert.wrapping import wrap as converted
-
-    def print_refusal(report: ConversionReport) -> None:
-        facts = {"checkpoint": None, **refusal(report)}
-        options.print_result(facts, as_json, f"{report.details()}\n\n{report}")
 
     net = converted(
         model,
@@ -88,8 +87,22 @@ def wrap(
             "interpolation": interpolation,
             "crop_pct": crop_pct,
         },
-        on_refusal=print_refusal if dry_run else None,
+        on_refusal=partial(_print_refusal, as_json=as_json) if dry_run else None,
     )
+    _finish(net, target, as_json)
+
+
+def _print_refusal(report: "ConversionReport", as_json: bool) -> None:
+    from rsconvert.wrapping import refusal
+
+    options.print_result({"checkpoint": None, **refusal(report)}, as_json, f"{report.details()}\n\n{report}")
+
+
+def _finish(net: "SwitchableModel", target: str | None, as_json: bool) -> None:
+    """Write the network, if there is a file to write, and print what was done."""
+    from rsconvert import save
+    from rsconvert.wrapping import conversion_of
+
     found = conversion_of(net)
     if target is None:
         facts = {"checkpoint": None, **found.to_dict(), "report": found.report.to_dict()}

@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import click
 
@@ -11,9 +11,18 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from rsconvert.evaluation import Predictions
+    from rsconvert.evaluation import Benchmark, Predictions
+    from rsconvert.surgery import SwitchableModel
 
 __all__ = ["benchmark", "evaluate"]
+
+
+class _Labels(TypedDict):
+    """The options of `benchmark` that need --data."""
+
+    workers: int
+    data_root: str | None
+    class_map: str | None
 
 
 @click.command()
@@ -121,12 +130,10 @@ def benchmark(
     data: str | None,
     amp: str | None,
     device: str | None,
-    workers: int,
-    data_root: str | None,
-    class_map: str | None,
     store: bool,
     model: str | None,
     as_json: bool,
+    **labels: Unpack[_Labels],
 ) -> None:
     """Measure what CHECKPOINT costs on this machine at each resolution, and the time to switch between them.
 
@@ -134,8 +141,8 @@ def benchmark(
     peak in addition to weights and input.
     """
     if data is None:
-        options.refuse_given("workers", "data_root", "class_map", without="data")
-    from rsconvert import evaluate, save
+        options.refuse_given(*labels, without="data")
+    from rsconvert import save
     from rsconvert.checkpoint import builder_of, file_of
     from rsconvert.evaluation import choose_device, measure_costs, store_costs
 
@@ -155,23 +162,22 @@ def benchmark(
         log=options.log,
     )
     if data is not None:
-        accuracy = evaluate(
-            net,
-            data,
-            list(dict.fromkeys(cost.resolution for cost in found.costs)),
-            workers=workers,
-            device=net.alpha.device,
-            amp=amp,
-            data_root=data_root,
-            class_map=class_map,
-            progress=not as_json,
-        )
-        found = found.with_top1({r: row.top1 for r, row in accuracy.resolutions.items() if isinstance(r, int)})
+        found = found.with_top1(_top1(net, found, data, amp, as_json, **labels))
     if store:
         store_costs(net, found)
         save(net, source)
     stored = f"\nstored in {source}" if store else ""
     options.print_result({"checkpoint": source, "stored": store, **found.to_dict()}, as_json, f"{found}{stored}")
+
+
+def _top1(
+    net: "SwitchableModel", costs: "Benchmark", data: str, amp: str | None, quiet: bool, **labels: Unpack[_Labels]
+) -> dict[int, float]:
+    from rsconvert import evaluate
+
+    sides = list(dict.fromkeys(cost.resolution for cost in costs.costs))
+    found = evaluate(net, data, sides, device=net.alpha.device, amp=amp, progress=not quiet, **labels)
+    return {r: row.top1 for r, row in found.resolutions.items() if isinstance(r, int)}
 
 
 def _check_writable(file: str) -> None:

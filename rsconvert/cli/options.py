@@ -18,8 +18,8 @@ from rsconvert.settings import RECIPES, setting_help
 
 __all__ = [
     "Labelled",
-    "Precise",
     "Reading",
+    "amp",
     "as_json",
     "baselines",
     "bundle",
@@ -27,7 +27,9 @@ __all__ = [
     "class_map",
     "config",
     "data",
+    "data_root",
     "defaulted",
+    "device",
     "floats",
     "force",
     "labelled",
@@ -36,11 +38,11 @@ __all__ = [
     "model",
     "numbers",
     "output",
-    "precise",
     "print_result",
     "ranges",
     "reading",
     "refuse_existing",
+    "refuse_given",
     "resolution_list",
     "resolutions",
     "result",
@@ -48,7 +50,9 @@ __all__ = [
     "settings",
     "size_list",
     "strings",
+    "unlabelled",
     "words",
+    "workers",
 ]
 
 _Decorator = Callable[[Any], Any]
@@ -63,15 +67,10 @@ class Reading(TypedDict):
     data_root: str | None
 
 
-class Precise(Reading):
-    """The options of `precise`."""
-
-    amp: str | None
-
-
-class Labelled(Precise):
+class Labelled(Reading):
     """The options of `labelled`."""
 
+    amp: str | None
     class_map: str | None
 
 
@@ -316,8 +315,7 @@ data_root = settings("data_root")
 reading = bundle(
     defaulted("evaluation.predict", "--batch-size", type=int, help="Images per forward."), workers, device, data_root
 )
-precise = bundle(reading, amp)
-labelled = bundle(precise, class_map)
+labelled = bundle(reading, amp, class_map)
 config = bundle(
     click.option("--recipe", metavar="NAME", help=f"Named settings: {', '.join(RECIPES)}."),
     click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),

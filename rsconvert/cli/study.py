@@ -14,6 +14,8 @@ from rsconvert.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rsconvert.text import Table
+
 
 __all__ = ["analyze", "report"]
 
@@ -126,12 +128,7 @@ def complementarity(
     if len(nets) < len(checkpoints):
         raise ConfigError(f"checkpoints are {', '.join(checkpoints)}; each needs a name of its own. Rename one.")
     others = load_baselines(baselines, next(iter(nets.values())), model)
-    groups: dict[str, study.Complementarity] = {}
-    for networks in (others, nets):
-        if networks:
-            title = next(iter(networks)) if len(networks) == 1 else "I-Nets"
-            right = study.right_answers(study.own_resolutions(networks), data, progress=not as_json, **reading)
-            groups[f"{title} (network)" if title in groups else title] = study.complementarity(right)
+    groups = study.complementarity_of((others, nets), data, progress=not as_json, **reading)
     tables = {title: group.table() for title, group in groups.items()}
     _finish(
         stem,
@@ -211,7 +208,8 @@ def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_j
 @options.defaulted("study.pooled_values", "--images", type=int, help="How many of val/ to draw.")
 @options.seed("study.pooled_values", "Of the drawing and the crops.")
 @options.data
-@options.precise
+@options.reading
+@options.amp
 @_drawing_output
 def pooling(
     checkpoint: str,
@@ -220,11 +218,12 @@ def pooling(
     crop_areas: tuple[str, ...],
     images: int,
     seed: int,
+    amp: str | None,
     model: str | None,
     output: str,
     force: bool,
     as_json: bool,
-    **reading: Unpack[options.Precise],
+    **reading: Unpack[options.Reading],
 ) -> None:
     """Draw the values at the global pooling, under views of training and of evaluation (figure 3).
 
@@ -237,7 +236,7 @@ def pooling(
     low, high = (net.source.training or {}).get("crop_area", (0.08, 1.0))
     areas = [_area(text) for text in crop_areas] or [(low, high)]
     result = pooled_values(
-        net, data, resolutions, crop_areas=areas, images=images, seed=seed, progress=not as_json, **reading
+        net, data, resolutions, crop_areas=areas, images=images, seed=seed, amp=amp, progress=not as_json, **reading
     )
     _finish_table(stem, plot_pooling(result), as_json, result.to_dict(), result.table(), result.data())
 
@@ -271,7 +270,9 @@ def _area(text: str) -> tuple[float, float]:
     return area[0], area[1]
 
 
-def _finish_table(stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: Any, data: Any) -> None:
+def _finish_table(
+    stem: Path, figure: "Figure", as_json: bool, facts: dict[str, Any], table: "Table", data: "Table"
+) -> None:
     _finish(stem, figure, as_json, facts=facts, text=table.as_text(), markdown=table.as_markdown(), csv=data.as_csv())
 
 

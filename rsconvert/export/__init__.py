@@ -1,10 +1,10 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
-from rsconvert.export.exported import Exported
 from rsconvert.export.hub import export_hub
 from rsconvert.export.onnx import export_onnx
 from rsconvert.export.opening import Export, open_export, open_onnx
 from rsconvert.export.plain import export_plain, export_program, export_timm, export_torchvision
+from rsconvert.export.target import Exported
 from rsconvert.export.verification import Agreement, Verification, verify_export
 
 __all__ = [

@@ -14,9 +14,8 @@ from huggingface_hub import ModelCardData
 from rsconvert.checkpoint import PUBLISHED, save, sync
 from rsconvert.errors import ConfigError, first_line
 from rsconvert.evaluation import Accuracy, Evaluation, Paired, multiply_adds
-from rsconvert.export.exported import Exported
 from rsconvert.export.stock import TIMM_FILES, stock_library, write_timm, write_torchvision
-from rsconvert.export.target import check_folder, replacing_folder
+from rsconvert.export.target import Exported, check_folder, replacing_folder
 from rsconvert.models import TORCHVISION, count_outputs
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import Table

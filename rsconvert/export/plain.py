@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsconvert.errors import ConfigError
-from rsconvert.export.exported import Exported
 from rsconvert.export.program import check_compiler, write_program
 from rsconvert.export.stock import TIMM_FILES, write_timm, write_torchvision
-from rsconvert.export.target import check_folder, check_target, numbered, replacing_folder
+from rsconvert.export.target import Exported, check_folder, check_target, numbered, replacing_folder
 from rsconvert.surgery import FoldReport, SwitchableModel, check_resolutions
 
 __all__ = ["export_plain", "export_program", "export_timm", "export_torchvision"]

@@ -13,7 +13,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
-from rsconvert.export.exported import image_facts
+from rsconvert.export.target import image_facts
 from rsconvert.models import as_call, example_arguments
 from rsconvert.surgery import FoldReport, SwitchableModel, fold_batchnorm, largest_difference
 

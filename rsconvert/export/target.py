@@ -1,14 +1,19 @@
-"""Where an export goes: places that are free, and folders that are written whole or not at all."""
+"""Where an export goes, and the record of it: free places, folders written whole or not at all, what was written."""
 
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rsconvert.errors import CheckpointError, RSConvertError
+from rsconvert.evaluation import crop_shares
+from rsconvert.export.verification import Verification
+from rsconvert.surgery import FoldReport, SwitchableModel
 
-__all__ = ["check_folder", "check_target", "numbered", "replacing_folder"]
+__all__ = ["Exported", "check_folder", "check_target", "image_facts", "numbered", "replacing_folder"]
 
 
 def numbered(path: Path, resolutions: Sequence[int], *, is_folder: bool = False) -> dict[Path, int]:
@@ -79,3 +84,40 @@ def _swap(part: Path, target: Path) -> None:
             os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; an export of one file or folder is a path to it.
+
+    ``files`` maps each file or folder to its resolution, None if it holds all. ``folding`` and ``verification`` report
+    on those files whose BatchNorms were folded on request, and that were compared with the network. ``weights`` is a
+    further file, from which the others read theirs.
+    """
+
+    files: Mapping[Path, int | None]
+    folding: Mapping[Path, FoldReport] = field(default_factory=dict)
+    verification: Mapping[Path, Verification] = field(default_factory=dict)
+    weights: Path | None = None
+
+    def __fspath__(self) -> str:
+        (path,) = self.files
+        return str(path)
+
+    def __str__(self) -> str:
+        lines = [(self.verification.get(path), f"wrote {path}", self.folding.get(path)) for path in self.files]
+        found = [str(part) for line in lines for part in line if part is not None]
+        return "\n".join([*found, *([f"wrote {self.weights}, which these files read"] if self.weights else [])])
+
+
+def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
+    """Return the preprocessing of one resolution and what is known of the classes, as JSON has it."""
+    source = net.source
+    return {
+        "architecture": source.architecture,
+        "num_classes": source.num_classes,
+        "resolution": resolution,
+        **vars(source.preprocessing),
+        "crop_pct": crop_shares(source.preprocessing, net.resolutions, [resolution])[0],
+        "class_names": source.class_names,
+    }

@@ -2,14 +2,7 @@
 
 from rsconvert.study.batchnorm import batchnorm_sets, plot_batchnorm
 from rsconvert.study.comparison import Plan, compare, plan_comparison
-from rsconvert.study.complementarity import (
-    Complementarity,
-    complementarity,
-    complementarity_data,
-    own_resolutions,
-    plot_complementarity,
-    right_answers,
-)
+from rsconvert.study.complementarity import complementarity_data, complementarity_of, plot_complementarity
 from rsconvert.study.curves import dense_resolutions, plot_accuracy
 from rsconvert.study.figures import ENDINGS, save_figures, write_analysis
 from rsconvert.study.importance import importance, plot_importance
@@ -18,15 +11,13 @@ from rsconvert.study.report import write_report
 
 __all__ = [
     "ENDINGS",
-    "Complementarity",
     "Plan",
     "batchnorm_sets",
     "compare",
-    "complementarity",
     "complementarity_data",
+    "complementarity_of",
     "dense_resolutions",
     "importance",
-    "own_resolutions",
     "plan_comparison",
     "plot_accuracy",
     "plot_batchnorm",
@@ -34,7 +25,6 @@ __all__ = [
     "plot_importance",
     "plot_pooling",
     "pooled_values",
-    "right_answers",
     "save_figures",
     "write_analysis",
     "write_report",

@@ -1,6 +1,6 @@
 """How resolutions complement each other: what one gets right and another wrong (RS-Nets, Table 1)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ __all__ = [
     "Complementarity",
     "complementarity",
     "complementarity_data",
+    "complementarity_of",
     "own_resolutions",
     "plot_complementarity",
     "right_answers",
@@ -122,6 +123,22 @@ def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples,
         targets.append(found.targets)
     check_order(targets)
     return {r: right[r] for r in networks}
+
+
+def complementarity_of(
+    groups: Sequence[Mapping[str, nn.Module]], data: str | Path | Samples, **options: Any
+) -> dict[str, Complementarity]:
+    """Compare the resolutions of each group of networks by name, by title: the name of a single one, or I-Nets.
+
+    Args:
+        options: as of ``predict``, whose errors these are.
+    """
+    found: dict[str, Complementarity] = {}
+    for networks in filter(None, groups):
+        title = next(iter(networks)) if len(networks) == 1 else "I-Nets"
+        right = right_answers(own_resolutions(networks), data, **options)
+        found[f"{title} (network)" if title in found else title] = complementarity(right)
+    return found
 
 
 def complementarity_data(groups: Mapping[str, Complementarity]) -> Table:

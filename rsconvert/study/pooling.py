@@ -1,6 +1,6 @@
 """The values at the global pooling under training's and evaluation's preprocessing (RS-Nets, Fig. 3 and Fig. 9).
 
-Crops of training enlarge the objects, so that a network sees them smaller in evaluation, and its pooled values shift
+Crops of training enlarge the objects, so that they are smaller in evaluation, and the pooled values shift
 (Touvron et al. 2019, "Fixing the train-test resolution discrepancy").
 """
 
@@ -137,17 +137,15 @@ def pooled_values(
         images: how many to draw by ``seed``, by which the crops are drawn too; all if there are fewer.
         device, amp: as of ``evaluate``.
     Raises:
-        DataError: there are no images, one can't be read, or the network does not take three colours.
-        ConfigError, ResolutionError: a setting is unusable.
         UnsupportedModelError: the network has no classifier.
-        TrainingError: memory ran out.
+        DataError, ConfigError, ResolutionError, TrainingError: as ``evaluate``.
     """
     check_colours(net)
     where = choose_device(device)
     precision = choose_precision(amp, where)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-    drawn, sides = _drawn(samples, images, seed), net.resolutions if resolutions is None else tuple(resolutions)
-    how = net.source.preprocessing
+    drawn, how = _drawn(samples, images, seed), net.source.preprocessing
+    sides = net.resolutions if resolutions is None else tuple(resolutions)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
         cuts = {area: Augmentation(crop_area=area, interpolation=how.interpolation) for area in crop_areas}

@@ -12,7 +12,13 @@ from matplotlib.image import AxesImage
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import Predictions, predict
-from rsconvert.study import Complementarity, complementarity, own_resolutions, plot_complementarity, right_answers
+from rsconvert.study.complementarity import (
+    Complementarity,
+    complementarity,
+    own_resolutions,
+    plot_complementarity,
+    right_answers,
+)
 from rsconvert.surgery import SwitchableModel
 
 # The module, whose name its function has in the package.

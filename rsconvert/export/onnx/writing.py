@@ -14,12 +14,11 @@ import torch
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import default_resolutions
-from rsconvert.export.exported import Exported, image_facts
 from rsconvert.export.onnx.branches import branch
 from rsconvert.export.onnx.one_table import graph_of_one_table
 from rsconvert.export.onnx.torch_export import onnx_model
 from rsconvert.export.opening import needed, open_onnx
-from rsconvert.export.target import check_target, numbered
+from rsconvert.export.target import Exported, check_target, image_facts, numbered
 from rsconvert.export.verification import Verification, logits_of, verify_export
 from rsconvert.models import example_input
 from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fold_batchnorm, interpolation_weights

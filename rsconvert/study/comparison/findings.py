@@ -116,9 +116,7 @@ class Comparison:
 
     def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
         """Return the mean over the network's resolutions, for the seeds that have them all."""
-        if any(r not in values for r in self.trained):
-            return {}
-        seeds = [s for s in self.seeds if all(s in values[r] for r in self.trained)]
+        seeds = [s for s in self.seeds if all(s in values.get(r, ()) for r in self.trained)]
         return {s: statistics.fmean(values[r][s] for r in self.trained) for s in seeds}
 
     def __str__(self) -> str:

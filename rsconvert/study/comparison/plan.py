@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,23 +200,19 @@ def plan_comparison(
     _check(net, config, seeds)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
-    settings = {
-        **{name: value for name, value in asdict(config).items() if name not in _APART},
-        "lr": config.peak_lr(1),
-        "same_lr": same_lr,
-        "trained": net.resolutions,
-        "starting_network": digest(net.state_dict()),
-        **data_identity(net, samples, outputs),
-    }
+    settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
     _check_folder(folder, json.loads(json.dumps(settings)))
-    runs = tuple(
-        run
-        for seed in seeds
-        for method in chosen
-        for run in _runs(method, seed, net.resolutions, config, folder, same_lr)
-    )
+    pairs = [(method, seed) for seed in seeds for method in chosen]
+    runs = tuple(run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr))
     _check_different(runs)
     return Plan(net, samples, folder, tuple(chosen), tuple(seeds), asked, runs, settings)
+
+
+def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict[str, Any]:
+    """Return the settings that all runs have in common."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _APART}
+    own = {"lr": config.peak_lr(1), "same_lr": same_lr, "trained": net.resolutions}
+    return {**settings, **own, "starting_network": digest(net.state_dict())}
 
 
 def choose_methods(
@@ -230,8 +226,7 @@ def choose_methods(
     methods = [_known(name) for name in names] + [_subset(kept, resolutions) for kept in subsets]
     if not methods:
         raise ConfigError(f"methods is empty; at least one of {', '.join(KNOWN)} is needed.")
-    repeated = [method.name for i, method in enumerate(methods) if method in methods[:i]]
-    if repeated:
+    if repeated := [method.name for i, method in enumerate(methods) if method in methods[:i]]:
         raise ConfigError(f"{repeated[0]} comes twice among the methods; each is trained once. Remove the repeat.")
     return methods + ([] if crop_area is None else list(_cropped(methods, crop_area)))
 
@@ -295,11 +290,9 @@ def _runs(
 
 
 def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -> None:
-    for item in fields(config):
-        if item.name in _OWN and getattr(config, item.name) != item.default:
-            raise ConfigError(
-                f"{item.name} is {getattr(config, item.name)}, which a comparison chooses for each run. Leave it out."
-            )
+    for name in _OWN:
+        if (value := getattr(config, name)) != getattr(FinetuneConfig(), name):
+            raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
     if not seeds or len(set(seeds)) != len(seeds):
         given = ",".join(map(str, seeds)) or "empty"
         raise ConfigError(f"seeds is {given}; one or more different ones are needed.")
@@ -320,7 +313,7 @@ def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     saved = _read(file, "choose another folder by --output")
-    changes = [f"{name} was {saved.get(name)} and is {new}" for name, new in settings.items() if saved.get(name) != new]
+    changes = [f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new]
     if changes:
         raise ConfigError(
             f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "

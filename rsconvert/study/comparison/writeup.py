@@ -18,7 +18,6 @@ from rsconvert.text import Table, plain
 __all__ = ["plot_accuracies", "plot_gains", "plot_scores", "write_report"]
 
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx")
-_PER_ROW = 3
 
 
 def write_report(found: Comparison, command: str | None = None) -> None:
@@ -217,7 +216,7 @@ def _panels(
     stem: Path, titles: Mapping[str, str], width: float, height: float, legend: str | None = None
 ) -> Iterator[dict[str, Axes]]:
     """Yield empty axes of a size in inches under the keys of their titles, then write their figure with a legend."""
-    columns, rows = min(len(titles), _PER_ROW), math.ceil(len(titles) / _PER_ROW)
+    columns, rows = min(len(titles), 3), math.ceil(len(titles) / 3)
     figure = new_figure(width, height)
     places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     panels = dict(zip(titles, places, strict=False))

@@ -217,7 +217,7 @@ def _outputs(found: Predictions) -> int:
 
 
 def _matrix(counts: Counter[tuple[int, int]], classes: int) -> list[list[int]]:
-    return [[counts[truth, answer] for answer in range(classes)] for truth in range(classes)]
+    return [[counts[truth, prediction] for prediction in range(classes)] for truth in range(classes)]
 
 
 def _mistakes(counts: Counter[tuple[int, int]]) -> list[tuple[int, int, int]]:

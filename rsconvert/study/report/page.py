@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import nn
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import NETWORK, default_resolutions, predict, summarize, with_baselines
+from rsconvert.evaluation import NETWORK, default_resolutions, predict, resolution_of, summarize, with_baselines
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (
@@ -53,13 +52,11 @@ def write_report(
     command: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """Write one HTML file about a network: accuracy, cost and example images with each path's predictions.
+    """Write one HTML file about a network, replacing one at ``path``: accuracy, cost, images with predictions.
 
-    The file holds its figures as JSON too, under the id ``facts``; they are returned. Every figure is that of
-    ``evaluate``, whose further options ``predict`` takes too.
+    The figures are those of ``evaluate``, with its options; they are returned, and in the file as JSON, id ``facts``.
 
     Args:
-        path: the file to write; an existing one is replaced.
         resolutions: None takes the trained ones and, where the network works there, those midway between.
         baselines: other networks by name, see ``evaluate``.
         examples: how many images to show, drawn from all by ``seed``.
@@ -69,21 +66,18 @@ def write_report(
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
-    if not Path(path).absolute().parent.is_dir():  # before the work, not after it
-        raise CheckpointError(f"{path} can't be written; a name in a folder that exists is needed.")
+    _check_folder(Path(path))
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
-    checkpoint = None if origin is None else file_facts(origin)
-    epochs = None if origin is None else read_summary(origin)
+    known = _known(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
     found = predict(with_baselines(net, baselines), samples, sizes, **options)
     evaluation = summarize(found, per_class=True)
     facts = {
         "made": made_facts(command, net.alpha.device),
-        "checkpoint": checkpoint,
-        "epochs": epochs,
+        **known,
         "data": str(data) if isinstance(data, str | Path) else "samples",
         "network": network_facts(net),
         **answer_facts(found, evaluation, labels),
@@ -94,6 +88,19 @@ def write_report(
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return facts
+
+
+def _check_folder(path: Path) -> None:
+    """Refuse before the work what else would fail after it."""
+    if not path.absolute().parent.is_dir():
+        raise CheckpointError(f"{path} can't be written; a name in a folder that exists is needed.")
+
+
+def _known(origin: str | Path | None) -> dict[str, Any]:
+    """Return what is known of the network's file, and of its run."""
+    if origin is None:
+        return {"checkpoint": None, "epochs": None}
+    return {"checkpoint": file_facts(origin), "epochs": read_summary(origin)}
 
 
 def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequence[Mapping[str, str]]) -> str:
@@ -133,7 +140,7 @@ def _rows(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         size: {
             **rows[size],
             "share": 100 * rows[size]["multiply_adds"] / native,
-            "state": _state(_resolution(size), facts["network"]["resolutions"]),
+            "state": _state(size, facts["network"]["resolutions"]),
             "importance": facts["network"]["importance"].get(size),
         }
         for size in facts["sizes"]
@@ -152,20 +159,16 @@ def _latencies(machine: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any
     }
 
 
-def _state(resolution: int, trained: Sequence[int]) -> str:
-    """Say where the BN set of a resolution comes from."""
+def _state(size: str, trained: Sequence[int]) -> str:
+    """Return where the BN set of a size comes from."""
+    height, _, width = size.partition("x")
+    resolution = resolution_of((int(height), int(width or height)))
     if resolution in trained:
         return "trained"
     above, below = [r for r in trained if r > resolution], [r for r in trained if r < resolution]
     if above and below:
         return f"between {min(above)} and {max(below)}"
     return f"as at {trained[0] if below else trained[-1]}"
-
-
-def _resolution(size: str) -> int:
-    """Return the resolution that a size's name stands for."""
-    height, _, width = size.partition("x")
-    return round(math.sqrt(int(height) * int(width or height)))
 
 
 def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
