@@ -1,4 +1,4 @@
-"""calibration"""
+"""Calibration: BN statistics of each resolution from images without labels."""
 
 from rsconvert.calibration.calibrate import calibrate
 

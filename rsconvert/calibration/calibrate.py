@@ -1,5 +1,6 @@
-"""calibrate: BN statistics of each resolution out of images without labels."""
+"""calibrate: BN statistics of each resolution from images without labels."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ _Watched = dict[str, tuple[Any, Estimator]]
 class CalibrationReport:
     """How many images gave statistics, and at each resolution to how many BatchNorms.
 
-    ``left`` tells why others, and private tensors beside BatchNorms, kept what they had.
+    ``left`` gives the reason why others, and private tensors of other layers, kept what they had.
     """
 
     images: int
@@ -56,8 +57,8 @@ class CalibrationReport:
 
     def __str__(self) -> str:
         sets = ", ".join(f"{number} at {r}" for r, number in self.resolutions.items())
-        lines = [f"BatchNorms with new statistics ({self.form}) from {self.images} images: {sets}"]
-        return "\n".join([*lines, *(f"left as it was: {name}, {reason}" for name, reason in self.left.items())])
+        left = "".join(f"\nleft as it was: {name}, {reason}" for name, reason in self.left.items())
+        return f"BatchNorms with new statistics ({self.form}) from {self.images} images: {sets}{left}"
 
 
 @torch.no_grad()
@@ -93,21 +94,24 @@ def calibrate(
         ConfigError, ResolutionError: a setting is unusable; a resolution has no BN set of its own.
         DataError: there are no images, one can't be read, or the network does not take three colours.
         UnsupportedModelError: the network does not run on images, or no BatchNorm keeps statistics.
-        TrainingError: a statistic is not finite, or can't be had; memory ran out. The network is as it was.
+        TrainingError: a statistic is not finite or undefined; memory ran out. The network is as it was.
     """
     asked, where = _asked(net, resolutions), choose_device(device)
-    _check_settings(images, form, batch_size)
+    if form not in get_args(Form):
+        raise ConfigError(f"form is {form!r}; {', '.join(get_args(Form))} are accepted.")
+    for name, value in (("images", images), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; at least 1 is needed.")
     check_colours(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     chosen = _drawn(samples, images, seed)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
         watched = {r: _watched(net.at(r), form) for r in asked}
-        size = _even(len(chosen), batch_size)
+        size = math.ceil(len(chosen) / math.ceil(len(chosen) / batch_size))  # a small last batch has poor statistics
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
-    written = _write(watched)
-    return CalibrationReport(len(chosen), form, written, _left(net, watched))
+    return CalibrationReport(len(chosen), form, _write(watched), _left(net, watched))
 
 
 def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
@@ -118,36 +122,22 @@ def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
     asked = net.resolutions[1:] if resolutions is None else check_resolutions(resolutions)
     if not asked:
         raise ResolutionError(
-            f"the network has the native resolution {net.native} alone, which is left as it is unless it is named. "
-            "Name it by resolutions."
+            f"the network has the native resolution {net.native} alone, which is left as it is unless resolutions "
+            "names it."
         )
     if wrong := [r for r in asked if r not in net.resolutions]:
         raise ResolutionError(
-            f"resolution {wrong[0]} was not trained and has no BN set; {net.resolutions} are accepted. Choose some."
+            f"resolution {wrong[0]} was not trained and has no BN set; {net.resolutions} are accepted."
         )
     return asked
-
-
-def _check_settings(images: int, form: str, batch_size: int) -> None:
-    if form not in get_args(Form):
-        raise ConfigError(f"form is {form!r}; {', '.join(get_args(Form))} are accepted. Choose one of them.")
-    for name, value in (("images", images), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; at least 1 is needed. Change it.")
 
 
 def _drawn(samples: Samples, images: int, seed: int) -> Samples:
     """Return samples in random order: in that of their classes, a batch would be of one class."""
     if len(samples) == 0:
-        raise DataError("the data holds no images; statistics need at least one. Add images.")
+        raise DataError("the data holds no images; statistics need at least one.")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return samples.subset(order[:images].tolist())
-
-
-def _even(images: int, batch_size: int) -> int:
-    """Return the size of nearly equal batches: a small last one would be normalized by poor statistics."""
-    batches = -(-images // batch_size)
-    return -(-images // batches)
 
 
 def _watched(path: nn.Module, form: str) -> _Watched:
@@ -166,7 +156,7 @@ def _run(
     progress: bool,
     check: Callable[[], None],
 ) -> None:
-    """Show the images to each path, its BatchNorms watched."""
+    """Run each path on the images while its BatchNorms are watched."""
     dtype = float_dtype(net)
     paths = {r: net.at(r) for r in watched}
     with eval_mode(paths.values()), ExitStack() as stack:
@@ -232,7 +222,7 @@ def _left(net: SwitchableModel, watched: Mapping[int, _Watched]) -> dict[str, st
 
 
 def _reason(bn: nn.Module) -> str | None:
-    """Tell why a BatchNorm can't be calibrated."""
+    """Return why a BatchNorm can't be calibrated; None if it can."""
     if not isinstance(bn, _BatchNorm):
         return "it is written by hand" if any(True for _ in bn.parameters()) else "it is frozen"
     return "it keeps no statistics" if bn.running_mean is None else None

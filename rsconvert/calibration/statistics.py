@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,6 @@ from torch import Tensor, nn
 from rsconvert.errors import TrainingError
 
 __all__ = ["Estimator", "MovingAverage", "Population", "normalizing_by_batch"]
-
-
-class Estimator(Protocol):
-    """Takes the moments of one batch after another: the number of values per channel, mean and variance, (C,)."""
-
-    batches: int
-    mean: Tensor
-    variance: Tensor
-
-    def add(self, count: int, mean: Tensor, variance: Tensor) -> None: ...
 
 
 class Population:
@@ -30,10 +20,11 @@ class Population:
 
     def __init__(self) -> None:
         self.batches = self._count = 0
-        # Without a device, these go along with the first batch.
+        # Scalars of the CPU, which may be added to tensors of any device.
         self.mean = self.variance = torch.zeros((), dtype=torch.float64)
 
     def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """Take the moments of a batch: the number of values per channel, mean and variance, (C,)."""
         self.batches += 1
         self._count += count
         share = count / self._count
@@ -45,7 +36,7 @@ class Population:
 class MovingAverage:
     """What a BatchNorm's own running average would be after the batches, from its present values on.
 
-    A BatchNorm without momentum averages its batches, here those of the calibration alone.
+    A BatchNorm without momentum averages its batches, here only those of the calibration.
     """
 
     def __init__(self, bn: Any) -> None:
@@ -55,6 +46,7 @@ class MovingAverage:
         self.variance: Tensor = bn.running_var.double()
 
     def add(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """As of `Population`."""
         self.batches += 1
         share = 1 / self.batches if self._momentum is None else self._momentum
         self.mean = torch.lerp(self.mean, mean, share)
@@ -62,15 +54,18 @@ class MovingAverage:
         self.variance = torch.lerp(self.variance, variance * (count / (count - 1)), share)
 
 
+Estimator = Population | MovingAverage
+
+
 @contextmanager
 def normalizing_by_batch(bn: Any, name: str, estimator: Estimator) -> Iterator[None]:
-    """Within it a BatchNorm in eval mode normalizes each batch by the batch's own statistics, which it also reports.
+    """Make a BatchNorm in eval mode normalize each batch by the batch's own statistics, and collect these.
 
-    Unlike train mode this touches nothing else: no dropout inside it wakes up, nothing counts batches. Its own
-    statistics come back at the end.
+    Unlike train mode this changes nothing else: dropout stays off, nothing counts batches. Its own statistics come back
+    at the end.
 
     Raises:
-        TrainingError: from the forward, if a channel of a batch has one value, which has no variance.
+        TrainingError: from the forward: a channel of a batch has one value, which has no variance.
     """
 
     def take(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,20 +67,11 @@ def evaluate(
         ConfigError: a setting is unusable, or there is no such device here.
         TrainingError: memory ran out; another process failed or ended.
     """
+    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root, class_map=class_map)
+    networks, sizes = with_baselines(net, baselines), net.resolutions if resolutions is None else resolutions
     with running_processes(None if device is None else str(device)) as processes:
-        found = predict(
-            with_baselines(net, baselines),
-            data,
-            net.resolutions if resolutions is None else resolutions,
-            batch_size=batch_size,
-            workers=workers,
-            device=processes.device,
-            amp=amp,
-            data_root=data_root,
-            class_map=class_map,
-            progress=progress and processes.leads,
-            processes=processes,
-        )
+        shown = progress and processes.leads
+        found = ask(networks, data, sizes, device=processes.device, progress=shown, processes=processes)
     return summarize(found, per_class=per_class)
 
 

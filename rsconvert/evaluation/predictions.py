@@ -5,7 +5,7 @@
 All figures of an evaluation, of the analysis and of a cascade follow from these. Several processes may share the work.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,12 +87,9 @@ def predict(
         subjects = _subjects(networks, samples, sizes, outputs, where)
         check_alike(networks, samples, processes, meet)
         share = _Share(samples, batch_size, workers, processes, interrupts, meet)
-        groups: dict[object, dict[str, Subject]] = {}  # by how they crop images
-        for name, subject in subjects.items():
-            groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
         answers: dict[str, dict[Size | None, Answers]] = {}
         targets: list[Tensor] = []
-        for alike in groups.values():
+        for alike in _groups(subjects):
             found, seen = share.collect(alike, precision, keep_logits, progress)
             answers |= found
             targets.append(seen)
@@ -232,3 +229,11 @@ def check_order(targets: Sequence[Tensor]) -> None:
             "the data gives its images in another order each time; one order is needed to compare networks that crop "
             "images in different ways. Take a folder or a map-style data set."
         )
+
+
+def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
+    """Split networks by how they crop images."""
+    groups: dict[object, dict[str, Subject]] = {}
+    for name, subject in subjects.items():
+        groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
+    return groups.values()

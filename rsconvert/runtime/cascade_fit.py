@@ -25,7 +25,6 @@ from rsconvert.evaluation import (
     Predictions,
     Subject,
     autocast,
-    choose_device,
     choose_precision,
     measure_latency,
     plain_memory_errors,
@@ -62,43 +61,37 @@ def fit_cascade(
 ) -> CascadeReport:
     """Fit a cascade to half of labelled images, store it in ``net.measured``, and measure it on the other half.
 
-    The halves are drawn class by class. The network's modes are left as they are; of the other arguments see
-    ``evaluate``.
+    The halves are drawn class by class by ``seed``. The network's modes are left as they are; of the other arguments
+    and errors see ``evaluate``.
 
     Args:
         top1: the accuracy to reach as cheaply as can be, in percent; None takes that of the best single path.
         multiply_adds: of one image, not to be exceeded on average by the most accurate cascade; in place of ``top1``.
         resolutions: the paths to try; None takes the trained ones, and every 16 pixels between.
-        seed: of the halves.
     Raises:
         ResolutionError: there are fewer than two resolutions, or one does not work in the network.
         ConfigError: no cascade does what is asked, or a setting is unusable.
         DataError: there are too few images, they come as a stream, or do not fit the network.
-        UnsupportedModelError, TrainingError: as ``evaluate``.
     """
     check_aim(top1, multiply_adds)
     tried = _tried(net, resolutions)
-    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-    _check_samples(samples)
-    where = choose_device(device)
-    precision = choose_precision(amp, where)
+    samples = _opened(data, data_root)
     found = predict(
         {NETWORK: net},
         samples,
         tried,
         batch_size=batch_size,
         workers=workers,
-        device=where,
-        amp=precision,
+        device=device,
+        amp=amp,
         class_map=class_map,
         progress=progress,
     )
-    subject = found.subjects[NETWORK]
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
-        feed = _Feed(net, subject, samples, batch_size, workers, precision, progress, check)
+        feed = _Feed(net, found.subjects[NETWORK], samples, batch_size, workers, amp, progress, check)
         report = _report(found, feed, tried, seed, top1, multiply_adds)
-    record = report.record() | ({} if subject.outputs is None else {"outputs": list(subject.outputs)})
-    net.measured = replace(net.measured, cascade=record)
+    outputs = {} if feed.subject.outputs is None else {"outputs": list(feed.subject.outputs)}
+    net.measured = replace(net.measured, cascade=report.record() | outputs)
     return report
 
 
@@ -125,13 +118,15 @@ def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
     return tried
 
 
-def _check_samples(samples: Samples) -> None:
+def _opened(data: str | Path | Samples, root: str | None) -> Samples:
+    samples = open_split(str(data), "val", root=root) if isinstance(data, str | Path) else data
     if isinstance(samples, Stream):
         raise DataError(
             "the data is a stream, which has no halves; images by index are needed. Take a folder or an hfds/ set."
         )
     if len(samples) < 2:
         raise DataError(f"the data holds {len(samples)} images; two at least are needed to fit and to measure.")
+    return samples
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ class _Feed:
     samples: Samples
     batch_size: int
     workers: int
-    amp: torch.dtype
+    amp: Amp
     progress: bool
     check: Callable[[], None]
 
@@ -152,7 +147,8 @@ class _Feed:
         """Give normalized views of some images, (N, 3, r, r) for each resolution, in eval mode and under autocast."""
         images = self.samples.subset(places.tolist())
         loader = validation_loader(self.net, images, resolutions, batch_size=self.batch_size, workers=self.workers)
-        with eval_mode(self.subject.paths.values()), autocast(self.subject.device, self.amp), closing(loader):
+        precision = autocast(self.subject.device, choose_precision(self.amp, self.subject.device))
+        with eval_mode(self.subject.paths.values()), precision, closing(loader):
             shown = tqdm(loader, desc=words, unit="batch", disable=not self.progress, leave=False)
             yield (self._prepared(views) for views, _ in shown)
 

@@ -74,7 +74,7 @@ def mred_loss(
 
     Args:
         logits: S tensors (N, C), or dense (N, C, H, W), from the largest to the smallest resolution; or one stack.
-        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape, or None beside a teacher.
+        target: class indices (N,) or (N, H, W), or probabilities of the logits' shape, or None with a teacher.
         alpha: the scores before softmax, (S,).
         teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
@@ -250,18 +250,16 @@ def _check_inputs(
 def _check_logits(logits: Sequence[Tensor]) -> None:
     shapes = [tuple(z.shape) for z in logits]
     if not shapes:
-        raise ConfigError("logits is empty; one tensor per resolution is needed. Pass at least one.")
+        raise ConfigError("logits is empty; one tensor per resolution is needed.")
     if len(set(shapes)) > 1:
-        raise ConfigError(
-            f"logits have the shapes {shapes}; all resolutions need one shape. Give all the same classes."
-        )
+        raise ConfigError(f"logits have the shapes {shapes}; all resolutions need one shape.")
     if len(shapes[0]) not in (2, 4) or 0 in shapes[0]:
         raise ConfigError(
             f"logits have the shape {shapes[0]}; (N, C) and (N, C, H, W), not empty, are accepted. "
             "Pass one such tensor per resolution, as a list or stacked."
         )
     if not all(z.is_floating_point() for z in logits):
-        raise ConfigError(f"logits have the dtypes {[z.dtype for z in logits]}; floats are accepted. Convert them.")
+        raise ConfigError(f"logits have the dtypes {[z.dtype for z in logits]}; floats are accepted.")
 
 
 def _check_settings(
@@ -269,18 +267,16 @@ def _check_settings(
 ) -> None:
     students, classes = len(logits), logits[0].shape[1]
     if mode not in MODES:
-        raise ConfigError(f"mode is {mode!r}; {', '.join(MODES)} are accepted. Choose one of them.")
+        raise ConfigError(f"mode is {mode!r}; {', '.join(MODES)} are accepted.")
     if not 0 <= label_smoothing <= 1:
-        raise ConfigError(f"label_smoothing is {label_smoothing}; 0 to 1 is accepted. Choose a share such as 0.1.")
+        raise ConfigError(f"label_smoothing is {label_smoothing}; 0 to 1 is accepted, such as 0.1.")
     if alpha.shape != (students,) or not alpha.is_floating_point():
         raise ConfigError(
-            f"alpha is {_described(alpha)}; {students} logits need floats of shape ({students},). "
-            "Give one score per resolution."
+            f"alpha is {_described(alpha)}; {students} logits need floats of shape ({students},), one per resolution."
         )
     if class_weights is not None and (class_weights.shape != (classes,) or not class_weights.is_floating_point()):
         raise ConfigError(
-            f"class_weights is {_described(class_weights)}; {classes} classes need floats of shape ({classes},). "
-            "Give one weight per class."
+            f"class_weights is {_described(class_weights)}; {classes} classes need floats of shape ({classes},)."
         )
 
 
@@ -290,7 +286,7 @@ def _check_target(target: Tensor, shape: torch.Size) -> None:
     if wrong_dtype or target.shape != (shape if is_float else indices):
         raise ConfigError(
             f"target is {_described(target)}; integer classes of shape {indices} or float probabilities of shape "
-            f"{tuple(shape)} are accepted. Give one label per sample or position."
+            f"{tuple(shape)} are accepted, one label per sample or position."
         )
 
 
@@ -299,8 +295,7 @@ def _check_teacher(teacher: Tensor, shape: torch.Size, mode: str) -> None:
         raise ConfigError(f"teacher has no effect in mode {mode}; full and vanilla take one. Leave it out.")
     if teacher.shape != shape or not teacher.is_floating_point():
         raise ConfigError(
-            f"teacher is {_described(teacher)}; float logits of shape {tuple(shape)} are accepted, as of one view. "
-            "Give it the same classes."
+            f"teacher is {_described(teacher)}; float logits of shape {tuple(shape)} are accepted, as of one view."
         )
 
 

@@ -14,7 +14,7 @@ class Board:
     """Writes loss parts and rate of each step, and the row of each epoch, into a folder.
 
     Args:
-        first: the step from which on; what an earlier run wrote of it is left out.
+        first: the first step to write; what an earlier run wrote from there on is dropped.
     Raises:
         ConfigError: the package tensorboard is not installed, or the folder can't be written.
     """
@@ -30,7 +30,7 @@ class Board:
         try:
             self._writer = SummaryWriter(folder, purge_step=first)
         except OSError as error:
-            raise ConfigError(f"log_dir {folder} can't be written ({error}); a folder is needed. Change it.") from error
+            raise ConfigError(f"log_dir {folder} can't be written ({error}); a folder is needed.") from error
 
     def add_step(self, parts: Sequence[float], lr: float, steps: int) -> None:
         """Add the parts of the loss in the order of MREDLoss, and the learning rate."""

@@ -150,11 +150,7 @@ class Run:
             tqdm.write(f"resumed after {self._position()}", file=sys.stderr)
 
     def _save_state(self) -> None:
-        """Keep where the run stands; all processes must come here.
-
-        Raises:
-            TrainingError: a weight is not finite; the states before are intact.
-        """
+        """Keep where the run stands, unless a weight is not finite; all processes must come here."""
         if self.folder is None:
             return
         self._check_weights()
@@ -233,7 +229,6 @@ class Run:
         raise KeyboardInterrupt(*kept) from None
 
     def _position(self) -> str:
-        """Return where the run stands, in words."""
         step = self.done.batches // self.config.grad_accum_steps
         return f"epoch {self.done.epoch} of {self.config.epochs}" + (f" and {step} steps" if step else "")
 

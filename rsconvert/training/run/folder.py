@@ -37,7 +37,8 @@ class RunFolder:
     Args:
         keep: states that stay.
     Raises:
-        CheckpointError: the folder holds such a file already, and neither ``force`` nor ``resume`` is set.
+        CheckpointError: the folder holds such a file already, and neither ``force`` nor ``resume`` is set; later, the
+            disk is full.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2, force: bool = False, resume: bool = False) -> None:
@@ -68,11 +69,7 @@ class RunFolder:
                 part.unlink()
 
     def add_state(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Keep what the run needs to resume, and of the states before it the newest; those of an earlier run end.
-
-        Raises:
-            CheckpointError: there is no room on the disk; the run's earlier states are intact.
-        """
+        """Keep what the run needs to resume, and the newest few states before it, which a full disk leaves intact."""
         self._end_earlier()
         text = json.dumps({"version": _VERSION, "facts": facts})
         _make(self.states)
@@ -100,11 +97,7 @@ class RunFolder:
         return None
 
     def add_epoch(self, net: SwitchableModel, rows: Sequence[Row], *, is_best: bool) -> None:
-        """Write the last network, also as the best one if it is that, and the rows of all epochs.
-
-        Raises:
-            CheckpointError: there is no room on the disk.
-        """
+        """Write the last network, also as the best one if it is that, and the rows of all epochs."""
         self._end_earlier()
         # First, so that the best of an earlier run is replaced at once and never stands next to a row of this one.
         if is_best:
@@ -115,11 +108,7 @@ class RunFolder:
         write_summary(self.path, rows)
 
     def best_epoch(self) -> int:
-        """Return the epoch whose network is in the file of the best one.
-
-        Raises:
-            CheckpointError: there is no such file.
-        """
+        """Return the epoch whose network is in the file of the best one."""
         return int((read_metadata(self.best).source.training or {})["epoch"])
 
     def _end_earlier(self) -> None:

@@ -52,7 +52,6 @@ class Progress:
 
     @property
     def started(self) -> bool:
-        """Whether anything was done."""
         return self.epoch > 0 or self.batches > 0
 
     def add(self, parts: Sequence[float]) -> None:
@@ -104,11 +103,7 @@ def note_training(
 
 
 def write_summary(folder: Path, rows: Sequence[Row]) -> None:
-    """Write the rows of all epochs, whole or not at all.
-
-    Raises:
-        CheckpointError: there is no room on the disk.
-    """
+    """Write the rows of all epochs, whole or not at all."""
     with replacing(folder / SUMMARY) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()

@@ -96,20 +96,12 @@ class Objective(nn.Module):
         return self.loss(logits, views[0], target)
 
     def logits(self, place: int, view: Tensor) -> Tensor:
-        """Return the logits of one of the S views, by its place from the largest to the smallest resolution.
-
-        Raises:
-            TrainingError: as ``forward``.
-        """
+        """Return the logits of one of the S views, by its place from the largest to the smallest resolution."""
         with autocast(view.device, self.amp):
             return self._run(place, view)
 
     def loss(self, logits: Sequence[Tensor], native_view: Tensor, target: Tensor) -> MREDLoss:
-        """Return the loss of S logits (N, classes) of one batch.
-
-        Raises:
-            DataError: a target is beyond the network's outputs.
-        """
+        """Return the loss of S logits (N, classes) of one batch."""
         config, unlabelled = self.config, self.config.labels == "none"
         if not (unlabelled or target.is_floating_point()):
             check_labels(target, logits[0].shape[1])
