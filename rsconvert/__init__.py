@@ -5,12 +5,15 @@ A map of the package, in the order in which it is used:
     name → create_model → make_switchable → SwitchableModel → calibrate | finetune → save
     load → SwitchableModel → at(r): a plain nn.Module → evaluate | export
 
+    errors, text    exceptions; tables and small files
+    settings        the settings of finetuning, without torch
     data/           one crop of an image → S views
     models/         names → plain models
     surgery/        a network goes in, a switchable network comes out
     compatibility/  what the conversion does to each model of the libraries
     checkpoint/     the one switchable file
     evaluation/     accuracy, cost and latency at each resolution
+    wrapping        a name becomes a switchable network, with a report
     calibration/    statistics without labels
     settings        of a finetuning run
     training/       the loss, a step, a run
