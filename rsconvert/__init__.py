@@ -15,7 +15,6 @@ A map of the package, in the order in which it is used:
     evaluation/     accuracy, cost and latency at each resolution
     wrapping        a name becomes a switchable network, with a report
     calibration/    statistics without labels
-    settings        of a finetuning run
     training/       the loss, a step, a run
     export/         files for other software
     runtime/        the choice of a path: by a budget, or image by image
