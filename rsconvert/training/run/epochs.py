@@ -17,10 +17,9 @@ from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingEr
 from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run.board import Board
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
-from rsconvert.training.run.summary import Progress, Row, epoch_row, note_training
+from rsconvert.training.run.summary import Board, Progress, Row, epoch_row, note_training
 from rsconvert.training.step import Feed, Stepper
 
 __all__ = ["Run"]

@@ -1,19 +1,20 @@
-"""The summary of a run: how far it is, the row of each epoch, and ``summary.csv``, which holds the rows."""
+"""The summary of a run: how far it is, the row of each epoch in ``summary.csv``, its curves for TensorBoard."""
 
 import csv
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError
+from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 
-__all__ = ["SUMMARY", "Progress", "Row", "epoch_row", "note_training", "read_summary", "write_summary"]
+__all__ = ["SUMMARY", "Board", "Progress", "Row", "epoch_row", "note_training", "read_summary", "write_summary"]
 
 SUMMARY = "summary.csv"
 Row = dict[str, Any]
@@ -125,3 +126,41 @@ def read_summary(folder: str | Path) -> list[dict[str, float]] | None:
     except (OSError, ValueError, TypeError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path} is damaged ({reason}); the table that finetune writes is needed.") from error
+
+
+class Board:
+    """Writes loss parts and rate of each step, and the row of each epoch, into a folder.
+
+    Args:
+        first: the first step to write; what an earlier run wrote from there on is dropped.
+    Raises:
+        ConfigError: the package tensorboard is not installed, or the folder can't be written.
+    """
+
+    def __init__(self, folder: str, first: int = 1) -> None:
+        if importlib.util.find_spec("tensorboard") is None:
+            raise ConfigError(
+                f"log_dir is {folder}, but the package tensorboard is not installed; it writes the curves. "
+                "Run `pip install rsconvert[tensorboard]`, or leave log_dir out."
+            )
+        from torch.utils.tensorboard import SummaryWriter
+
+        try:
+            self._writer = SummaryWriter(folder, purge_step=first)
+        except OSError as error:
+            raise ConfigError(f"log_dir {folder} can't be written ({error}); a folder is needed.") from error
+
+    def add_step(self, parts: Sequence[float], lr: float, steps: int) -> None:
+        """Add the parts of the loss in the order of MREDLoss, and the learning rate."""
+        for name, value in zip(MREDLoss._fields, parts, strict=True):
+            self._writer.add_scalar(f"step/{name}", value, steps)
+        self._writer.add_scalar("step/lr", lr, steps)
+
+    def add_epoch(self, row: Row, steps: int) -> None:
+        """Add all numbers of a row of the summary."""
+        for name, value in row.items():
+            self._writer.add_scalar(f"epoch/{name}", value, steps)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
