@@ -67,12 +67,10 @@ def report(
 
     The page needs no network. Of a RUN_DIR it shows the best checkpoint and the curves of the training.
     """
-    from rsconvert.checkpoint import file_of
     from rsconvert.study import write_report
 
-    source = file_of(checkpoint)
     options.refuse_existing(output, force)
-    net = load_network(source, model)
+    net = load_network(checkpoint, model)
     facts = write_report(
         net,
         data,
@@ -82,7 +80,7 @@ def report(
         examples=examples,
         seed=seed,
         class_names=class_names,
-        origin=checkpoint if Path(checkpoint, "best.safetensors") == Path(source) else source,
+        origin=checkpoint,
         command=shlex.join(["rsconvert", *sys.argv[1:]]),
         progress=not as_json,
         **reading,

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsconvert import __version__
+from rsconvert.checkpoint import file_of
 from rsconvert.data import EvaluationViews, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError
 from rsconvert.evaluation import (
@@ -63,12 +64,12 @@ def made_facts(command: str | None, device: torch.device) -> dict[str, Any]:
 
 
 def file_facts(checkpoint: str | Path) -> dict[str, Any]:
-    """Return name, size and date of a file; of a run's folder those of the best checkpoint.
+    """Return name, size and date of the file that a place means.
 
     Raises:
         CheckpointError: there is no such file.
     """
-    path = Path(checkpoint) / "best.safetensors" if Path(checkpoint).is_dir() else Path(checkpoint)
+    path = Path(file_of(checkpoint))
     try:
         status = path.stat()
     except OSError as error:
