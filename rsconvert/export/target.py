@@ -101,8 +101,9 @@ class Exported:
     weights: Path | None = None
 
     def __fspath__(self) -> str:
-        (path,) = self.files
-        return str(path)
+        if len(self.files) != 1:
+            raise TypeError(f"the export has {len(self.files)} files; a path is needed. Take one of its files.")
+        return str(next(iter(self.files)))
 
     def __str__(self) -> str:
         lines = [(self.verification.get(path), f"wrote {path}", self.folding.get(path)) for path in self.files]

@@ -95,7 +95,7 @@ def test_what_is_not_an_export_is_never_replaced(old: Path) -> None:
 
 def test_an_export_of_one_file_is_a_path_to_it() -> None:
     assert os.fspath(Exported({Path("a.pt2"): 48})) == "a.pt2"
-    with pytest.raises(ValueError, match="unpack"):
+    with pytest.raises(TypeError, match="the export has 2 files; a path is needed"):
         os.fspath(Exported({Path("a.pt2"): 48, Path("b.pt2"): 32}))
 
 
