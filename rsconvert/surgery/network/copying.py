@@ -146,6 +146,8 @@ def kept_outputs(model: nn.Module) -> dict[int, Any]:
         for name, value in vars(module).items():
             kind = type(value)
             if kind is Tensor or ((kind in CONTAINERS or kind is tuple) and value and name not in _REGISTRIES):
+                if kind in (list, tuple) and ATOMS.issuperset(map(type, value)):
+                    continue  # strides and paddings, which most modules hold
                 leaves = tree_leaves(value)
                 memo |= {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
     return memo
