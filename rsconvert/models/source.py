@@ -79,7 +79,7 @@ def _is_shape(ndim: Any, axes: Any, channels: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The facts that build a plain model again and feed it rightly.
+    """What it takes to build a plain model again and to prepare its inputs.
 
     ``architecture`` is a timm name, ``torchvision/NAME``, ``file.py:function`` or None for a model made elsewhere;
     ``model_kwargs`` are its arguments, with ``num_classes`` only if a file's function was given it, ``num_classes`` the
