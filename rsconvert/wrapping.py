@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint import fill_from_rsnets
+from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, ResolutionError
-from rsconvert.evaluation import multiply_adds
+from rsconvert.evaluation import crop_shares, multiply_adds
 from rsconvert.models import Source, create_model, is_file_name, unfilled
-from rsconvert.surgery import ConversionReport, SwitchableModel, check_switchable, examine, make_switchable
+from rsconvert.surgery import (
+    ConversionReport,
+    SwitchableModel,
+    check_resolutions,
+    check_switchable,
+    examine,
+    make_switchable,
+)
 from rsconvert.text import plain
 
 __all__ = ["Conversion", "conversion_of", "refusal", "wrap"]
@@ -33,7 +41,8 @@ def wrap(
     Args:
         pretrained: download the library's weights; None does so where nothing else gives the values.
         rsnets: a checkpoint of the paper's public release.
-        preprocessing: values that override those of the weights; None among them overrides nothing.
+        preprocessing: values that override those of the weights; None among them overrides nothing. ``crop_pct`` may
+            be a table by resolution, from which those that it leaves out are interpolated.
         on_refusal: takes the report on a model that does not work at all resolutions, before the error.
     Raises:
         ConfigError: several things give the values, or one of the arguments is unusable.
@@ -42,6 +51,7 @@ def wrap(
     """
     if rsnets is not None and (pretrained or weights is not None):
         raise ConfigError(f"rsnets is {rsnets}, together with pretrained or weights; one of them is accepted.")
+    own = _own_values(preprocessing or {}, resolutions)
     given = weights is not None or rsnets is not None or is_file_name(name)
     download = not given if pretrained is None else pretrained
     with unfilled() if download else nullcontext():
@@ -59,9 +69,24 @@ def wrap(
         raise
     if rsnets is not None:
         fill_from_rsnets(net, rsnets)
-    known = {key: value for key, value in (preprocessing or {}).items() if value is not None}
-    net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, **known))
+    net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, **own))
     return net
+
+
+def _own_values(preprocessing: Mapping[str, Any], resolutions: Sequence[int]) -> dict[str, Any]:
+    """Return the values that are given, crop_pct as one number or one per resolution."""
+    own = {key: value for key, value in preprocessing.items() if value is not None}
+    table, trained = own.get("crop_pct"), check_resolutions(resolutions)
+    if isinstance(table, Mapping):
+        if not table or not table.keys() <= {*trained}:
+            raise ConfigError(
+                f"crop_pct is {plain(table) or 'empty'}; numbers for trained resolutions are accepted, here "
+                f"{plain(trained)}. Those left out are interpolated."
+            )
+        known = sorted(table, reverse=True)
+        shares = Preprocessing(crop_pct=tuple(table[r] for r in known))
+        own["crop_pct"] = crop_shares(shares, known, trained)
+    return own
 
 
 @dataclass(frozen=True)

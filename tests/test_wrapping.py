@@ -1,5 +1,6 @@
 """A name becomes a network: where values come from, what overrides them, and what is said of it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import rsconvert
 from rsconvert.errors import ConfigError, ResolutionError
 from rsconvert.evaluation import multiply_adds
+from rsconvert.export.target import image_facts
 from rsconvert.surgery import ConversionReport
 from rsconvert.wrapping import conversion_of, refusal, wrap
 
@@ -24,6 +26,25 @@ def test_a_conversion_counts_and_costs() -> None:
     }
     assert (facts["parameters_before"], facts["refused"], facts["weights"]) == (net.report.parameters_before, [], None)
     assert "mean: 0.5, 0.5, 0.5" in str(found).splitlines()
+
+
+def test_a_table_gives_each_resolution_its_crop(tmp_path: Path) -> None:
+    """Those of 48 and 40 lie on the line from 64 to 32; what untrained ones get lies on it too."""
+    net = wrap(NAME, (32, 64, 40, 48), pretrained=False, preprocessing={"crop_pct": {32: 0.8, 64: 1.0}})
+    assert net.source.preprocessing.crop_pct == pytest.approx((1.0, 0.9, 0.85, 0.8))
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    again = rsconvert.load(tmp_path / "net.safetensors")
+    assert again.source.preprocessing == net.source.preprocessing
+    assert image_facts(again, 56)["crop_pct"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [({}, "empty"), ({64: 1.0, 50: 0.9}, "64 1, 50 0.9"), ({64: 1.0, 32: 1.2}, r"1\.0, 1\.2; choose")],
+)
+def test_a_table_of_other_resolutions_is_refused(table: dict[int, float], found: str) -> None:
+    with pytest.raises(ConfigError, match=f"crop_pct is {found}"):
+        wrap(NAME, (64, 32), pretrained=False, preprocessing={"crop_pct": table})
 
 
 def test_what_does_not_work_at_a_resolution_is_reported_before_the_error() -> None:

@@ -17,7 +17,7 @@ def open_network(path):
     method, shares = Image.Resampling[facts["interpolation"].upper()], np.broadcast_to(crop, len(trained))
 
     def predict(images, side):
-        border = (1 - shares[np.abs(np.subtract(trained, side)).argmin()]) / 2
+        border = (1 - np.interp(side, trained[::-1], shares[::-1])) / 2
         views = [ImageOps.fit(image.convert("RGB"), (side, side), method, border) for image in images]
         pixels = (np.stack(views).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
         return session.run(["logits"], {"images": pixels.transpose(0, 3, 1, 2)})[0]

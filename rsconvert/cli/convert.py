@@ -39,7 +39,12 @@ __all__ = ["models", "wrap"]
 @click.option("--mean", metavar="R,G,B", help="Mean of the input, of pixels in [0, 1].")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of the input.")
 @click.option("--interpolation", help="How images are resized: bilinear or bicubic.")
-@click.option("--crop-pct", type=float, help="Side of the evaluation crop divided by the resized image's short side.")
+@click.option(
+    "--crop-pct",
+    metavar="X|R=X,...",
+    help="Side of the evaluation crop divided by the resized image's short side: one number, or a table such as "
+    "224=0.95,96=0.875, linear in between.",
+)
 @options.output("The file to write; the default is NAME.rs.safetensors.")
 @click.option("--dry-run", is_flag=True, help="Convert and prove, print the whole report, write nothing.")
 @options.force
@@ -55,7 +60,7 @@ def wrap(
     mean: str | None,
     std: str | None,
     interpolation: str | None,
-    crop_pct: float | None,
+    crop_pct: str | None,
     output: str | None,
     dry_run: bool,
     force: bool,
@@ -85,7 +90,7 @@ def wrap(
             "mean": None if mean is None else options.floats("mean", mean),
             "std": None if std is None else options.floats("std", std),
             "interpolation": interpolation,
-            "crop_pct": crop_pct,
+            "crop_pct": None if crop_pct is None else options.share_table("crop_pct", crop_pct),
         },
         on_refusal=partial(_print_refusal, as_json=as_json) if dry_run else None,
     )

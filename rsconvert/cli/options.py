@@ -48,6 +48,7 @@ __all__ = [
     "result",
     "seed",
     "settings",
+    "share_table",
     "size_list",
     "strings",
     "unlabelled",
@@ -210,6 +211,26 @@ def floats(name: str, text: str, example: str = "0.5,0.5,0.5") -> tuple[float, .
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"{name} is {text}; numbers such as {example} are accepted.") from None
+
+
+def share_table(name: str, text: str) -> float | dict[int, float]:
+    """Read one number, or a table RESOLUTION=NUMBER,….
+
+    Raises:
+        ConfigError: it is neither, or names a resolution twice.
+    """
+    try:
+        if "=" not in text:
+            return float(text)
+        rows = [(int(resolution), float(share)) for resolution, share in (row.split("=") for row in text.split(","))]
+    except ValueError:
+        rows = []
+    if not rows or len(dict(rows)) < len(rows):
+        raise ConfigError(
+            f"{name} is {text}; one number such as 0.875, or a table such as 224=0.95,96=0.875 without a repeat, is "
+            "accepted."
+        )
+    return dict(rows)
 
 
 def strings(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -91,7 +92,7 @@ def check_logits(output: object) -> Tensor:
 
 
 def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Sequence[Size]) -> tuple[float, ...]:
-    """Return crop_pct for each size: an untrained one takes that of its nearest trained one.
+    """Return crop_pct for each size: linear between two trained ones, beyond the ends that of the nearest.
 
     Raises:
         ConfigError: ``crop_pct`` has another length than the trained resolutions.
@@ -103,8 +104,7 @@ def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Seq
         raise ConfigError(
             f"crop_pct has {len(shares)} numbers; {len(trained)} are needed, one per trained resolution or one for all."
         )
-    nearest = [min(trained, key=lambda own: abs(own - resolution_of(size))) for size in sizes]
-    return tuple(shares[trained.index(r)] for r in nearest)
+    return tuple(np.interp([*map(resolution_of, sizes)], trained[::-1], shares[::-1]).tolist())
 
 
 def validation_loader(

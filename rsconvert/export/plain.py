@@ -21,8 +21,7 @@ def export_timm(
     the resolution and the preprocessing. The model computes what ``net.at(resolution)`` does.
 
     Args:
-        resolution: trained or not; for an untrained one the BN tensors are interpolated, and the crop_pct is that of
-            the nearest trained one.
+        resolution: trained or not; for an untrained one the BN tensors are interpolated, and so is the crop_pct.
         fold: fold each BatchNorm into the convolution next to it; timm then refuses the tensors, whose file says how
             they are loaded, see docs/exports.md.
         force: replace an earlier export; a folder that holds anything else is never replaced.

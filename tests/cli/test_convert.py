@@ -105,6 +105,15 @@ def test_a_function_s_network_says_what_its_file_will_need(tmp_path: Path) -> No
     assert line.startswith(f"note: {tmp_path / 'my.py'}:build is a function of your own, so the network's file will")
 
 
+def test_a_table_of_crops_reaches_the_file_and_its_exports(tmp_path: Path) -> None:
+    file, folder = tmp_path / "net.safetensors", tmp_path / "timm"
+    options = ("--no-pretrained", "--resolutions", "64,48,32", "--crop-pct", "64=1,32=0.75", "-o", file, "--json")
+    assert json.loads(run("wrap", "test_efficientnet", *options).stdout)["crop_pct"] == [1.0, 0.875, 0.75]
+    assert json.loads(run("inspect", file, "--json").stdout)["crop_pct"] == [1.0, 0.875, 0.75]
+    run("export", file, "--format", "timm", "--resolution", 40, "-o", folder)
+    assert json.loads((folder / "config.json").read_text())["pretrained_cfg"]["crop_pct"] == 0.8125
+
+
 def models(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["models", *arguments])
 
