@@ -79,6 +79,7 @@ class FinetuneConfig:
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
+        patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
         channels_last: memory format of the network, as a rule the faster one; false is contiguous.
         compile: mode of torch.compile for each path; ``reduce-overhead`` uses CUDA graphs.
@@ -128,6 +129,7 @@ class FinetuneConfig:
     clip_grad: Annotated[float | None, _ABOVE_0] = None
     ema_decay: Annotated[float | None, _IN_0_1] = None
     best: Literal["mean", "native"] = "mean"
+    patience: Annotated[int | None, _AT_LEAST_1] = None
     amp: Literal["bf16", "fp16", "off"] | None = None
     channels_last: bool = True
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
@@ -152,6 +154,9 @@ class FinetuneConfig:
                 _check(name, value, rule)
         in_epochs = _Rule(lambda x: x < self.epochs, f"less than the {self.epochs} epochs")
         _check("warmup_epochs", self.warmup_epochs, in_epochs)
+        if self.patience is not None:
+            later = _Rule(lambda x: x < self.epochs - 1, f"fewer than the {self.epochs - 1} epochs after the first")
+            _check("patience", self.patience, later)
         if self.optimizer == "sgd":
             _check("momentum", self.momentum, _Rule(lambda x: x > 0, "a number above 0 for sgd, which is Nesterov's,"))
         self._check_teaching()

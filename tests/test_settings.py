@@ -94,6 +94,8 @@ def test_a_value_is_read_as_its_fields_type(name: str, value: Any, expected: Any
         ("seed", -1, "0 to 2"),
         ("seed", 2**63, "0 to 2"),
         ("warmup_epochs", 10.0, "less than the 10 epochs"),
+        ("patience", 0, "at least 1"),
+        ("patience", 9, "fewer than the 9 epochs after the first"),
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(name: str, value: Any, accepted: str) -> None:

@@ -109,8 +109,9 @@ def _finetune(
     result = train(net, data, output, config, resume=resume, force=force, progress=not as_json, on_epoch=log)
     if leads:
         files = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json"
-        facts = {"output": output, "epochs": list(result), "best": result.best}
+        facts = {"output": output, "epochs": list(result), "best": result.best, "stopped": result.stopped}
         text = f"{files}\nbest: epoch {result.best}, {_accuracies(result.best_row)}"
+        text += "" if result.stopped is None else f"\nstopped {result.stopped}"
         options.print_result(facts, as_json, text)
 
 

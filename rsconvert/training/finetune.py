@@ -27,11 +27,13 @@ class FinetuneResult(Sequence[Row]):
     """What a run reached: a sequence of its rows, one per epoch as in ``summary.csv``, rates and shares in percent.
 
     ``best`` is the epoch, counted from 1, whose network ``best.safetensors`` holds: the first of the highest top-1 as
-    ``FinetuneConfig.best`` counts it, before the rows were rounded.
+    ``FinetuneConfig.best`` counts it, before the rows were rounded. ``stopped`` says in words why the run ended before
+    its last epoch, see ``FinetuneConfig.patience``; None if it did not.
     """
 
     rows: tuple[Row, ...]
     best: int
+    stopped: str | None = None
 
     @property
     def best_row(self) -> Row:
@@ -104,11 +106,11 @@ def finetune(
 
 
 def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> FinetuneResult:
-    while run.done.epoch < run.config.epochs:
+    while run.done.epoch < run.config.epochs and run.stopped is None:
         row = run.epoch()
         if on_epoch is not None and run.processes.leads:
             on_epoch(row)
-    return FinetuneResult(tuple(run.done.rows), run.done.best_epoch)
+    return FinetuneResult(tuple(run.done.rows), run.done.best_epoch, run.stopped)
 
 
 @contextmanager

@@ -127,6 +127,16 @@ def test_a_dry_run_prints_and_writes_nothing(place: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_stops_early_says_why(place: Path, tmp_path: Path) -> None:
+    frozen = ("--train", "head", "--lr", "1e-12", "--epochs", 4, "--set", "patience=1")
+    result = finetune(place, tmp_path / "run", *frozen)
+    assert result.exit_code == 0, result.output
+    why = "after epoch 2 of 4: no better mean top-1 since epoch 1, with patience 1"
+    assert result.stdout.splitlines()[-1] == f"stopped {why}"
+    again = json.loads(finetune(place, tmp_path / "run", *frozen, "--resume", "--json").stdout)
+    assert (again["stopped"], len(again["epochs"])) == (why, 2)
+
+
 def test_a_run_is_resumed_and_differences_are_told(place: Path, tmp_path: Path) -> None:
     first = finetune(place, tmp_path / "run", "--resume")
     assert first.exit_code == 0, first.output

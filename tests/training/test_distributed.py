@@ -142,6 +142,16 @@ def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(
     assert all(torch.equal(ended[name], value) for name, value in wanted.items())
 
 
+def test_processes_stop_early_together(torchrun: Launch, start: Path, photos: str, tmp_path: Path) -> None:
+    frozen = ("--train", "head", "--lr", "1e-12", "--epochs", "9", "--set", "patience=1")
+    process = finetuned(torchrun, start, photos, tmp_path / "run", *frozen, "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    facts = json.loads(out)
+    assert len(facts["epochs"]) == 2
+    assert facts["stopped"] == "after epoch 2 of 9: no better mean top-1 since epoch 1, with patience 1"
+
+
 def test_the_death_of_one_process_ends_the_others(torchrun: Launch, start: Path, photos: str, tmp_path: Path) -> None:
     process = finetuned(torchrun, start, photos, tmp_path / "run", "--epochs", "500")
     waited_for(process, lambda: (tmp_path / "run" / "last.safetensors").exists())

@@ -282,6 +282,34 @@ def test_best_is_the_epoch_of_the_highest_mean(
     assert epochs == {"best": 2, "last": 3}
 
 
+@pytest.mark.parametrize(("best", "ended", "told"), [("mean", 4, "mean top-1 since epoch 2"), ("native", 6, None)])
+def test_a_run_stops_when_its_patience_ends(
+    net: SwitchableModel,
+    photos: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    best: Any,
+    ended: int,
+    told: str | None,
+) -> None:
+    """The mean is 50, 60, 60, 57, …, so the second is the best; native it is 50, 60, 60, 61, 62, 50."""
+    tables = iter([(50.0,) * 3, (60.0,) * 3, (60.0,) * 3, (61.0, 50.0, 60.0), (62.0,) * 3, (50.0,) * 3])
+
+    def scripted(net: SwitchableModel, *_: Any, **__: Any) -> Evaluation:
+        rows = {r: Accuracy(top1, 100.0) for r, top1 in zip(net.resolutions, next(tables), strict=True)}
+        return Evaluation(12, rows, None)
+
+    monkeypatch.setattr("rsconvert.training.run.epochs.measure", scripted)
+    result = finetune(net, photos, tmp_path, settings(epochs=6, patience=2, best=best))
+    assert len(result) == ended
+    assert result.stopped == (told and f"after epoch 4 of 6: no better {told}, with patience 2")
+    assert result.best == {"mean": 2, "native": 5}[best]
+    since = {"mean": [0, 0, 1, 2], "native": [0, 0, 1, 0, 0, 1]}[best]
+    assert [row["epochs_since_best"] for row in result] == since
+    table = list(csv.DictReader((tmp_path / "summary.csv").read_text().splitlines()))
+    assert [int(row["epochs_since_best"]) for row in table] == since
+
+
 def test_progress_goes_to_stderr(net: SwitchableModel, photos: str, capsys: pytest.CaptureFixture[str]) -> None:
     finetune(net, photos, config=settings(), progress=True)
     shown = capsys.readouterr()

@@ -293,6 +293,8 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -
     for name in _OWN:
         if (value := getattr(config, name)) != getattr(FinetuneConfig(), name):
             raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
+    if config.patience is not None:
+        raise ConfigError(f"patience is {config.patience}; all runs of a comparison are equally long. Leave it out.")
     if not seeds or len(set(seeds)) != len(seeds):
         given = ",".join(map(str, seeds)) or "empty"
         raise ConfigError(f"seeds is {given}; one or more different ones are needed.")

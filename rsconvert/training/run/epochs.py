@@ -91,6 +91,16 @@ class Run:
             "resolved_device": self.processes.device.type,
         }
 
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ends before its last epoch, in words; None if it goes on, or has come to its end."""
+        done, config = self.done, self.config
+        if config.patience is None or done.since_best < config.patience or done.epoch == config.epochs:
+            return None
+        what = "mean top-1" if config.best == "mean" else f"top-1 of {self.net.native}"
+        where = f"after epoch {done.epoch} of {config.epochs}"
+        return f"{where}: no better {what} since epoch {done.best_epoch}, with patience {config.patience}"
+
     def begin(self, *, resume: bool, force: bool) -> None:
         """Go on from the newest state of the folder, if asked and if there is one; open what the run writes.
 
@@ -117,6 +127,8 @@ class Run:
         self._note(row["epoch"])
         score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
         is_best = self.done.next_epoch(row, score)
+        if self.config.patience is not None:
+            row["epochs_since_best"] = self.done.since_best
         if self.folder is not None and self.processes.leads:
             self.folder.add_epoch(self.stepper.judged, self.done.rows, is_best=is_best)
         if self.board is not None:

@@ -55,6 +55,11 @@ class Progress:
     def started(self) -> bool:
         return self.epoch > 0 or self.batches > 0
 
+    @property
+    def since_best(self) -> int:
+        """The epochs since the best one."""
+        return self.epoch - self.best_epoch
+
     def add(self, parts: Sequence[float]) -> None:
         """Count a batch with the parts of its loss."""
         self.sums = [a + b for a, b in zip(self.sums, parts, strict=True)]

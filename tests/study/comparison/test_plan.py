@@ -162,6 +162,8 @@ def test_a_comparison_starts_from_an_untrained_network_with_private_sets(
     shared = make_switchable(net.extract(32), (32, 16), private=False)
     with pytest.raises(ConfigError, match="one BN set for all"):
         plan_comparison(shared, photos, tmp_path / "out", settings())
+    with pytest.raises(ConfigError, match="patience is 1; all runs of a comparison are equally long"):
+        plan_comparison(net, photos, tmp_path / "out", settings(epochs=4, patience=1))
     net.source = replace(net.source, training={"epochs": 1})
     with pytest.raises(ConfigError, match="was finetuned already"):
         planned()

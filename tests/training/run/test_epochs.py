@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rsconvert.checkpoint import read_metadata
 from rsconvert.errors import CheckpointError, ConfigError, TrainingError
+from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.finetune import finetune
@@ -137,6 +138,29 @@ def test_a_finished_run_is_resumed_to_its_end(make_net: MakeNet, photos: str, tm
     assert finetune(again, photos, tmp_path, settings(), resume=True, on_epoch=seen.append) == rows
     assert seen == []
     assert bits(again) == bits(whole)
+
+
+def test_a_run_that_stopped_early_is_the_beginning_of_the_long_one(
+    make_net: MakeNet, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its third epoch and resumed, or resumed after its end, it ends in the same bits."""
+
+    def unchanging(net: SwitchableModel, *_: Any, **__: Any) -> Evaluation:
+        return Evaluation(12, {r: Accuracy(50.0, 90.0) for r in net.resolutions}, None)
+
+    monkeypatch.setattr("rsconvert.training.run.epochs.measure", unchanging)
+    whole, config = make_net(), settings(epochs=5, patience=2)
+    result = finetune(whole, photos, tmp_path / "whole", config)
+    assert (len(result), result.best) == (3, 1)
+    assert result.stopped == "after epoch 3 of 5: no better mean top-1 since epoch 1, with patience 2"
+    long = finetune(make_net(), photos, config=settings(epochs=5))
+    assert long.stopped is None
+    assert [(row["loss"], row["lr"]) for row in result] == [(row["loss"], row["lr"]) for row in long[:3]]
+    stopped = stopped_and_resumed(make_net, photos, tmp_path / "run", config, 14)
+    ended = make_net()
+    again = finetune(ended, photos, tmp_path / "run", config, resume=True)
+    assert (len(again), again.best, again.stopped) == (3, 1, result.stopped)
+    assert bits(stopped) == bits(ended) == bits(whole)
 
 
 def test_the_best_epoch_is_that_of_the_file(make_net: MakeNet, photos: str, tmp_path: Path) -> None:
