@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.surgery.network.copying import HOOKS, copy_modules, hook_registries, kept_outputs
+from rsconvert.surgery.network.copying import HOOKS, copy_modules, hook_registries
 from rsconvert.surgery.network.parts import Children, Part, PrivateTensorError, StandIn
 from rsconvert.surgery.network.recognition import is_batchnorm
 
@@ -299,19 +299,20 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
 @torch.no_grad()
 def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float) -> list[nn.Module]:
     """Return frozen copies of ``first`` moved towards ``second``; equal sets give equal bits."""
-    modules, others = ([module for bn in sets for module in nn.Module.modules(bn)] for sets in (first, second))
+    modules = [module for bn in first for module in nn.Module.modules(bn)]
+    others = _tensors(module for bn in second for module in nn.Module.modules(bn))
     starts = list(_tensors(modules))
-    pairs = [(one, other) for one, other in zip(starts, _tensors(others), strict=True) if one.is_floating_point()]
-    targets = [other.to(one.dtype) for one, other in pairs]
+    pairs = [(one, other) for one, other in zip(starts, others, strict=True) if one.is_floating_point()]
+    targets = [other if other.dtype is one.dtype else other.to(one.dtype) for one, other in pairs]
     # One call for all: a call for each of some hundred small tensors takes longer than its sums.
     mixed = iter(torch._foreach_lerp([one for one, _ in pairs], targets, weight) if pairs else ())
     # A hook on a set also runs between two resolutions.
-    memo: dict[int, Any] = {id(hooks): hooks for module in modules for hooks in hook_registries(module)}
-    memo |= kept_outputs(nn.ModuleList(first))
+    memo: dict[int, Any] = {id(hooks): hooks for module in modules for hooks in hook_registries(module) if hooks}
     for start in starts:
         new = next(mixed) if start.is_floating_point() else start.clone()
-        memo[id(start)] = nn.Parameter(new, requires_grad=False) if isinstance(start, nn.Parameter) else new
-    copies = cast(nn.ModuleList, copy_modules(nn.ModuleList(first), memo))
+        learnt = type(start) is not Tensor and isinstance(start, nn.Parameter)  # the first is quick
+        memo[id(start)] = nn.Parameter(new, requires_grad=False) if learnt else new
+    copies = [copy_modules(bn, memo, detach=True) for bn in first]
     # Not where it changes nothing: setting a module's mode takes its time.
     return [bn.eval() if any(module.training for module in nn.Module.modules(bn)) else bn for bn in copies]
 

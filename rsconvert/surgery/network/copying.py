@@ -23,7 +23,6 @@ __all__ = [
     "fresh",
     "has_bound_hooks",
     "hook_registries",
-    "kept_outputs",
     "on_meta",
     "references",
 ]
@@ -62,7 +61,7 @@ def copy_structure(model: nn.Module, memo: Mapping[int, Any] | None = None) -> n
         shared += [module._parameters, module._buffers, module._non_persistent_buffers_set]
         shared += [*module._parameters.values(), *module._buffers.values()]
         shared += [] if has_bound_hooks(module) else hook_registries(module)
-    return copy_modules(model, {**kept_outputs(model), **{id(value): value for value in shared}, **(memo or {})})
+    return copy_modules(model, {**{id(value): value for value in shared}, **(memo or {})}, detach=True)
 
 
 def on_meta(model: nn.Module) -> nn.Module:
@@ -74,7 +73,7 @@ def on_meta(model: nn.Module) -> nn.Module:
     return copy_model(model, memo)
 
 
-def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
+def copy_modules(model: nn.Module, memo: dict[int, Any], *, detach: bool = False) -> nn.Module:
     """Return a copy of a model, with what ``memo`` holds in the place of the objects of these ids.
 
     Most attributes of a module are numbers and empty containers for hooks, on which copy.deepcopy spends its time.
@@ -82,14 +81,15 @@ def copy_modules(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
 
     Args:
         memo: as for copy.deepcopy; receives the id of each copied module, with its copy.
+        detach: copy what modules keep of their last forward without its graph; copy.deepcopy refuses such tensors.
     """
     shells: list[tuple[nn.Module, Any]] = []
-    _make_shells(model, memo, shells)
+    _make_shells(model, memo, shells, detach)
     shells.reverse()  # a module's children are complete before it
     # Kept until the end: the memo knows objects by their id.
     states = [cast(Any, module).__getstate__() for module, _ in shells]
     for (_, shell), state in zip(shells, states, strict=True):
-        copied = _copied(state, memo) if type(state) is dict else copy.deepcopy(state, memo)
+        copied = _copied(state, memo, detach) if type(state) is dict else copy.deepcopy(state, memo)
         if type(shell).__setstate__ is nn.Module.__setstate__:
             shell.__dict__.update(copied)  # the rest of nn.Module's is for files of old versions
         else:
@@ -139,31 +139,19 @@ def fresh(model: nn.Module) -> dict[int, Any]:
     return memo
 
 
-def kept_outputs(model: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo for what modules keep of their last forward: copies of tensors without their graph."""
-    memo: dict[int, Any] = {}
-    for module in nn.Module.modules(model):
-        for name, value in vars(module).items():
-            kind = type(value)
-            if kind is Tensor or ((kind in CONTAINERS or kind is tuple) and value and name not in _REGISTRIES):
-                if kind in (list, tuple) and ATOMS.issuperset(map(type, value)):
-                    continue  # strides and paddings, which most modules hold
-                leaves = tree_leaves(value)
-                memo |= {id(t): t.detach().clone() for t in leaves if isinstance(t, Tensor) and not t.is_leaf}
-    return memo
-
-
 def _starts_anew(name: str, value: Any) -> bool:
     return type(value) in _MAPPINGS and (not value or name.endswith("_cache"))
 
 
-def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.Module, Any]]) -> None:
+def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.Module, Any]], detach: bool) -> None:
     """Make the new modules before their contents, so that a reference from anywhere finds them."""
     if id(module) in memo:
         return
     graph = isinstance(module, fx.GraphModule)
     if not graph and not _is_plain(type(module)):  # type: ignore[arg-type]  # mypy takes modules for unhashable
-        memo.update({key: value for key, value in fresh(module).items() if key not in memo})
+        kept = [_detached(vars(inner), memo) for inner in nn.Module.modules(module)] if detach else []
+        for values in (fresh(module), *kept):
+            memo.update({key: value for key, value in values.items() if key not in memo})
         return
     # A GraphModule's forward belongs to a class of its own.
     kind: Any = fx.GraphModule if graph else object
@@ -171,26 +159,37 @@ def _make_shells(module: nn.Module, memo: dict[int, Any], shells: list[tuple[nn.
     shells.append((module, shell))
     for child in module._modules.values():
         if child is not None:
-            _make_shells(child, memo, shells)
+            _make_shells(child, memo, shells, detach)
 
 
-def _copied(state: dict[str, Any], memo: dict[int, Any]) -> dict[str, Any]:
-    new = dict(state)
+def _copied(state: dict[str, Any], memo: dict[int, Any], detach: bool) -> dict[str, Any]:
+    new = state.copy()
     for name, value in state.items():
-        kind, key = type(value), id(value)
+        kind = type(value)
         if kind in ATOMS:
             continue
+        key = id(value)
         if key in memo:
             new[name] = memo[key]
-        elif _starts_anew(name, value):
+        elif kind in _MAPPINGS and (not value or name.endswith("_cache")):
             new[name] = memo[key] = kind()
         elif kind is dict and name in _REGISTRIES:
-            new[name] = memo[key] = {own: copy.deepcopy(entry, memo) for own, entry in value.items()}
+            new[name] = memo[key] = {
+                own: memo[id(e)] if id(e) in memo else copy.deepcopy(e, memo) for own, e in value.items()
+            }
         elif kind not in (list, tuple) or not ATOMS.issuperset(map(type, value)):
+            if detach:
+                memo.update(_detached(value, memo))
             new[name] = copy.deepcopy(value, memo)
         elif kind is list:
             new[name] = memo[key] = value.copy()
     return new
+
+
+def _detached(value: Any, memo: Mapping[int, Any]) -> dict[int, Any]:
+    """Return a deepcopy memo for tensors that a module keeps of its last forward: copies without their graph."""
+    kept = (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and not leaf.is_leaf)
+    return {id(tensor): tensor.detach().clone() for tensor in kept if id(tensor) not in memo}
 
 
 @functools.cache

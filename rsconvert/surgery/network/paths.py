@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError
 from rsconvert.surgery.network.batchnorm import SwitchableBN, bn_sets
-from rsconvert.surgery.network.copying import ATOMS, HOOKS, copy_modules, has_bound_hooks, kept_outputs, references
+from rsconvert.surgery.network.copying import ATOMS, HOOKS, copy_modules, has_bound_hooks, references
 from rsconvert.surgery.network.parts import Part, StandIn, make_part
 from rsconvert.surgery.network.private import PrivateSets, private_tensors, same_shape, sets_of, tensors_at
 
@@ -95,8 +95,8 @@ def make_path(net: Part, built: nn.Module, resolution: int, resolutions: Sequenc
         net, built, resolutions: as for `live_path`.
     """
     pairs = list(_pairs(built, net))
-    memo = {**kept_outputs(built), **_memo(pairs, resolution, resolutions), **_hooks(pairs, net.__dict__["_bound"])}
-    path = copy_modules(built, memo)
+    memo = {**_memo(pairs, resolution, resolutions), **_hooks(pairs, net.__dict__["_bound"])}
+    path = copy_modules(built, memo, detach=True)
     if any(module.training for module, _ in pairs):
         path.eval()
     return path

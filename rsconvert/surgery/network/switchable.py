@@ -22,7 +22,6 @@ from rsconvert.surgery.network.copying import (
     copy_structure,
     fresh,
     has_bound_hooks,
-    kept_outputs,
 )
 from rsconvert.surgery.network.parts import Children, Hooks, Part, StandIn, in_path
 from rsconvert.surgery.network.paths import divided, live_path, make_path, shown_children, snapshot
@@ -140,9 +139,9 @@ class SwitchableModel(Part):
     def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableModel":
         new = memo[id(self)] = self.__class__.__new__(self.__class__)
         for path in self._paths.values():
-            memo |= fresh(path) | kept_outputs(path)
+            memo |= fresh(path)
         for path in self._paths.values():
-            copy_modules(path, memo)
+            copy_modules(path, memo, detach=True)
         new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()})
         return new
 
@@ -260,7 +259,7 @@ class SwitchableModel(Part):
             live = self._paths.get(resolution)
             if live is None:
                 live = make_path(self, self._built(resolution), resolution, self.resolutions)
-            plain = copy_modules(live, kept_outputs(live))
+            plain = copy_modules(live, {}, detach=True)
         # A snapshot is frozen; what is taken out can be trained as the source could.
         natives = dict(self._paths[self.native].named_parameters())
         for name, parameter in plain.named_parameters():
