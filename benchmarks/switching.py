@@ -5,10 +5,11 @@
 
 ``net.at`` at a trained and at an untrained resolution run alternately; then creating a model and loading a file of
 weights into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
-processor's cache. The file is in the system's memory after its first reading, so a cold disk would take longer.
+processor's cache; then it and copy.deepcopy of the plain model by turns. The file is in the system's memory after its first reading, so a cold disk would take longer.
 """
 
 import argparse
+import copy
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,10 @@ def main() -> None:
     print(f"load a file into it         {found.load_ms:10.1f} ms")
     print(f"another model / trained     {other / found.trained_ms:10.0f}")
     print(f"another model / interpolated{other / (found.untrained_ms or 1):10.0f}")
+    plain = net.extract(net.native)
+    runs = {"copy": lambda: copy.deepcopy(plain), "at": lambda: net.at(found.untrained or 0)}
+    turns = measure_latency(runs, rounds=options.rounds)
+    print(f"copy.deepcopy / interpolated{turns['copy'].median_ms / turns['at'].median_ms:10.1f}")
 
 
 def _after(create: Callable[[], object], run: Callable[[], object], rounds: int) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
-from rsconvert.surgery.network.copying import HOOKS, copy_modules, hook_registries
+from rsconvert.surgery.network.copying import HOOKS, copy_all, copy_modules, hook_registries
 from rsconvert.surgery.network.parts import Children, Part, PrivateTensorError, StandIn
 from rsconvert.surgery.network.recognition import is_batchnorm
 
@@ -312,9 +312,9 @@ def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float
         new = next(mixed) if start.is_floating_point() else start.clone()
         learnt = type(start) is not Tensor and isinstance(start, nn.Parameter)  # the first is quick
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if learnt else new
-    copies = [copy_modules(bn, memo, detach=True) for bn in first]
+    copies = copy_all(first, memo, detach=True)
     # Not where it changes nothing: setting a module's mode takes its time.
-    return [bn.eval() if any(module.training for module in nn.Module.modules(bn)) else bn for bn in copies]
+    return [bn.eval() for bn in copies] if any(module.training for module in modules) else copies
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:

@@ -4,7 +4,7 @@ import copy
 import copyreg
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,6 +17,7 @@ __all__ = [
     "ATOMS",
     "CONTAINERS",
     "HOOKS",
+    "copy_all",
     "copy_model",
     "copy_modules",
     "copy_structure",
@@ -83,15 +84,21 @@ def copy_modules(model: nn.Module, memo: dict[int, Any], *, detach: bool = False
         memo: as for copy.deepcopy; receives the id of each copied module, with its copy.
         detach: copy what modules keep of their last forward without its graph; copy.deepcopy refuses such tensors.
     """
+    return copy_all([model], memo, detach=detach)[0]
+
+
+def copy_all(models: Sequence[nn.Module], memo: dict[int, Any], *, detach: bool = False) -> list[nn.Module]:
+    """Return what `copy_modules` does of several models, under one memo."""
     shells: list[tuple[nn.Module, Any]] = []
-    _make_shells(model, memo, shells, detach)
+    for model in models:
+        _make_shells(model, memo, shells, detach)
     shells.reverse()  # a module's children are complete before it
     # Kept until the end: the memo knows objects by their id.
     states = [cast(Any, module).__getstate__() for module, _ in shells]
     for (_, shell), state in zip(shells, states, strict=True):
         copied = _copied(state, memo, detach) if type(state) is dict else copy.deepcopy(state, memo)
         if type(shell).__setstate__ is nn.Module.__setstate__:
-            shell.__dict__.update(copied)  # the rest of nn.Module's is for files of old versions
+            object.__setattr__(shell, "__dict__", copied)  # the rest of nn.Module's is for files of old versions
         else:
             shell.__setstate__(copied)
     for module, shell in shells:
@@ -99,7 +106,7 @@ def copy_modules(model: nn.Module, memo: dict[int, Any], *, detach: bool = False
             type(shell).__name__ = type(module).__name__
             shell._graph.owning_module = shell
             shell.recompile()
-    return copy.deepcopy(model, memo)
+    return [copy.deepcopy(model, memo) for model in models]
 
 
 def hook_registries(module: nn.Module) -> Iterator[dict[int, Any]]:
@@ -166,7 +173,7 @@ def _copied(state: dict[str, Any], memo: dict[int, Any], detach: bool) -> dict[s
     new = state.copy()
     for name, value in state.items():
         kind = type(value)
-        if kind in ATOMS:
+        if kind in ATOMS or (kind is tuple and ATOMS.issuperset(map(type, value))):
             continue
         key = id(value)
         if key in memo:
@@ -177,12 +184,12 @@ def _copied(state: dict[str, Any], memo: dict[int, Any], detach: bool) -> dict[s
             new[name] = memo[key] = {
                 own: memo[id(e)] if id(e) in memo else copy.deepcopy(e, memo) for own, e in value.items()
             }
-        elif kind not in (list, tuple) or not ATOMS.issuperset(map(type, value)):
+        elif kind is list and ATOMS.issuperset(map(type, value)):
+            new[name] = memo[key] = value.copy()
+        else:
             if detach:
                 memo.update(_detached(value, memo))
             new[name] = copy.deepcopy(value, memo)
-        elif kind is list:
-            new[name] = memo[key] = value.copy()
     return new
 
 

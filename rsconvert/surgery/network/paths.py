@@ -164,10 +164,13 @@ def _shared(pairs: Iterable[tuple[nn.Module, nn.Module]]) -> dict[int, Any]:
     for module, own in pairs:
         memo[id(module._non_persistent_buffers_set)] = own._non_persistent_buffers_set
         for mine, theirs in ((module._parameters, own._parameters), (module._buffers, own._buffers)):
-            fitting = {key: theirs[key] for key in mine if same_shape(mine[key], theirs[key])}
-            memo |= {id(mine[key]): tensor for key, tensor in fitting.items() if tensor is not None}
+            fitting = [key for key in mine if same_shape(mine[key], theirs[key])]
+            for key in fitting:
+                if (tensor := theirs[key]) is not None:
+                    memo[id(mine[key])] = tensor
             # A table of an untrained size, where the trained ones have one shape, stays what was built.
-            memo |= {id(mine): theirs} if len(fitting) == len(mine) else {}
+            if len(fitting) == len(mine):
+                memo[id(mine)] = theirs
     return memo
 
 
@@ -180,7 +183,7 @@ def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int])
     memo: dict[int, Any] = {}
     for module, own in pairs:
         shown = own._rs_twins[0] if isinstance(own, Part) else own
-        if isinstance(own, SwitchableBN) or id(shown) in bound or not any(vars(shown)[name] for name in HOOKS):
+        if isinstance(own, SwitchableBN) or id(shown) in bound or not any(map(vars(shown).get, HOOKS)):
             continue
         for name in HOOKS:
             theirs = own._rs_common_hooks(name) if isinstance(own, Part) else vars(own)[name]

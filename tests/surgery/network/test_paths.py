@@ -104,6 +104,16 @@ def test_it_takes_the_hooks_that_all_paths_have(net) -> None:
     assert seen == ["all", "shared"]
 
 
+def test_its_own_hooks_stay_there(net) -> None:
+    seen, path = [], snapshot(net, net.at(64), 56, net.resolutions)
+    for part in path.modules():
+        part.register_forward_hook(lambda *_: seen.append("path"))
+    net.at(64)(torch.ones(1, 3, 64, 64))
+    assert seen == []
+    path(torch.ones(1, 3, 56, 56))
+    assert len(seen) == len(list(path.modules()))
+
+
 def test_only_the_snapshot_refuses_train_mode(net) -> None:
     path, own = snapshot(net, net.at(64), 56, net.resolutions), make_path(net, net.at(64), 56, net.resolutions)
     image = torch.ones(2, 3, 56, 56)
