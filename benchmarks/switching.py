@@ -5,7 +5,8 @@
 
 ``net.at`` at a trained and at an untrained resolution run alternately; then creating a model and loading a file of
 weights into it; then ``net.at`` again, each right after a model was created, which leaves nothing of the network in the
-processor's cache; then it and copy.deepcopy of the plain model by turns. The file is in the system's memory after its first reading, so a cold disk would take longer.
+processor's cache; then ``net.at`` and copy.deepcopy of the plain model by turns. The file is in the system's memory
+after its first reading, so a cold disk would take longer.
 """
 
 import argparse
