@@ -181,3 +181,24 @@ def test_what_can_not_be_copied_is_refused() -> None:
     twin = copy_structure(model)
     assert torch.equal(twin.kept[0], model.kept[0])
     assert twin.kept[0].grad_fn is None
+
+
+class Keeper(nn.Linear):
+    """Keeps its last output, and says what makes another one of its class."""
+
+    def __getnewargs__(self) -> tuple[()]:
+        return ()
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Keeper])
+def test_what_is_kept_of_a_forward_is_copied_without_its_graph_where_that_is_asked(kind: type[nn.Linear]) -> None:
+    model = nn.Sequential(kind(2, 2), kind(2, 2))
+    output = model[0](torch.ones(1, 2))
+    model[0].kept, model[1].kept, own = output, {"last": [output]}, torch.zeros(1, 2)
+    new = copy_modules(model, {}, detach=True)
+    assert new[0].kept is new[1].kept["last"][0] is not output
+    assert torch.equal(new[0].kept, output)
+    assert new[0].kept.grad_fn is None
+    assert copy_modules(model, {id(output): own}, detach=True)[0].kept is own
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy_modules(model, {})
