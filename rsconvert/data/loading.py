@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.interrupts import blocked_interrupts
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, StreamViews
@@ -26,27 +27,30 @@ __all__ = [
     "EvaluationViews",
     "TrainingViews",
     "ViewLoader",
+    "draw_places",
     "evaluation_loader",
     "share_of_batches",
     "training_loader",
 ]
 
-Key = tuple[int, int]  # epoch, index
+Key = tuple[int, int, int]  # epoch, batch, index
 Sample = tuple[list[Tensor], int]
 Batch = tuple[list[Tensor], Tensor]
 
 _SECONDS_TO_DIE = 2
 _BLANK = torch.zeros((3, 8, 8), dtype=torch.uint8)  # on which settings are tried
+_NOT_DRAWN = torch.empty((3, 0, 0), dtype=torch.uint8)
 
 
 class EpochSampler(Sampler[Key]):
-    """Gives each index of this process once, as (epoch, index), in an order that is a function of (seed, epoch).
+    """Gives each index of this process once, as (epoch, batch, index); the order is a function of (seed, epoch).
 
     Of ``world_size`` processes each takes its own, equally many; the few left over differ from epoch to epoch.
     """
 
-    def __init__(self, count: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self._count, self._seed, self._rank, self._world_size = count, seed, rank, world_size
+    def __init__(self, count: int, batch_size: int, *, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._count, self._batch_size = count, batch_size
+        self._seed, self._rank, self._world_size = seed, rank, world_size
         self.set_epoch(0, 0)
 
     def __len__(self) -> int:
@@ -55,31 +59,59 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         generator = torch.Generator().manual_seed(Random(f"{self._seed}-{self._epoch}").getrandbits(63))
         order = torch.randperm(self._count, generator=generator).tolist()
-        mine = order[self._rank :: self._world_size][self._skip : len(self)]
-        return iter([(self._epoch, index) for index in mine])
+        mine = list(enumerate(order[self._rank :: self._world_size][: len(self)]))
+        return iter([(self._epoch, place // self._batch_size, index) for place, index in mine[self._skip :]])
 
     def set_epoch(self, epoch: int, skip: int) -> None:
         """Choose the next epoch, and how many of this process's order it leaves out; the length still counts them."""
         self._epoch, self._skip = epoch, skip
 
 
-class TrainingViews(Dataset[Sample | DataError]):
-    """Key (epoch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
+def draw_places(views: int, drawn: int, *, seed: int, epoch: int, batch: int) -> list[int]:
+    """Return which of S views a batch has: the first, the last and others between, a function of all arguments.
 
-    A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback. Errors of
-    the settings are raised at once.
+    Args:
+        drawn: how many, from 3 to S; S are all.
+    """
+    if drawn == views:
+        return list(range(views))
+    between = Random(f"{seed}-{epoch}-{batch}-views").sample(range(1, views - 1), drawn - 2)
+    return [0, *sorted(between), views - 1]
+
+
+class TrainingViews(Dataset[Sample | DataError]):
+    """Key (epoch, batch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
+
+    With ``drawn`` below S a batch has so many of them, by `draw_places`; a view that is not drawn has the shape
+    (3, 0, 0). A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
+    Errors of the settings are raised at once.
     """
 
     def __init__(
-        self, samples: Samples, resolutions: Sequence[int], *, seed: int, augmentation: Augmentation | None = None
+        self,
+        samples: Samples,
+        resolutions: Sequence[int],
+        *,
+        seed: int,
+        augmentation: Augmentation | None = None,
+        drawn: int | None = None,
     ) -> None:
-        self._samples, self._seed = samples, seed
-        self.cut = partial(training_views, resolutions=tuple(resolutions), augmentation=augmentation)
-        self.cut(_BLANK, rng=Random(seed))
+        self._samples, self._seed, self._resolutions = samples, seed, tuple(resolutions)
+        self._drawn = len(self._resolutions) if drawn is None else drawn
+        self._cut = partial(training_views, augmentation=augmentation)
+        self._cut(_BLANK, self._resolutions, Random(seed))
 
     def __getitem__(self, key: Key) -> Sample | DataError:
-        epoch, index = key
-        return _sample(self._samples.open, index, partial(self.cut, rng=Random(f"{self._seed}-{epoch}-{index}")))
+        epoch, batch, index = key
+        rng = Random(f"{self._seed}-{epoch}-{index}")
+        return _sample(self._samples.open, index, partial(self.cut, rng=rng, epoch=epoch, batch=batch))
+
+    def cut(self, image: Tensor | EncodedImage, rng: Random, epoch: int, batch: int) -> list[Tensor]:
+        """Return the views of an image in a batch of an epoch."""
+        places = draw_places(len(self._resolutions), self._drawn, seed=self._seed, epoch=epoch, batch=batch)
+        views = self._cut(image, [self._resolutions[place] for place in places], rng)
+        cut = dict(zip(places, views, strict=True))
+        return [cut.get(place, _NOT_DRAWN) for place in range(len(self._resolutions))]
 
 
 class EvaluationViews(Dataset[Sample | DataError]):
@@ -102,6 +134,8 @@ class EvaluationViews(Dataset[Sample | DataError]):
 
 class ViewLoader:
     """Iterates over batches ([S views of shape (N, 3, r, r), uint8, channels_last], targets (N,), int64).
+
+    In training a view that was not drawn has the shape (N, 3, 0, 0).
 
     Raises:
         DataError: while iterating, when a sample can't be read, or a stream to evaluate has lost some.
@@ -190,6 +224,7 @@ def training_loader(
     seed: int,
     workers: int,
     augmentation: Augmentation | None = None,
+    drawn: int | None = None,
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -197,21 +232,22 @@ def training_loader(
 ) -> ViewLoader:
     """Return shuffled batches of random views; call ``set_epoch`` before each epoch.
 
-    A resolution may be given twice (S views of one size). ``batch_size`` is per process.
+    A resolution may be given twice (S views of one size). ``batch_size`` is per process. ``drawn``, from 3 to S, is how
+    many of the S views a batch has, see `draw_places`; by default all.
 
     Raises:
         DataError: there are fewer images than one batch holds.
         ResolutionError, ConfigError: a setting is unusable.
     """
     _check_sizes(batch_size, workers)
-    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation)
+    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation, drawn=drawn)
     loader = partial(
         ViewLoader, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed
     )
     if isinstance(samples, Stream):
         stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size, seed=seed, training=True)
         return loader(stream, None)
-    sampler = EpochSampler(len(samples), seed=seed, rank=rank, world_size=world_size)
+    sampler = EpochSampler(len(samples), batch_size, seed=seed, rank=rank, world_size=world_size)
     if len(sampler) < (needed := batch_size if drop_last else 1):
         images = f"{len(sampler)} images{' per process' if world_size > 1 else ''}"
         raise DataError(

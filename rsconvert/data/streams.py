@@ -118,13 +118,15 @@ class StreamViews(IterableDataset[Any]):
         info = get_worker_info()
         worker = info.id if info is not None else 0
         # Batches come from the workers by turns.
-        batches = (self._skip.value // self._batch_size + self._workers - 1 - worker) // self._workers
+        left_out = (self._skip.value // self._batch_size + self._workers - 1 - worker) // self._workers
         key = f"{self._seed}-{self._epoch.value}-{self._rank}-{worker}"
         try:
-            for position, (picture, target) in islice(enumerate(self._opened()), batches * self._batch_size, None):
-                drawn = {"rng": Random(f"{key}-{position}")} if self._training else {}
+            for position, (picture, target) in islice(enumerate(self._opened()), left_out * self._batch_size, None):
+                batch = position // self._batch_size * self._workers + worker
+                place = {"rng": Random(f"{key}-{position}"), "epoch": self._epoch.value, "batch": batch}
                 name = f"{self._stream.label}, image {position} of worker {worker}"
-                yield self._cut(from_pillow(picture), **drawn), self._stream.checked(target, name)
+                views = self._cut(from_pillow(picture), **(place if self._training else {}))
+                yield views, self._stream.checked(target, name)
         except Exception as error:  # whatever webdataset, datasets or the network raise
             known = isinstance(error, DataError)
             problem = str(error) if known else f"{self._stream.label} can't be read further ({one_line(error)})."

@@ -104,14 +104,15 @@ def test_epochs_and_seeds_differ_and_come_again(samples):
 
 
 def test_processes_share_an_epoch_without_overlap():
-    samplers = [EpochSampler(11, seed=0, rank=rank, world_size=3) for rank in range(3)]
+    samplers = [EpochSampler(11, 2, seed=0, rank=rank, world_size=3) for rank in range(3)]
     keys = [list(sampler) for sampler in samplers]
     assert [len(part) for part in keys] == [len(sampler) for sampler in samplers] == [3, 3, 3]
-    assert max(Counter(key for part in keys for key in part).values()) == 1
+    assert max(Counter(index for part in keys for _, _, index in part).values()) == 1
+    assert all([batch for _, batch, _ in part] == [0, 0, 1] for part in keys)
     samplers[0].set_epoch(0, skip=2)
     assert list(samplers[0]) == keys[0][2:]
     samplers[0].set_epoch(7, skip=0)
-    assert {epoch for epoch, _ in samplers[0]} == {7}
+    assert {epoch for epoch, _, _ in samplers[0]} == {7}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -129,10 +130,56 @@ def test_an_epoch_can_be_taken_up_in_its_middle(samples, workers):
 def test_randomness_is_the_samples_own(samples):
     """A sample's views do not depend on what was drawn for others before."""
     views = TrainingViews(samples, RESOLUTIONS, seed=5)
-    later = [views[0, index] for index in (3, 1)]
-    fresh = TrainingViews(samples, RESOLUTIONS, seed=5)[0, 1]
+    later = [views[0, 0, index] for index in (3, 1)]
+    fresh = TrainingViews(samples, RESOLUTIONS, seed=5)[0, 3, 1]
     assert all(map(torch.equal, later[1][0], fresh[0]))
-    assert not torch.equal(views[1, 1][0][0], fresh[0][0])
+    assert not torch.equal(views[1, 0, 1][0][0], fresh[0][0])
+
+
+SIX = (32, 28, 24, 20, 16, 12)
+
+
+def drawn_in(batches):
+    return [[place for place, view in enumerate(views) if view.numel()] for views, _ in batches]
+
+
+@pytest.mark.parametrize(("drawn", "workers"), [(3, 0), (3, 2), (5, 0)])
+def test_a_batch_has_the_first_the_last_and_others_between_of_the_same_crops(samples, drawn, workers):
+    options = {"resolutions": SIX, "batch_size": 2}
+    whole, some = (
+        two_epochs(train(samples, **options)),
+        two_epochs(train(samples, drawn=drawn, workers=workers, **options)),
+    )
+    for (views, targets), (cut, labels) in zip(whole[0] + whole[1], some[0] + some[1], strict=True):
+        (places,) = drawn_in([(cut, labels)])
+        assert (len(places), places[0], places[-1]) == (drawn, 0, 5)
+        assert torch.equal(targets, labels)
+        assert all(torch.equal(views[place], cut[place]) for place in places)
+        assert all(cut[place].shape == (2, 3, 0, 0) for place in range(6) if place not in places)
+
+
+def test_all_between_are_drawn_about_equally_often(samples):
+    loader, seen = train(samples, resolutions=SIX, batch_size=1, drawn=4), Counter()
+    for epoch in range(60):
+        loader.set_epoch(epoch)
+        seen.update(place for places in drawn_in(loader) for place in places)
+    assert seen[0] == seen[5] == 60 * 7
+    # 420 draws of half of the four: 210, with a deviation of 10.
+    assert all(160 < seen[place] < 260 for place in (1, 2, 3, 4))
+
+
+def test_a_draw_is_the_batchs_own(samples):
+    """Neither workers, nor where the epoch is entered, nor the process matter; seed and epoch do."""
+    options = {"resolutions": SIX, "batch_size": 1, "drawn": 3}
+    first, second = map(drawn_in, two_epochs(train(samples, **options)))
+    assert first != second
+    assert [first, second] == list(map(drawn_in, two_epochs(train(samples, workers=2, **options))))
+    loader = train(samples, workers=2, **options)
+    loader.set_epoch(1, skip=3)
+    assert drawn_in(loader) == second[3:]
+    for rank in (0, 1):
+        assert drawn_in(train(samples, rank=rank, world_size=2, **options)) == first[:3]
+    assert drawn_in(train(samples, seed=6, **options)) != first
 
 
 def test_neither_workers_nor_global_generators_matter_to_augmentation(samples):

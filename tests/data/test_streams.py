@@ -124,6 +124,26 @@ def test_a_part_of_an_epoch_can_be_left_out(train, workers):
     assert Counter(numbers(rest)) == Counter(numbers(whole[3:]))
 
 
+def drawn_in(batches):
+    return [[place for place, view in enumerate(views) if view.numel()] for views, _ in batches]
+
+
+def test_a_draw_of_views_depends_on_the_batchs_number_alone(train):
+    def sizes(workers=0, skip=0, **options):
+        six = training_loader(train, (16, 14, 12, 10, 9, 8), batch_size=2, seed=1, workers=workers, drawn=3, **options)
+        six.set_epoch(0, skip)
+        return drawn_in(six)
+
+    whole = sizes()
+    assert len(whole) == TRAIN // 2
+    assert all((len(places), places[0], places[-1]) == (3, 0, 5) for places in whole)
+    assert len({places[1] for places in whole}) > 1
+    assert sizes(workers=2) == whole
+    assert sizes(skip=6) == whole[3:]
+    assert sorted(sizes(workers=2, skip=6)) == sorted(whole[3:])
+    assert sizes(rank=1, world_size=2) == whole[: TRAIN // 4]
+
+
 def test_processes_share_the_shards(train):
     parts = [numbers(list(loader(train, rank=rank, world_size=2))) for rank in (0, 1)]
     assert [len(part) for part in parts] == [TRAIN // 2] * 2
