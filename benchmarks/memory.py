@@ -50,7 +50,13 @@ def measured(options: argparse.Namespace) -> int:
     if options.kind == "whole":  # as the finetune command does
         keep_freed_memory()
     device = torch.device("cpu")
-    settings = {**vars(options), "format": "channels_last", "compile": "off", "low_memory": options.kind == "by view"}
+    settings = {
+        **vars(options),
+        "format": "channels_last",
+        "compile": "off",
+        "views": "all",
+        "low_memory": options.kind == "by view",
+    }
     views, target = batch(options.batch, device)
     if options.kind == "plain":
         step, views = plain_steps(argparse.Namespace(**settings), device), views[:1]

@@ -3,15 +3,17 @@
     python benchmarks/step.py
     python benchmarks/step.py --amp bf16 --reference float32
     python benchmarks/step.py --low-memory --reference whole
+    python benchmarks/step.py --views sandwich --reference whole --rounds 15
     python benchmarks/step.py --model resnet50 --amp bf16 --device cuda --batch 128 --compile default
 
 The reference is S plain steps of the source model, one per resolution, in the same precision and memory format
 (forward, cross entropy, backward, step of timm's own optimizer); or the S-view step itself in float32 and contiguous
 memory; or the S-view step with all views at once. Both sides run alternately on the same views; the figure is the ratio
-of the medians.
+of the medians. With --views each step draws its views, and the ratio that the multiply-adds let expect is printed too.
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import FinetuneConfig, create_model, make_switchable
-from rsconvert.evaluation import Processes, measure_latency
+from rsconvert.data.loading import draw_places
+from rsconvert.evaluation import Processes, measure_latency, multiply_adds
 from rsconvert.training import keep_freed_memory
 from rsconvert.training.step.stepper import Stepper
 
@@ -44,13 +47,23 @@ def main() -> None:
     runs = {i: partial(step, views, target) for i, step in enumerate(steps)}
     found = measure_latency(runs, rounds=options.rounds, warm_up=2, device=device)
     whole, reference = (time.median_ms for time in found.values())
-    words = f"{options.amp}, {options.format}, compile {options.compile}" + (", low memory" * options.low_memory)
+    words = f"{options.amp}, {options.format}, compile {options.compile}, views {options.views}"
+    words += ", low memory" * options.low_memory
     print(f"{options.model}, batch {options.batch}, {words}, {device}, {torch.get_num_threads()} threads")
     print(f"S-view step {whole:.1f} ms, reference ({options.reference}) {reference:.1f} ms")
     print(f"{1e3 * options.batch / whole:.1f} images/s")
     print(f"ratio {whole / reference:.3f}")
+    if options.views != "all":
+        print(f"multiply-adds of the drawn views over those of all {share_of_multiply_adds(options):.3f}")
     if options.profile:
         print_profile(steps[0], views, target)
+
+
+def share_of_multiply_adds(options: argparse.Namespace) -> float:
+    net = make_switchable(create_model(options.model), RESOLUTIONS)
+    first, *between, last = (multiply_adds(net.at(r), r) for r in RESOLUTIONS)
+    drawn = FinetuneConfig(views=options.views).drawn_views(len(RESOLUTIONS)) - 2
+    return (first + drawn * sum(between) / len(between) + last) / (first + sum(between) + last)
 
 
 def print_profile(step: Step, views: list[Tensor], target: Tensor) -> None:
@@ -71,6 +84,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--amp", choices=["off", "bf16"], default="off")
     parser.add_argument("--format", choices=["channels_last", "contiguous"], default="channels_last")
     parser.add_argument("--compile", default="off", help="torch.compile's mode (off)")
+    parser.add_argument("--views", default="all", type=lambda text: int(text) if text.isdecimal() else text)
     parser.add_argument("--low-memory", action="store_true", help="view by view")
     parser.add_argument("--usual-allocator", action="store_true", help="give freed memory back to the system")
     parser.add_argument("--reference", choices=["plain", "float32", "whole"], default="plain", help="(plain)")
@@ -89,20 +103,24 @@ def batch(size: int, device: torch.device) -> tuple[list[Tensor], Tensor]:
 def reference_step(options: argparse.Namespace, device: torch.device) -> Step:
     if options.reference == "plain":
         return plain_steps(options, device)
-    changes = {"float32": {"amp": "off", "format": "contiguous"}, "whole": {"low_memory": False}}[options.reference]
-    return switchable_step(argparse.Namespace(**{**vars(options), **changes}), device)
+    changes = {"float32": {"amp": "off", "format": "contiguous"}, "whole": {"low_memory": False, "views": "all"}}
+    return switchable_step(argparse.Namespace(**{**vars(options), **changes[options.reference]}), device)
 
 
 def switchable_step(options: argparse.Namespace, device: torch.device) -> Step:
     amp, layout = in_words(options)
-    config = FinetuneConfig(optimizer="momentum", lr=1e-4, low_memory=options.low_memory, compile=options.compile)
+    own = {name: getattr(options, name) for name in ("views", "low_memory", "compile")}
+    config = FinetuneConfig(optimizer="momentum", lr=1e-4, **own)
     net = make_switchable(create_model(options.model), RESOLUTIONS)
     net.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     stepper = Stepper(net, config, 1000, amp or torch.float32, Processes(0, 1, device))
     stepper.objective.train()
+    numbers = itertools.count()
 
     def step(views: Sequence[Tensor], target: Tensor) -> None:
-        stepper.add([view.contiguous(memory_format=layout) for view in views], target, last=True)
+        drawn = draw_places(len(views), config.drawn_views(len(views)), seed=0, epoch=0, batch=next(numbers))
+        chosen = [view if place in drawn else view[..., :0, :0] for place, view in enumerate(views)]
+        stepper.add([view.contiguous(memory_format=layout) for view in chosen], target, last=True)
         stepper.step(1)
 
     return step

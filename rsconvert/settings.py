@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from rsconvert.errors import ConfigError
 from rsconvert.text import plain
@@ -33,6 +33,7 @@ _UP_TO_1 = _Rule(lambda x: 0 < x <= 1, "a number above 0, at most 1,")
 _INT32 = _Rule(lambda x: 1 <= x < 2**31, "1 to 2**31 - 1")
 _INT63 = _Rule(lambda x: 0 <= x < 2**63, "0 to 2**63 - 1")
 _WEIGHTS = _Rule(lambda x: all(0 < weight < math.inf for weight in x), "numbers above 0")
+_VIEWS = _Rule(lambda x: isinstance(x, str) or x >= 3, "all, sandwich or a whole number from 3")
 _SIZES = _Rule(lambda x: min(x) >= 1, "sizes of at least 1 pixel")
 _SHARES = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "a smallest and a largest share in (0, 1]")
 _RATIOS = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] < math.inf, "a smallest and a largest number above 0")
@@ -45,7 +46,7 @@ class FinetuneConfig:
     """Settings of ``finetune``. The defaults suit a pretrained network and a few epochs.
 
     ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: divide
-    a rate known from ordinary finetuning by S.
+    a rate known from ordinary finetuning by S. With ``views`` S is their number.
 
     Attributes:
         epochs: passes over the training images.
@@ -75,6 +76,7 @@ class FinetuneConfig:
         rand_augment: timm's RandAugment, such as ``rand-m9-mstd0.5``, drawn once per image.
         mixup: alpha of timm's mixup, the same for all views; 0 is off.
         cutmix: alpha of timm's cutmix, the same for all views; 0 is off.
+        views: how many a forward has: ``all``, or N: the largest, the smallest and random others; ``sandwich`` is 3.
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
@@ -125,6 +127,7 @@ class FinetuneConfig:
     rand_augment: str | None = None
     mixup: Annotated[float, _FROM_0] = 0.0
     cutmix: Annotated[float, _FROM_0] = 0.0
+    views: Annotated[Literal["all", "sandwich"] | int, _VIEWS] = "all"
     view_sizes: Annotated[tuple[int, ...] | None, _SIZES] = None
     clip_grad: Annotated[float | None, _ABOVE_0] = None
     ema_decay: Annotated[float | None, _IN_0_1] = None
@@ -159,6 +162,10 @@ class FinetuneConfig:
             _check("patience", self.patience, later)
         if self.optimizer == "sgd":
             _check("momentum", self.momentum, _Rule(lambda x: x > 0, "a number above 0 for sgd, which is Nesterov's,"))
+        if self.view_sizes is not None and self.views != "all":
+            raise ConfigError(
+                f"views is {self.views} with view_sizes, which are no resolutions; all is accepted. Leave one out."
+            )
         self._check_teaching()
 
     def _check_teaching(self) -> None:
@@ -173,8 +180,24 @@ class FinetuneConfig:
             if getattr(self, name):
                 raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
 
+    def drawn_views(self, resolutions: int) -> int:
+        """Return how many views a forward has, of a network of S resolutions.
+
+        Raises:
+            ConfigError: ``views`` are more than that.
+        """
+        if self.views == "all":
+            return resolutions
+        asked = 3 if self.views == "sandwich" else self.views
+        if asked > resolutions:
+            accepted = f"all, sandwich or 3 to {resolutions}" if resolutions >= 3 else "all"
+            raise ConfigError(
+                f"views is {self.views}, and the number of resolutions {resolutions}; {accepted} is accepted."
+            )
+        return asked
+
     def peak_lr(self, views: int, processes: int = 1) -> float:
-        """Return the learning rate in force for a network of S views."""
+        """Return the learning rate in force for the loss of that many views."""
         images = self.batch_size * self.grad_accum_steps * processes
         return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views
 
@@ -283,6 +306,8 @@ def _parsed(value: Any, kind: Any) -> Any:
         if value not in get_args(kind):
             raise ValueError
         return value
+    if get_origin(kind) is Union:
+        return _first_parsed(value, get_args(kind))
     if get_origin(kind) is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, Sequence) or not items:
@@ -296,9 +321,20 @@ def _parsed(value: Any, kind: Any) -> Any:
     return operator.index(value) if kind is int and not isinstance(value, str) else kind(value)
 
 
+def _first_parsed(value: Any, kinds: Sequence[Any]) -> Any:
+    for kind in kinds[:-1]:
+        try:
+            return _parsed(value, kind)
+        except (TypeError, ValueError, KeyError):
+            continue
+    return _parsed(value, kinds[-1])
+
+
 def _described(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(get_args(kind))
+    if get_origin(kind) is Union:
+        return " or ".join(map(_described, get_args(kind)))
     if get_origin(kind) is tuple:
         return f"a list of {'whole numbers' if get_args(kind)[0] is int else 'numbers'}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]

@@ -32,6 +32,9 @@ from rsconvert.settings import RECIPES, FinetuneConfig, build_config, setting_he
         ("device", "cpu", "cpu"),
         ("class_weights", "1, 2.5", (1.0, 2.5)),
         ("class_weights", "none", None),
+        ("views", "sandwich", "sandwich"),
+        ("views", "4", 4),
+        ("views", 4, 4),
         ("view_sizes", "224,160", (224, 160)),
         ("view_sizes", (32, 32), (32, 32)),
         ("crop_area", [0.08, 1], (0.08, 1.0)),
@@ -83,6 +86,10 @@ def test_a_value_is_read_as_its_fields_type(name: str, value: Any, expected: Any
         ("class_weights", {"a": 1}, "a list of numbers or none"),
         ("class_weights", [1, -1], "numbers above 0"),
         ("class_weights", [1, 0], "numbers above 0"),
+        ("views", "some", "all, sandwich or a whole number is"),
+        ("views", 3.5, "all, sandwich or a whole number is"),
+        ("views", None, "all, sandwich or a whole number is"),
+        ("views", 2, "all, sandwich or a whole number from 3"),
         ("view_sizes", 160, "a list of whole numbers or none"),
         ("view_sizes", "160,1.5", "a list of whole numbers or none"),
         ("view_sizes", [32, 0], "at least 1 pixel"),
@@ -170,6 +177,7 @@ def test_the_default_rate_counts_all_images_of_a_step() -> None:
     [
         ({"labels": "none", "distill": "none"}, "distill is none"),
         ({"teacher": "resnet18", "distill": "largest"}, "distill is largest"),
+        ({"views": 3, "view_sizes": (32, 32, 32, 32)}, "views is 3 with view_sizes"),
         ({"labels": "none", "mixup": 0.2}, "mixup has no effect with labels none"),
         ({"labels": "none", "label_smoothing": 0.1}, "label_smoothing has no effect"),
         ({"labels": "none", "class_weights": (1.0, 2.0)}, "class_weights has no effect"),
@@ -179,6 +187,22 @@ def test_what_has_no_effect_beside_another_is_refused(settings: dict[str, Any], 
     with pytest.raises(ConfigError, match=told) as caught:
         FinetuneConfig(**settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("views", "resolutions", "expected"), [("all", 1, 1), ("all", 5, 5), ("sandwich", 5, 3), (4, 5, 4), (5, 5, 5)]
+)
+def test_a_forward_has_as_many_views_as_asked(views: Any, resolutions: int, expected: int) -> None:
+    assert FinetuneConfig(views=views).drawn_views(resolutions) == expected
+
+
+@pytest.mark.parametrize(
+    ("views", "resolutions", "accepted"),
+    [("sandwich", 2, "all is accepted"), (3, 1, "all is accepted"), (6, 5, "all, sandwich or 3 to 5 is accepted")],
+)
+def test_more_views_than_resolutions_are_refused(views: Any, resolutions: int, accepted: str) -> None:
+    with pytest.raises(ConfigError, match=f"views is {views}, and the number of resolutions {resolutions}; {accepted}"):
+        FinetuneConfig(views=views).drawn_views(resolutions)
 
 
 @pytest.mark.parametrize(

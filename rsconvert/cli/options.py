@@ -88,6 +88,7 @@ def bundle(*decorators: _Decorator) -> _Decorator:
 
 _FORMS: dict[str, dict[str, Any]] = {
     "lr": {"type": float},
+    "views": {"metavar": "all|sandwich|N"},
     "teacher": {"metavar": "MODEL"},
     "class_map": {"type": click.Path(), "metavar": "FILE"},
     "log_dir": {"type": click.Path(), "metavar": "DIR"},

@@ -27,7 +27,7 @@ __all__ = ["compare", "demo", "finetune"]
 @click.option(
     "--output", required=True, type=click.Path(), metavar="RUN_DIR", help="Folder for checkpoints and summary.csv."
 )
-@options.settings("epochs", "batch_size", "lr", "distill", "labels", "teacher", "class_map", "train", "seed")
+@options.settings("epochs", "batch_size", "views", "lr", "distill", "labels", "teacher", "class_map", "train", "seed")
 @options.settings("amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir")
 @options.config
 @click.option("--resume", is_flag=True, help="Go on from the newest state in RUN_DIR, bit for bit.")

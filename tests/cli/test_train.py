@@ -49,6 +49,7 @@ def config_of(output: Path) -> dict[str, Any]:
     ("options", "wanted"),
     [
         (("--low-memory", "--labels", "none"), {"low_memory": True, "labels": "none"}),
+        (("--views", "all"), {"views": "all"}),
         (("--grad-checkpointing",), {"grad_checkpointing": True}),
         (("--train", "bn", "--distill", "vanilla"), {"train": "bn", "distill": "vanilla"}),
         (("--seed", 3, "--lr", 0.01, "--amp", "bf16"), {"seed": 3, "lr": 0.01, "amp": "bf16"}),

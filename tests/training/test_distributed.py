@@ -1,6 +1,7 @@
 """Several processes over gloo, as torchrun starts them: their gradients, their counts, the death of one."""
 
 import csv
+import itertools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,30 +36,37 @@ from rsconvert.evaluation import joined_processes
 torch.set_num_threads(1)
 with joined_processes("cpu") as processes:
     for low_memory in (False, True):
-        for accumulate in (1, 2):
-            found = gradients(processes, low_memory=low_memory, accumulate=accumulate)
+        for views, accumulate in (("all", 1), ("all", 2), ("sandwich", 2)):
+            found = gradients(processes, low_memory=low_memory, accumulate=accumulate, views=views)
             if processes.leads:
-                save_file(found, f"{folder}/{{low_memory}}-{{accumulate}}.safetensors")
+                save_file(found, f"{folder}/{{low_memory}}-{{accumulate}}-{{views}}.safetensors")
     averaged_statistics(processes)
     assert processes.gather(processes.rank) == [0, 1]
     assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
 """
 
 
-def gradients(processes: Processes, *, low_memory: bool, accumulate: int) -> dict[str, torch.Tensor]:
-    """The gradients of 8 images with frozen statistics, shared by the processes and added in some parts."""
+def gradients(processes: Processes, *, low_memory: bool, accumulate: int, views: Any) -> dict[str, torch.Tensor]:
+    """The gradients of 8 images with frozen statistics, shared by the processes and added in some parts.
+
+    Of drawn views the first part leaves out 36 and 32, the second 40 and 32.
+    """
     torch.manual_seed(0)
-    net = make_switchable(create_model("test_efficientnet", num_classes=3), (48, 32))
-    config = FinetuneConfig(low_memory=low_memory, grad_accum_steps=accumulate, batch_size=2)
+    sides = (48, 24) if views == "all" else (48, 40, 36, 32, 24)
+    net = make_switchable(create_model("test_efficientnet", num_classes=3), sides)
+    config = FinetuneConfig(low_memory=low_memory, grad_accum_steps=accumulate, batch_size=2, views=views)
     stepper = Stepper(net, config, 10, torch.float32, processes)
     stepper.objective.eval()
     generator = torch.Generator().manual_seed(1)
-    images = [torch.randn(8, 3, r, r, generator=generator) for r in (48, 32)]
+    images = [torch.randn(8, 3, r, r, generator=generator) for r in sides]
     target = torch.randint(3, (8,), generator=generator)
     parts = torch.arange(8).view(accumulate, processes.world_size, -1)
     for number, shares in enumerate(parts, start=1):
-        mine = shares[processes.rank]
-        stepper.add([view[mine] for view in images], target[mine], last=number == accumulate)
+        mine, others = shares[processes.rank], (32, 36) if number == 1 else (32, 40)
+        batch = [
+            view[mine, :, :0, :0] if side in others else view[mine] for side, view in zip(sides, images, strict=True)
+        ]
+        stepper.add(batch, target[mine], last=number == accumulate)
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
@@ -105,13 +114,17 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(torchrun:
     shown = process.communicate(timeout=120)
     assert process.returncode == 0, shown
     alone = Processes(0, 1, torch.device("cpu"))
-    wanted = gradients(alone, low_memory=False, accumulate=1)
-    assert max(float(g.abs().max()) for g in wanted.values()) > 0.01
-    for way in ("False-1", "False-2", "True-1", "True-2"):
-        found = load_file(tmp_path / f"{way}.safetensors")
-        assert found.keys() == wanted.keys()
+    whole = gradients(alone, low_memory=False, accumulate=1, views="all")
+    drawn = gradients(alone, low_memory=False, accumulate=2, views="sandwich")
+    assert {side for side in (40, 36, 32, 24) if any(f".at.{side}." in name for name in drawn)} == {40, 36, 24}
+    assert max(float(g.abs().max()) for g in whole.values()) > 0.01
+    for low_memory, (wanted, way) in itertools.product(
+        (False, True), [(whole, "1-all"), (whole, "2-all"), (drawn, "2-sandwich")]
+    ):
+        found = load_file(tmp_path / f"{low_memory}-{way}.safetensors")
+        assert found.keys() == wanted.keys(), "what no forward drew has no gradient"
         for name, gradient in wanted.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{way} {name}")
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{low_memory}-{way} {name}")
 
 
 def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(

@@ -181,7 +181,8 @@ def plan_comparison(
         output: a new folder, or that of the same comparison, whose runs are resumed; methods, seeds and resolutions
             may be added to it.
         config: what all runs have in common; its ``lr`` is the rate of a network of one resolution, divided by S for a
-            network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison.
+            network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison. ``views`` are those
+            of the networks that train all resolutions, each at its own size; others train with all views.
         methods: names out of ``KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
         crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
@@ -276,14 +277,16 @@ def _runs(
     trained = method.subset or resolutions
     for sides in [(r,) for r in trained] if method.apart else [trained]:
         name = f"{method.name}-{sides[0]}/seed-{seed}" if method.apart else f"{method.name}/seed-{seed}"
+        views = common.views if sides == resolutions and not method.one_size else "all"
         config = replace(
             common,
+            views=views,
             distill=method.distill,
             crop=method.crop or common.crop,
             crop_area=method.crop_area or common.crop_area,
             view_sizes=resolutions[:1] * len(resolutions) if method.one_size else None,
             seed=seed,
-            lr=common.peak_lr(1) / (1 if same_lr else len(sides)),
+            lr=common.peak_lr(1) / (1 if same_lr else replace(common, views=views).drawn_views(len(sides))),
             log_dir=common.log_dir and str(Path(common.log_dir, name)),
         )
         yield PlannedRun(name, method, seed, sides, config, folder / name)
@@ -295,6 +298,7 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -
             raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
     if config.patience is not None:
         raise ConfigError(f"patience is {config.patience}; all runs of a comparison are equally long. Leave it out.")
+    config.drawn_views(len(net.resolutions))
     if not seeds or len(set(seeds)) != len(seeds):
         given = ",".join(map(str, seeds)) or "empty"
         raise ConfigError(f"seeds is {given}; one or more different ones are needed.")

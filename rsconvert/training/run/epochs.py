@@ -84,7 +84,9 @@ class Run:
         dtype = float_dtype(self.net) if self.amp is torch.float32 else self.amp
         return {
             "resolutions": self.net.resolutions,
-            "peak_lr": self.config.peak_lr(len(self.net.resolutions), self.processes.world_size),
+            "peak_lr": self.config.peak_lr(
+                self.config.drawn_views(len(self.net.resolutions)), self.processes.world_size
+            ),
             "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
             "processes": self.processes.world_size,

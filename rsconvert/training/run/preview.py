@@ -95,8 +95,9 @@ def memory_estimate(
     Counted are ``weights`` with buffers, ``gradients``, the ``optimizer``'s states, the moving ``average``, the
     ``teacher``, the normalized ``views`` of a batch, the ``activations`` kept for backward, and their ``total``. The
     activations are those of all views, or with ``low_memory`` of the largest one alone: a copy of the network runs on
-    two small batches, and a line through what it keeps gives the batch of the run. Not counted are working memory of
-    the layers, the loss, and with ``grad_checkpointing`` the part that backward computes anew.
+    two small batches, and a line through what it keeps gives the batch of the run. Where ``views`` are drawn, those of
+    the largest draw count. Not counted are working memory of the layers, the loss, and with ``grad_checkpointing`` the
+    part that backward computes anew.
 
     Args:
         net: is left as it is, and so are torch's global generators.
@@ -109,8 +110,12 @@ def memory_estimate(
     objective = Objective(copy.deepcopy(net), replace(config, compile="off"), amp).train()
     own, layout = objective.net, torch.channels_last if config.channels_last else torch.contiguous_format
     own.to(memory_format=layout)
-    sizes = zip(own.resolutions, config.view_sizes or own.resolutions, strict=True)
-    views = [example_input(own.at(r), size, _MORE).to(memory_format=layout) for r, size in sizes]
+    sizes = config.view_sizes or own.resolutions
+    drawn = {*range(config.drawn_views(len(sizes)) - 1), len(sizes) - 1}
+    views = {
+        place: example_input(own.at(own.resolutions[place]), sizes[place], _MORE).to(memory_format=layout)
+        for place in sorted(drawn)
+    }
     weights, trained = _bytes(_tensors(own)), _bytes(p for p in own.parameters() if p.requires_grad)
     parts = {
         "weights": weights,
@@ -118,15 +123,15 @@ def memory_estimate(
         "optimizer": trained * (2 if config.optimizer == "adamw" else int(config.momentum > 0)),
         "average": weights if config.ema_decay else 0,
         "teacher": 0 if teacher is None else _bytes(_tensors(teacher)),
-        "views": _bytes(views) // _MORE * config.batch_size,
+        "views": _bytes(views.values()) // _MORE * config.batch_size,
         "activations": _activations(objective, views),
     }
     return {**parts, "total": sum(parts.values())}
 
 
-def _activations(objective: Objective, views: list[Tensor]) -> int:
-    places, config, device = range(len(views)), objective.config, views[0].device
-    used = [max(places, key=lambda place: views[place].shape[-1])] if config.low_memory else places
+def _activations(objective: Objective, views: Mapping[int, Tensor]) -> int:
+    config, device = objective.config, views[0].device
+    used = [max(views, key=lambda place: views[place].shape[-1])] if config.low_memory else views
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         few, more = (_kept(objective, {place: views[place][:n] for place in used}) for n in (_FEW, _MORE))
     return few + (more - few) * (config.batch_size - _FEW) // (_MORE - _FEW)

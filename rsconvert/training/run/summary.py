@@ -28,6 +28,7 @@ _NOTED = (
     "distill",
     "labels",
     "train",
+    "views",
     "crop_area",
     "seed",
 )

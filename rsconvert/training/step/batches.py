@@ -24,6 +24,8 @@ _Box = tuple[int, int, int, int]
 class Feed:
     """Gives (S normalized views of shape (N, 3, r, r), targets) on the device, the same for the same epoch and place.
 
+    Views that are not drawn have the shape (N, 3, 0, 0); all processes draw alike.
+
     Args:
         outputs: the network's output for each class of the data; None if these are the same.
     Raises:
@@ -63,6 +65,7 @@ class Feed:
                 rand_augment=config.rand_augment,
                 interpolation=self.preprocessing.interpolation,
             ),
+            drawn=config.drawn_views(len(net.resolutions)),
             pin_memory=processes.device.type == "cuda",
             rank=processes.rank,
             world_size=processes.world_size,

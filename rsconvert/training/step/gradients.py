@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.training.loss import MREDLoss
-from rsconvert.training.step.objective import Objective
+from rsconvert.training.step.objective import Objective, drawn_places
 
 __all__ = ["backward", "backward_by_view", "generator_states", "kept_buffers", "set_generators"]
 
@@ -45,20 +45,21 @@ def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tens
     """
     largest = objective.logits(0, views[0])
     outputs, replays = [largest.detach()], []
-    for place, view in enumerate(views[1:], start=1):
+    _, *others = drawn_places(views)
+    for place in others:
         path = objective.net.at(objective.net.resolutions[place])
-        replays.append(generator_states(view.device))
+        replays.append(generator_states(views[place].device))
         with torch.no_grad(), kept_buffers(path):
-            outputs.append(objective.logits(place, view))
+            outputs.append(objective.logits(place, views[place]))
     leaves = [z.requires_grad_() for z in outputs]
-    loss = objective.loss(leaves, views[0], target)
+    loss = objective.loss(leaves, views, target)
     torch.autograd.backward(scale(loss.total))
     _take_back(objective, largest, leaves[0])
     del largest
-    for place, states in enumerate(replays, start=1):
+    for place, states, leaf in zip(others, replays, leaves[1:], strict=True):
         with _restored_generators(states, views[place].device):
             logits = objective.logits(place, views[place])
-        _take_back(objective, logits, leaves[place])
+        _take_back(objective, logits, leaf)
         del logits
     return MREDLoss(*(part.detach() for part in loss))
 

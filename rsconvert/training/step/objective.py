@@ -16,7 +16,7 @@ from rsconvert.surgery import SwitchableModel, copy_structure, eval_mode
 from rsconvert.training.loss import MREDLoss, mred_loss
 from rsconvert.training.step.optimizer import learning_parameters
 
-__all__ = ["Objective"]
+__all__ = ["Objective", "drawn_places"]
 
 
 class Objective(nn.Module):
@@ -87,32 +87,35 @@ class Objective(nn.Module):
     def forward(self, views: Sequence[Tensor], target: Tensor) -> MREDLoss:
         """Return the loss of S normalized views, each (N, C, H, W), and targets, (N,) or probabilities (N, classes).
 
+        Views without elements are not drawn: their paths do not run, and S is the number of the others in all of the
+        loss, the factor of Eq. 10 included; the ensemble is theirs, by the softmax over their scores.
+
         Raises:
             TrainingError: the network fails, or returns something other than one tensor of logits.
             DataError: a target is beyond the network's outputs.
         """
         with autocast(views[0].device, self.amp):
-            logits = [self._run(i, view) for i, view in enumerate(views)]
-        return self.loss(logits, views[0], target)
+            logits = [self._run(place, views[place]) for place in drawn_places(views)]
+        return self.loss(logits, views, target)
 
     def logits(self, place: int, view: Tensor) -> Tensor:
         """Return the logits of one of the S views, by its place from the largest to the smallest resolution."""
         with autocast(view.device, self.amp):
             return self._run(place, view)
 
-    def loss(self, logits: Sequence[Tensor], native_view: Tensor, target: Tensor) -> MREDLoss:
-        """Return the loss of S logits (N, classes) of one batch."""
+    def loss(self, logits: Sequence[Tensor], views: Sequence[Tensor], target: Tensor) -> MREDLoss:
+        """Return the loss of one batch, from the logits (N, classes) of the views that are drawn."""
         config, unlabelled = self.config, self.config.labels == "none"
         if not (unlabelled or target.is_floating_point()):
             check_labels(target, logits[0].shape[1])
         teacher = logits[0].detach() if unlabelled else None
         if self.teacher is not None:
-            with autocast(native_view.device, self.amp):
-                teacher = self.teacher(native_view)
+            with autocast(views[0].device, self.amp):
+                teacher = self.teacher(views[0])
         return mred_loss(
             logits,
             None if unlabelled else target,
-            self.net.alpha,
+            torch.stack([self.net.alpha[place] for place in drawn_places(views)]),
             config.distill,
             teacher=teacher,
             label_smoothing=config.label_smoothing,
@@ -158,6 +161,11 @@ class Objective(nn.Module):
             f"resolution {resolution} does not train with views of shape {tuple(view.shape)} ({reason}); {needed}. "
             f"{'Raise batch_size, or choose' if few else 'Choose'} larger resolutions."
         )
+
+
+def drawn_places(views: Sequence[Tensor]) -> list[int]:
+    """Return the places of the views that have elements; the first one and the last one always do."""
+    return [place for place, view in enumerate(views) if view.numel()]
 
 
 def _set_checkpointing(net: SwitchableModel) -> None:

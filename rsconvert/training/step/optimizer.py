@@ -89,14 +89,26 @@ def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes:
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         parameter_groups(net, config),
         opt="nesterov" if config.optimizer == "sgd" else config.optimizer,
-        lr=config.peak_lr(len(net.resolutions), processes),
+        lr=config.peak_lr(config.drawn_views(len(net.resolutions)), processes),
         # timm takes of these two what the optimizer has.
         momentum=config.momentum,
         betas=(config.momentum, 0.999),
         # Here torch can step all parameters in one kernel; it leaves that to the caller.
         fused=net.alpha.device.type in ("cpu", "cuda") or None,
     )
+    if config.drawn_views(len(net.resolutions)) < len(net.resolutions):
+        _begin_momentum(optimizer)
     return optimizer
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Start SGD's momenta at 0, which changes no step.
+
+    A fused step needs the momenta of all parameters or of none; some paths are not drawn in the first step.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _scales(net: SwitchableModel, layer_decay: float) -> dict[nn.Parameter, float]:

@@ -18,7 +18,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
-from rsconvert.training.step.objective import Objective
+from rsconvert.training.step.objective import Objective, drawn_places
 from rsconvert.training.step.optimizer import create_optimizer, create_schedule
 from rsconvert.training.step.teacher import create_teacher
 
@@ -54,8 +54,10 @@ class Stepper:
         teacher = create_teacher(net, config, processes.device)
         self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
         self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
-        distributed = processes.world_size > 1 and not config.low_memory
-        self.forward: Any = DistributedDataParallel(self.objective, **_OWN_BUFFERS) if distributed else self.objective
+        self.forward: Any = self.objective
+        if processes.world_size > 1 and not config.low_memory:
+            draws = config.drawn_views(len(net.resolutions)) < len(net.resolutions)
+            self.forward = DistributedDataParallel(self.objective, find_unused_parameters=draws, **_OWN_BUFFERS)
         self.optimizer = create_optimizer(net, config, processes=processes.world_size)
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
@@ -110,10 +112,10 @@ class Stepper:
         They are computed again, so that no step pays for it.
         """
         with kept_buffers(self.net):
-            logits = [self.objective.logits(place, view) for place, view in enumerate(views)]
-            loss = self.objective.loss(logits, views[0], target)
+            logits = {place: self.objective.logits(place, views[place]) for place in drawn_places(views)}
+            loss = self.objective.loss(list(logits.values()), views, target)
         parts = [n for n, part in zip(MREDLoss._fields[1:], loss[1:], strict=True) if not part.isfinite()]
-        broken = (r for r, z in zip(self.net.resolutions, logits, strict=True) if not z.isfinite().all())
+        broken = (self.net.resolutions[place] for place, z in logits.items() if not z.isfinite().all())
         return parts, next(broken, None)
 
     @torch.no_grad()

@@ -118,6 +118,7 @@ def test_another_network_or_other_images_are_another_comparison(
         ({"seeds": ("a",)}, "seed is 'a'; a whole number"),
         ({"common": {"distill": "vanilla"}}, "distill is vanilla, which a comparison chooses for each run"),
         ({"common": {"seed": 4}}, "seed is 4, which"),
+        ({"common": {"views": 4}}, "views is 4, and the number of resolutions 3"),
         ({"common": {"view_sizes": (32, 32, 32)}}, "view_sizes is "),
         (
             {"common": {"crop": "per-view"}, "methods": ["rsnet", "per-view"]},
@@ -196,6 +197,14 @@ def test_a_name_stands_for_a_way_to_train(
     assert run.config == replace(settings(), lr=run.config.lr, **changes)
     assert (len(run.resolutions), run.method.private) == (views, private)
     assert run.method.trained(SIDES) == ((32,) if name == "one-size" else SIDES)
+
+
+def test_views_are_drawn_for_networks_of_all_resolutions(planned: Callable[..., Plan]) -> None:
+    plan = planned(methods=["inets", "rsnet", "one-size"], subsets=[(32, 16)], seeds=(0,), common={"views": "sandwich"})
+    drawn = {run.name: run.config.views for run in plan.runs}
+    assert {name for name, views in drawn.items() if views == "sandwich"} == {"rsnet/seed-0"}
+    assert set(drawn.values()) == {"all", "sandwich"}
+    assert plan.settings["views"] == "sandwich"
 
 
 def test_a_subset_is_trained_in_parallel_from_the_largest_on() -> None:

@@ -64,6 +64,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "accumulated": {"grad_accum_steps": 2, "batch_size": 3},
     "averaged": {"ema_decay": 0.9, "mixup": 0.2, "cutmix": 1.0},
     "by view": {"low_memory": True},
+    "drawn": {"views": "sandwich"},
+    "drawn, accumulated": {"views": "sandwich", "grad_accum_steps": 2, "batch_size": 3, "ema_decay": 0.9},
     "smaller sets": {"train": "bn", "labels": "none"},
     "unlabelled": {"labels": "none"},
     "contiguous": {"channels_last": False, "optimizer": "momentum"},
@@ -77,9 +79,10 @@ def test_a_stopped_run_ends_in_the_same_bits(
     make_net: MakeNet, photos: str, tmp_path: Path, held: Held, kind: str, at: int
 ) -> None:
     config = settings(**KINDS[kind])
+    resolutions = (32, 24, 16) if config.views == "all" else (32, 28, 24, 20, 16)
 
     def make() -> SwitchableModel:
-        return make_net(dropout=0.5)
+        return make_net(resolutions, dropout=0.5)
 
     whole = make()
     rows = finetune(whole, photos, tmp_path / "whole", config)

@@ -89,6 +89,12 @@ def test_low_memory_keeps_the_largest_view_alone(net: SwitchableModel) -> None:
     assert found["views"] == plan(net)["views"]
 
 
+def test_the_largest_draw_counts(make_net: Callable[..., SwitchableModel]) -> None:
+    found = plan(make_net((32, 28, 24, 20, 16)), views=4)
+    assert found["activations"] == 4 * sum(map(floats_kept, (32, 28, 24, 16)))
+    assert found["views"] == 4 * BATCH * 3 * sum(r * r for r in (32, 28, 24, 16))
+
+
 def test_view_sizes_are_those_of_the_run(net: SwitchableModel) -> None:
     found = plan(net, view_sizes=(20, 20, 30))
     assert found["activations"] == 4 * (2 * floats_kept(20) + floats_kept(30))

@@ -77,6 +77,26 @@ def test_sizes_must_be_one_per_resolution(net: SwitchableModel, photos: str) -> 
         feed_of(net, photos, view_sizes=(32, 32))
 
 
+@pytest.mark.parametrize("settings", [{}, {"mixup": 0.4, "cutmix": 1.0, "crop": "per-view"}])
+def test_the_views_that_are_drawn_are_those_of_the_batch(
+    make_net: MakeNet, photos: str, settings: dict[str, Any]
+) -> None:
+    feed = feed_of(make_net((32, 28, 24, 20, 16)), photos, views="sandwich", **settings)
+    whole = taken(feed)
+    for views, _ in whole:
+        sides = [view.shape[-1] for view in views]
+        assert (sides[0], sides[-1], sorted(sides[1:4])[:2]) == (32, 16, [0, 0])
+    assert len({tuple(view.shape for view in views) for views, _ in whole}) > 1
+    assert all(same(a, b) for a, b in zip(taken(feed, 2), whole[2:], strict=True))
+    ranks = [taken(feed_of(make_net((32, 28, 24, 20, 16)), photos, rank, views="sandwich"), stop=3) for rank in (0, 1)]
+    assert [[v.shape for v in views] for views, _ in ranks[0]] == [[v.shape for v in views] for views, _ in ranks[1]]
+
+
+def test_a_draw_needs_enough_resolutions(net: SwitchableModel, photos: str) -> None:
+    with pytest.raises(ConfigError, match=r"views is 4, and the number of resolutions 3; all, sandwich or 3 to 3"):
+        feed_of(net, photos, views=4)
+
+
 def test_a_target_beyond_the_outputs_is_refused_before_it_is_mixed(make_net: MakeNet, photos: str) -> None:
     net = make_net(classes=2)
     net.source = replace(net.source, num_classes=2)

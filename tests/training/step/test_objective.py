@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,48 @@ def test_the_settings_of_the_loss_arrive(net: SwitchableModel) -> None:
     torch.testing.assert_close(found.classification, sum(ce(z) for z in logits))
     torch.testing.assert_close(found.ensemble, ce(mixed))
     torch.testing.assert_close(found.distillation, distance)
+
+
+def without(views: list[Tensor], *places: int) -> list[Tensor]:
+    """The views of a batch that did not draw some places."""
+    return [view[..., :0, :0] if place in places else view for place, view in enumerate(views)]
+
+
+def test_drawn_views_have_the_loss_of_a_network_of_their_number(make_net: Callable[..., SwitchableModel]) -> None:
+    net = make_net((32, 28, 24, 20, 16)).double()
+    net.alpha.data = torch.tensor([0.5, -1.0, 2.0, 1.0, 0.3], dtype=torch.float64)
+    views = [view.double() for view in views_of(net)]
+    found = Objective(net, FinetuneConfig(views="sandwich")).eval()(without(views, 1, 3), TARGET)
+
+    logs = [net.at(r)(view).detach() for r, view in zip(net.resolutions, views, strict=True)]
+    chosen = [logs[place] for place in (0, 2, 4)]
+    scores = np.exp([0.5, 2.0, 0.3]) / np.exp([0.5, 2.0, 0.3]).sum()
+    mixed = sum(score * z for score, z in zip(scores, chosen, strict=True))
+    p = [z.softmax(1).numpy() for z in (mixed, *chosen)]
+    pairs = [(p[t] * np.log(p[t] / p[s])).sum(1).mean() for s in range(4) for t in range(s)]
+    hits = [-np.log(q[np.arange(4), TARGET.numpy()]).mean() for q in p]
+    np.testing.assert_allclose(found.classification.item(), sum(hits[1:]))
+    np.testing.assert_allclose(found.ensemble.item(), hits[0])
+    np.testing.assert_allclose(found.distillation.item(), 2 / (3 + 1) * sum(pairs))
+
+
+@pytest.mark.parametrize("labels", ["data", "none"])
+def test_what_is_not_drawn_gets_no_gradient_and_keeps_its_statistics(
+    make_net: Callable[..., SwitchableModel], labels: Any
+) -> None:
+    net = make_net((32, 28, 24, 20, 16))
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    teacher = net.extract(32) if labels == "none" else None
+    objective = Objective(net, FinetuneConfig(views=4, labels=labels), teacher=teacher).train()
+    objective(without(views_of(net), 2), TARGET).total.backward()
+    assert {name for name, p in net.named_parameters() if p.requires_grad and p.grad is None} == {
+        f"bn{i}.at.24.{part}" for i in (1, 2) for part in ("weight", "bias")
+    }
+    kept = {name for name, buffer in net.named_buffers() if torch.equal(buffer, before[name])}
+    assert kept == {name for name in before if ".at.24." in name}
+    if labels == "data":
+        assert net.alpha.grad is not None
+        assert net.alpha.grad.ne(0).tolist() == [True, True, False, True, True]
 
 
 def test_one_resolution_has_no_one_to_teach(make_net: Callable[..., SwitchableModel]) -> None:

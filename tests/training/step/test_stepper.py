@@ -66,6 +66,39 @@ def test_the_average_follows_by_timms_rule(make_net: MakeNet) -> None:
     assert stepper_of(make_net()).averaged is None
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adamw"])
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_a_step_leaves_the_sets_that_are_not_drawn_to_the_bit(
+    make_net: MakeNet, optimizer: str, low_memory: bool
+) -> None:
+    net = make_net((32, 28, 24, 16))
+    settings = {"optimizer": optimizer, "momentum": 0.9, "weight_decay": 0.1, "decay_all": True}
+    stepper = stepper_of(net, views="sandwich", low_memory=low_memory, **settings)
+    stepper.objective.train()
+    views, target = batch(net)
+    for step, left_out in enumerate((1, 2, 1)):
+        before = copy.deepcopy(net.state_dict())
+        stepper.add([v[..., :0, :0] if place == left_out else v for place, v in enumerate(views)], target, last=True)
+        stepper.step(step)
+        kept = {name for name, value in net.state_dict().items() if torch.equal(value, before[name])}
+        assert kept == {name for name in before if f".at.{net.resolutions[left_out]}." in name}
+
+
+def test_a_momentum_begins_when_its_set_is_first_drawn(make_net: MakeNet) -> None:
+    net = make_net((32, 28, 24, 16)).double()
+    stepper = stepper_of(net, optimizer="momentum", momentum=0.5, views=3, lr=0.1)
+    views, target = batch(net)
+    name = "bn2.at.28.weight"
+    parameter, speed = net.get_parameter(name), torch.zeros(6, dtype=torch.float64)
+    for step, left_out in enumerate((1, 2, 2)):
+        before = parameter.detach().clone()
+        stepper.add([v[..., :0, :0] if place == left_out else v for place, v in enumerate(views)], target, last=True)
+        if left_out != 1:
+            speed = 0.5 * speed + parameter.grad
+        stepper.step(step)
+        torch.testing.assert_close(parameter.detach(), before - (0.1 * speed if left_out != 1 else 0))
+
+
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_bfloat16_steps_stay_near_float32(make_net: MakeNet, low_memory: bool) -> None:
     nets = []
@@ -114,6 +147,13 @@ def test_the_first_view_that_is_not_finite_is_told(make_net: MakeNet, name: str,
     parts, found = stepper.diagnose(*batch(net))
     assert (parts, found) == (["classification", "ensemble", "distillation"], resolution)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items() if "running" in k)
+
+
+def test_a_broken_view_is_told_by_its_resolution_where_others_are_not_drawn(make_net: MakeNet) -> None:
+    net = make_net()
+    net.get_parameter("bn1.at.16.weight").data[0] = torch.nan
+    (native, middle, smallest), target = batch(net)
+    assert stepper_of(net).diagnose([native, middle[..., :0, :0], smallest], target)[1] == 16
 
 
 def test_alpha_alone_breaks_the_ensemble(make_net: MakeNet) -> None:
