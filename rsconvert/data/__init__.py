@@ -1,6 +1,6 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
-from rsconvert.data.decoding import EncodedImage
+from rsconvert.data.decoding import EncodedImage, from_pillow
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     EvaluationViews,
@@ -35,6 +35,7 @@ __all__ = [
     "ViewLoader",
     "evaluation_loader",
     "evaluation_views",
+    "from_pillow",
     "normalize",
     "open_images",
     "open_split",
