@@ -4,7 +4,10 @@ import copy
 import pkgutil
 import re
 import runpy
+import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -138,15 +141,60 @@ def test_the_lines_on_run_time_run_as_they_stand(net: rsconvert.SwitchableModel,
     assert torch.equal(names["logits"], net.at(64)(images))  # type: ignore[arg-type]
 
 
+class Tracker:
+    """The calls that the pages make of wandb, trackio and mlflow, with their arguments' names; ``said`` keeps them."""
+
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+        self.start_run = nullcontext
+        self.log_params, self.log_metrics = self.said.append, self.log
+
+    def init(self, *, project: str, config: dict[str, Any]) -> "Tracker":
+        self.said.append(config)
+        return self
+
+    def log(self, row: dict[str, Any], *, step: int) -> None:
+        self.said.append((step, row))
+
+    def finish(self) -> None:
+        self.said.append("finished")
+
+
+@pytest.mark.parametrize(("name", "ends"), [("wandb", ["finished"]), ("trackio", ["finished"]), ("mlflow", [])])
+def test_a_tracker_gets_settings_and_rows(
+    net: rsconvert.SwitchableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ends: list[str]
+) -> None:
+    blocks = code_of(ROOT / "docs" / "training.md", "python")
+    (lines,) = [block for block in blocks if f"import {name}" in block]
+    assert len([line for line in lines.splitlines() if line]) == 4
+    draw_photos(tmp_path, classes=5, images=4)
+    monkeypatch.chdir(tmp_path)
+    rsconvert.save(net, "start.safetensors")
+    tracker, names = Tracker(), dict[str, Any]()
+    monkeypatch.setitem(sys.modules, name, tracker)  # type: ignore[arg-type]
+    small = blocks[0].replace("epochs=4", "epochs=2, workers=0, batch_size=16, device='cpu'")
+    exec(small, names)
+    exec(lines, names)
+    settings, *rows = tracker.said[: len(tracker.said) - len(ends)]
+    assert (settings["epochs"], settings["batch_size"]) == (2, 16)
+    assert [(step, row["epoch"]) for step, row in rows] == [(1, 1), (2, 2)]
+    assert all(isinstance(value, int | float) for _, row in rows for value in row.values())
+    assert tracker.said[len(rows) + 1 :] == ends
+
+
+def draw_photos(folder: Path, *, classes: int, images: int) -> None:
+    for split in ("train", "val"):
+        for name in range(classes):
+            place = folder / "photos" / split / str(name)
+            place.mkdir(parents=True)
+            for i in range(images):
+                Image.new("RGB", (40 + name, 40 + name), (i, 40 + name, 0)).save(place / f"{i}.png")
+
+
 def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small network without weights, small images, and small sizes."""
     (source,) = code_of(ROOT / "README.md", "python")
-    for name, size in (("0", 40), ("1", 44)):
-        for split in ("train", "val"):
-            folder = tmp_path / "photos" / split / name
-            folder.mkdir(parents=True)
-            for i in range(16):
-                Image.new("RGB", (size, size), (i, size, 0)).save(folder / f"{i}.png")
+    draw_photos(tmp_path, classes=2, images=16)
     monkeypatch.chdir(tmp_path)
     small = {'"resnet50", pretrained=True, num_classes=10': '"test_efficientnet", num_classes=2'}
     small |= {
