@@ -215,7 +215,7 @@ def test_processes_share_gradients_also_of_alpha(
     script, file = tmp_path / "script.py", tmp_path / "gradients.safetensors"
     script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), file=str(file)))
     process = torchrun(str(script))
-    shown = process.communicate(timeout=120)
+    shown = process.communicate(timeout=300)
     assert process.returncode == 0, shown
     found, wanted = load_file(file), gradients(0, 1)
     assert "rsconvert.alpha" in wanted
