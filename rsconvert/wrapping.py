@@ -1,6 +1,6 @@
 """A name becomes a switchable network; what the conversion did, as text and as plain data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,8 @@ def wrap(
     num_classes: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    private: Collection[str] = ("bn",),
+    large_head: bool = False,
     on_refusal: Callable[[ConversionReport], None] | None = None,
 ) -> SwitchableModel:
     """Return the network of a model's name; nothing is downloaded for a model that can't be converted.
@@ -43,6 +45,7 @@ def wrap(
         rsnets: a checkpoint of the paper's public release.
         preprocessing: values that override those of the weights; None among them overrides nothing. ``crop_pct`` may
             be a table by resolution, from which those that it leaves out are interpolated.
+        private, large_head: as for `make_switchable`.
         on_refusal: takes the report on a model that does not work at all resolutions, before the error.
     Raises:
         ConfigError: several things give the values, or one of the arguments is unusable.
@@ -58,11 +61,11 @@ def wrap(
         model = create_model(name, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs)
     try:
         if download:
-            check_switchable(model, resolutions)
+            check_switchable(model, resolutions, private, large_head)
             model = create_model(
                 name, pretrained=True, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs
             )
-        net = make_switchable(model, resolutions)
+        net = make_switchable(model, resolutions, private=private, large_head=large_head)
     except ResolutionError:
         if on_refusal is not None:
             on_refusal(examine(model, resolutions))
@@ -107,6 +110,8 @@ class Conversion:
             "resolutions": {str(r): {"exact": report.exact[r], "multiply_adds": cost} for r, cost in costs.items()},
             "parameters": report.parameters,
             "parameters_before": report.parameters_before,
+            "heads": list(report.heads),
+            "head_parameters": report.head_parameters,
             "refused": [r for r, same in report.exact.items() if not same],
             "weights": self.source.weights,
             "new_classifier": list(self.source.new_classifier),

@@ -57,6 +57,9 @@ def fill_from_rsnets(net: SwitchableModel, path: str | Path) -> None:
     _check_sets(net, state, path)
     tensors = {_renamed(key, net): tensor for key, tensor in state.items()}
     counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
+    for name, head in net.switchable_heads():  # the release has one classifier for all
+        own = {key: tensors.get(f"{name}.{key}") for key, _ in head.native.named_parameters()}
+        tensors |= {f"{name}.at.{r}.{key}": t for r in net.resolutions[1:] for key, t in own.items() if t is not None}
     fill(net, counters | tensors, str(path))
     net.source = replace(net.source, weights=str(path), preprocessing=_PREPROCESSING, new_classifier=())
 

@@ -45,6 +45,16 @@ __all__ = ["models", "wrap"]
     help="Side of the evaluation crop divided by the resized image's short side: one number, or a table such as "
     "224=0.95,96=0.875, linear in between.",
 )
+@click.option(
+    "--private",
+    default="bn",
+    show_default=True,
+    metavar="LIST",
+    help="What each resolution has of its own: bn, or bn,head with a classifier each, whose parameters are printed.",
+)
+@click.option(
+    "--large-head", is_flag=True, help="Accept private classifiers that add more than a tenth to the parameters."
+)
 @options.output("The file to write; the default is NAME.rs.safetensors.")
 @click.option("--dry-run", is_flag=True, help="Convert and prove, print the whole report, write nothing.")
 @options.force
@@ -61,6 +71,8 @@ def wrap(
     std: str | None,
     interpolation: str | None,
     crop_pct: str | None,
+    private: str,
+    large_head: bool,
     output: str | None,
     dry_run: bool,
     force: bool,
@@ -92,6 +104,8 @@ def wrap(
             "interpolation": interpolation,
             "crop_pct": None if crop_pct is None else options.share_table("crop_pct", crop_pct),
         },
+        private=options.words(private),
+        large_head=large_head,
         on_refusal=partial(_print_refusal, as_json=as_json) if dry_run else None,
     )
     _finish(net, target, as_json)

@@ -240,7 +240,7 @@ def _loading_other(net: SwitchableModel) -> str:
     """Say how the tensors of another resolution come into that model, where that is a matter of names."""
     tensors = net.state_dict(keep_vars=True).values()
     tied = len({id(tensor) for tensor in tensors}) < len(tensors)
-    if tied or len(net.resolutions) < 2 or not net.private or net.source.built_with is not None:
+    if tied or len(net.resolutions) < 2 or not any(net.switchable_layers()) or net.source.built_with is not None:
         return ""
     side = net.resolutions[-1]
     return f"""The path of {side} pixels has tensors of its own, named with `.at.{side}.`; they go into `model`:

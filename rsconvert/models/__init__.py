@@ -1,7 +1,7 @@
 """Models: names to plain models with their weights, the inputs they take, and what is known of them."""
 
 from rsconvert.models.builders import TORCHVISION, check_num_classes, unfilled
-from rsconvert.models.classifier import classifier_keys, count_outputs, replace_classifier
+from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, replace_classifier
 from rsconvert.models.create import create_model, is_file_name, preprocessing_of
 from rsconvert.models.example import (
     Arguments,
@@ -30,6 +30,7 @@ __all__ = [
     "candidates_for",
     "check_num_classes",
     "classifier_keys",
+    "classifier_layers",
     "count_outputs",
     "create_model",
     "example_arguments",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rsconvert.models.example import example_input
 
-__all__ = ["classifier_keys", "count_outputs", "replace_classifier", "zero_parameters"]
+__all__ = ["classifier_keys", "classifier_layers", "count_outputs", "replace_classifier", "zero_parameters"]
 
 # Small ones first, for a run that fails or succeeds there costs next to nothing.
 _SIDES = (32, 64, 128, 224)
@@ -21,6 +21,13 @@ def classifier_keys(model: nn.Module) -> list[str]:
     names = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or _final_layers(model)
     names = (names,) if isinstance(names, str) else tuple(names)
     return [key for key, _ in model.named_parameters() if key.startswith(tuple(f"{name}." for name in names))]
+
+
+def classifier_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear and convolutional layers of the classifier by name, auxiliary heads included."""
+    owners = dict.fromkeys(key.rpartition(".")[0] for key in classifier_keys(model))
+    layers = {owner: model.get_submodule(owner) for owner in owners}
+    return {owner: layer for owner, layer in layers.items() if isinstance(layer, _WEIGHTED)}
 
 
 def count_outputs(model: nn.Module) -> int | None:

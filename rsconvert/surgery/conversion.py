@@ -12,6 +12,7 @@ from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, check_num_classes, count_outputs, is_file_name, source_of
 from rsconvert.surgery.adoption import adopted
 from rsconvert.surgery.convertible import check_convertible
+from rsconvert.surgery.heads import Private, head_tensors, private_parts
 from rsconvert.surgery.network import Build, SwitchableModel, assemble, check_resolutions
 from rsconvert.surgery.proof import prove
 from rsconvert.surgery.report import ConversionReport, make_report
@@ -29,7 +30,8 @@ def make_switchable(
     *,
     name: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
-    private: bool = True,
+    private: Private = True,
+    large_head: bool = False,
     build: Build | None = None,
     example: Example | None = None,
     image: int | str | None = None,
@@ -44,7 +46,9 @@ def make_switchable(
         resolutions: in pixels, in any order.
         name: what ``rsconvert.load`` builds the model from; known already for a model from ``create_model``.
         model_kwargs: the arguments that the builder of that name needs.
-        private: False keeps one BN set for all resolutions (RS-Nets, Fig. 4 left).
+        private: what each resolution has of its own, some of ``("bn", "head")``: BatchNorm, and the classifier (its
+            linear or convolutional layers). True is ``("bn",)``; False keeps all shared (RS-Nets, Fig. 4 left).
+        large_head: accept private classifiers that add more than a tenth to the model's parameters.
         build: a function of the resolution that makes the model for it; needed if the model does not take every size,
             unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
@@ -54,24 +58,21 @@ def make_switchable(
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
         UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
-        ConfigError: ``model_kwargs`` comes without a ``name``, or an argument is malformed.
+        ConfigError: ``model_kwargs`` comes without a ``name``, an argument is malformed, or the classifier is large.
     """
     resolutions = check_resolutions(resolutions)
     source, notes = adopted(model, _named(model, name, model_kwargs))
     start = time.perf_counter()
-    found = survey(model, source, resolutions, private=private, build=build, example=example, image=image)
+    bn, heads = _private(model, source, resolutions, private, large_head)
+    found = survey(model, source, resolutions, private=bn, heads=heads, build=build, example=example, image=image)
     _check_all_work(model, source, found)
-    others = found.functional if private else ()
-    net = assemble(model, resolutions, private=private, build=found.build, built=found.built, others=others)
+    others = (*(found.functional if bn else ()), *heads)
+    net = assemble(model, resolutions, private=bn, build=found.build, built=found.built, others=others)
     net.source = replace(source, built_with=found.way, images=found.images)
     exact = prove(found, net)
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)
-    if different := [r for r, same in exact.items() if not same]:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
-            "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
-        )
+    _check_exact(model, exact)
     return net
 
 
@@ -87,12 +88,34 @@ def examine(
     return make_report(model, found, start)
 
 
-def check_switchable(model: nn.Module, resolutions: Sequence[int]) -> None:
+def check_switchable(
+    model: nn.Module, resolutions: Sequence[int], private: Private = True, large_head: bool = False
+) -> None:
     """Raise what ``make_switchable`` would raise for a model whatever its values are, before a download of them."""
     resolutions, source = check_resolutions(resolutions), source_of(model)
     check_convertible(model, source)
+    _private(model, source, resolutions, private, large_head)
     if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) < len(resolutions):
         _check_all_work(model, source, survey(model, source, resolutions))
+
+
+def _private(
+    model: nn.Module, source: Source, resolutions: Sequence[int], private: Private, large_head: bool
+) -> tuple[bool, tuple[str, ...]]:
+    """Return whether each resolution has a BN set, and the names of the tensors of private classifiers."""
+    parts = private_parts(private, large_head)
+    if "head" not in parts:
+        return "bn" in parts, ()
+    check_convertible(model, source)
+    return "bn" in parts, head_tensors(model, source, resolutions, large_head)
+
+
+def _check_exact(model: nn.Module, exact: Mapping[int, bool]) -> None:
+    if different := [r for r, same in exact.items() if not same]:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} computes other values after conversion at {different}; equal bits are needed. "
+            "Check that its forward depends on nothing but its input and tensors; otherwise please report it."
+        )
 
 
 def _check_all_work(model: nn.Module, source: Source, found: Survey) -> None:

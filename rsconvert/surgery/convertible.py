@@ -9,7 +9,7 @@ from torch.nn.utils import prune
 
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.models import Source
-from rsconvert.surgery.network import SwitchableBN, SwitchableModel, batchnorms, holds_running_statistics
+from rsconvert.surgery.network import SwitchableLayer, SwitchableModel, batchnorms, holds_running_statistics
 
 __all__ = ["check_convertible", "check_functional", "unconverted"]
 
@@ -59,7 +59,7 @@ def _check_module(module: nn.Module, key: str, name: str) -> None:
             f"{key} is pruned, and computes a weight before each forward; plain parameters are needed. "
             "Call torch.nn.utils.prune.remove first, or prune the network afterwards."
         )
-    if isinstance(module, (SwitchableModel, SwitchableBN)):
+    if isinstance(module, (SwitchableModel, SwitchableLayer)):
         raise UnsupportedModelError(
             f"{name} is switchable already; a plain model is needed. Take one path: net.extract(resolution)."
         )

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from rsconvert.errors import UnsupportedModelError, first_line
 from rsconvert.models import ImageArgument
-from rsconvert.surgery.network import SwitchableBN, SwitchableModel, is_batchnorm, on_meta
+from rsconvert.surgery.network import SwitchableLayer, SwitchableModel, is_batchnorm, on_meta
 
 __all__ = ["GraphFacts", "SetWeights", "read_graph", "to_graph", "trace"]
 
@@ -80,7 +80,7 @@ class _Tracer(fx.Tracer):
         self.entered = entered
         self.inside: list[str] = []
         # Before the trace: a BatchNorm written by hand is recognized by a run of it.
-        self.norms = frozenset(m for m in nn.Module.modules(root) if isinstance(m, SwitchableBN) or is_batchnorm(m))
+        self.norms = frozenset(m for m in nn.Module.modules(root) if isinstance(m, SwitchableLayer) or is_batchnorm(m))
         self.holders: dict[nn.Module, bool] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -156,12 +156,12 @@ class SetWeights(nn.Module):
 def to_graph(net: SwitchableModel) -> fx.GraphModule:
     """Return a graph over the network's tensors, for eval mode, that chooses its BN set from the input's size.
 
-    Every SwitchableBN in it is called with (x, weights), weights (S,) computed once from the input. It agrees
+    Every layer of sets in it is called with (x, weights), weights (S,) computed once from the input. It agrees
     with ``net(x)`` up to rounding at every size: exporters build on it.
 
     Raises:
         UnsupportedModelError: fx can't trace a module that holds a BatchNorm, the network is built again for each
-            resolution, has private tensors in addition to its BatchNorm modules, or takes no images (N, C, H, W).
+            resolution, has private tensors that no BatchNorm or classifier owns, or takes no images (N, C, H, W).
     """
     image = _image(net)
     root = net.skeleton().eval()
@@ -178,7 +178,7 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
         place = next((node for node in inputs if node.target == image.name), inputs[0])
         weights = graph.call_module(_WEIGHTS, (place,))
     for node in graph.nodes:
-        if node.op == "call_module" and isinstance(root.get_submodule(str(node.target)), SwitchableBN):
+        if node.op == "call_module" and isinstance(root.get_submodule(str(node.target)), SwitchableLayer):
             node.args, node.kwargs = (*node.args, *node.kwargs.values(), weights), {}
     graph.lint()
     return fx.GraphModule(root, graph)
@@ -186,11 +186,13 @@ def to_graph(net: SwitchableModel) -> fx.GraphModule:
 
 def _image(net: SwitchableModel) -> ImageArgument:
     """Return the image whose size chooses the set, of a network that one graph can represent."""
-    if net.build is not None or net.other_private_tensors():
-        reason = "is built again for each resolution" if net.build else f"has private {net.other_private_tensors()[0]}"
+    heads = dict(net.switchable_heads())
+    others = [name for name in net.other_private_tensors() if name.rpartition(".")[0] not in heads]
+    if net.build is not None or others:
+        reason = "is built again for each resolution" if net.build else f"has private {others[0]}"
         raise UnsupportedModelError(
             f"the network {reason}; one graph for all sizes needs one model whose private tensors are those of "
-            "BatchNorm modules. Use one path instead: net.at(resolution)."
+            "BatchNorm modules and classifiers. Use one path instead: net.at(resolution)."
         )
     images = (ImageArgument(),) if net.source.images is None else net.source.images
     odd = [image for image in images if image.keys or image.axes != (-2, -1)]

@@ -55,8 +55,9 @@ def _registered(net: SwitchableModel, resolution: int, names: Iterable[str]) -> 
     for name in net.other_private_tensors() if resolution != net.native else ():
         owner, _, key = name.rpartition(".")
         found[name] = found[f"{owner}.at.{resolution}.{key}".lstrip(".")]
-    for name, bn in net.switchable_bns(every_name=True):
-        found |= {f"{name}.{key}".lstrip("."): tensor for key, tensor in tensors(bn.bn_set(resolution)).items()}
+    place = net.resolutions.index(resolution)
+    for name, layer in net.switchable_layers(every_name=True):
+        found |= {f"{name}.{key}".lstrip("."): tensor for key, tensor in tensors(layer.sets[place]).items()}
     return {name: found[name] for name in names}
 
 

@@ -48,6 +48,7 @@ class ConversionReport:
     if one model takes them all; ``tables`` are the position tables that are private then. ``parameters`` counts those
     of the network, without alpha. ``seconds`` is the time of the conversion (facts, swap, sharing), and without it that
     of the forwards of the trials and the proof. ``notes`` list what was read from a model that was made elsewhere.
+    ``heads`` are the private classifiers, ``head_parameters`` counts what they add.
     """
 
     batchnorms: tuple[BatchNormRecord, ...]
@@ -63,6 +64,8 @@ class ConversionReport:
     opaque: dict[str, str]
     seconds: dict[str, float]
     notes: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    head_parameters: int = 0
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -100,6 +103,8 @@ class ConversionReport:
             private = f", {len(self.tables)} private position tables" if self.tables else ""
             yield f"built again for each resolution: {self.built_with}{private}"
         yield from self.notes
+        if self.heads:
+            yield f"private classifiers: {', '.join(self.heads)}; {self.head_parameters:,} parameters added"
         yield f"parameters: {self.parameters_before:,} -> {self.parameters:,}"
         if self.unseen:
             yield f"ran unseen by the graph: {', '.join(self.unseen)}"
@@ -112,6 +117,7 @@ def make_report(model: nn.Module, found: Survey, start: float) -> ConversionRepo
     facts = read_graph(model, means)
     alike = tuple(unconverted(model, found.functional))
     parameters = sum(p.numel() for p in model.parameters())
+    head = sum(model.get_parameter(name).numel() for name in found.heads)
     return ConversionReport(
         batchnorms=tuple(_records(model, means, facts, found)),
         unconverted=alike,
@@ -124,6 +130,8 @@ def make_report(model: nn.Module, found: Survey, start: float) -> ConversionRepo
         parameters_before=parameters,
         parameters=parameters,
         opaque=facts.opaque,
+        heads=tuple(dict.fromkeys(name.rpartition(".")[0] for name in found.heads)),
+        head_parameters=(len(found.trials) - 1) * head,
         seconds={"convert": time.perf_counter() - start - found.seconds, "forwards": found.seconds},
     )
 

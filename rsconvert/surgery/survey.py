@@ -31,6 +31,7 @@ from rsconvert.surgery.trial import (
     fill_zeros,
     run_trial,
     scrambled,
+    scrambled_tensors,
     tensors,
     write,
 )
@@ -45,9 +46,10 @@ class Survey:
     """A trial of the source at each resolution, on scrambled tensors.
 
     ``built`` holds the models that were built again in the way of ``way``, empty if one takes all sizes; ``functional``
-    the tensors handed to F.batch_norm and their parts; ``values`` what was written for each trial, the same for all
-    unless ``private``; ``images`` the arguments whose size chooses the path; ``attempts`` why other ways to build the
-    model were dropped; ``seconds`` the time of the trials and of the proof.
+    the tensors handed to F.batch_norm and their parts, ``heads`` those of private classifiers; ``values`` what was
+    written for each trial, in BatchNorms the same for all unless ``private``; ``images`` the arguments whose size
+    chooses the path; ``attempts`` why other ways to build the model were dropped; ``seconds`` the time of the trials
+    and of the proof.
     """
 
     example: Example
@@ -57,6 +59,7 @@ class Survey:
     trials: dict[int, Trial] = field(default_factory=dict)
     values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     functional: dict[str, str] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()
     private: bool = True
     images: tuple[ImageArgument, ...] = ()
     attempts: dict[str, str] = field(default_factory=dict)
@@ -84,13 +87,15 @@ def survey(
     resolutions: Sequence[int],
     *,
     private: bool = True,
+    heads: tuple[str, ...] = (),
     build: Build | None = None,
     example: Example | None = None,
     image: int | str | None = None,
 ) -> Survey:
     """Try a model at each resolution; where it fails, or a builder is given, try it built again for each of them.
 
-    The arguments are those of ``make_switchable``.
+    The arguments are those of ``make_switchable``; ``private`` says whether each resolution has a BN set, and ``heads``
+    names the tensors of private classifiers.
 
     Raises:
         ConfigError: ``build`` or ``example`` is no function, or shows no such image.
@@ -105,7 +110,7 @@ def survey(
     check_image(model, image)
     check_convertible(model, source)
     given = _steady(example or arguments_of(model, image))
-    best = as_it_is = _tried(model, resolutions, Survey(given, private=private))
+    best = as_it_is = _tried(model, resolutions, Survey(given, private=private, heads=heads))
     if best.refused or build is not None:
         best = _built_best(model, source, best, build)
         _check_same(model, as_it_is, best)
@@ -119,9 +124,9 @@ def survey(
 
 def _built_best(model: nn.Module, source: Source, best: Survey, build: Build | None) -> Survey:
     """Return the best survey of a model built again, or the one of the model as it is."""
-    given, resolutions, private = best.example, tuple(best.trials), best.private
+    given, resolutions = best.example, tuple(best.trials)
     for way, function in builders(source, build):
-        other = _tried(model, resolutions, Survey(given, way, function, private=private))
+        other = _tried(model, resolutions, Survey(given, way, function, private=best.private, heads=best.heads))
         if _rank(other) < _rank(best) or build is not None:
             best, other = other, best
         best.attempts |= other.attempts
@@ -216,6 +221,7 @@ def _try(found: Survey, model: nn.Module, resolution: int) -> None:
     while known < len(found.functional):
         known = len(found.functional)
         values = {**fill_zeros(model), **scrambled(model, resolution if found.private else 0, found.functional)}
+        values |= scrambled_tensors(model, resolution, dict.fromkeys(found.heads, "weight"))
         own = tensors(model)
         written = {id(own[name]) for name in values}
         # A copy that shares what is not written.

@@ -32,6 +32,7 @@ __all__ = [
     "fitted_inside",
     "run_trial",
     "scrambled",
+    "scrambled_tensors",
     "tensors",
     "write",
 ]
@@ -55,6 +56,11 @@ def scrambled(model: nn.Module, resolution: int, functional: Mapping[str, str] |
     parts = dict(functional or {})
     for name, bn in batchnorms(model).items():
         parts |= {f"{name}.{key}".lstrip("."): key for key, _ in (*bn.named_parameters(), *bn.named_buffers())}
+    return scrambled_tensors(model, resolution, parts)
+
+
+def scrambled_tensors(model: nn.Module, resolution: int, parts: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return such values for the tensors of these names, each with its part in its layer, such as ``running_var``."""
     given = tensors(model)
     return {
         name: _scramble(name, part, given[name], resolution)

@@ -147,8 +147,8 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def _serves_all(net: SwitchableModel) -> bool:
-    """Return whether one BN set serves all sizes."""
-    return len(net.resolutions) == 1 or not net.private
+    """Return whether one set serves all sizes."""
+    return len(net.resolutions) == 1 or not any(net.switchable_layers())
 
 
 def _branches(net: SwitchableModel, asked: _Sides) -> Sequence[int]:

@@ -1,10 +1,15 @@
 """The switchable network: what the user holds, its layers, its paths, and the tree that it shows."""
 
 from rsconvert.surgery.network.attributes import Measured
-from rsconvert.surgery.network.batchnorm import SwitchableBN, interpolation_weights
 from rsconvert.surgery.network.copying import copy_model, copy_structure, on_meta
+from rsconvert.surgery.network.layer import (
+    SwitchableBN,
+    SwitchableHead,
+    SwitchableLayer,
+    interpolation_weights,
+)
 from rsconvert.surgery.network.parts import clear_caches
-from rsconvert.surgery.network.private import size_dependent
+from rsconvert.surgery.network.private import is_head, size_dependent
 from rsconvert.surgery.network.rebuilding import BUILD, WAYS, Build, build_like, builders, kwargs_at, rebuilt
 from rsconvert.surgery.network.recognition import batchnorms, holds_running_statistics, is_batchnorm
 from rsconvert.surgery.network.resolutions import (
@@ -26,6 +31,8 @@ __all__ = [
     "Build",
     "Measured",
     "SwitchableBN",
+    "SwitchableHead",
+    "SwitchableLayer",
     "SwitchableModel",
     "assemble",
     "batchnorms",
@@ -43,6 +50,7 @@ __all__ = [
     "holds_running_statistics",
     "interpolation_weights",
     "is_batchnorm",
+    "is_head",
     "kwargs_at",
     "on_meta",
     "rebuilt",

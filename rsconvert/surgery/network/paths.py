@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from rsconvert.errors import ResolutionError
-from rsconvert.surgery.network.batchnorm import SwitchableBN, bn_sets
 from rsconvert.surgery.network.copying import ATOMS, HOOKS, copy_modules, has_bound_hooks, references
+from rsconvert.surgery.network.layer import SwitchableLayer, interpolated
 from rsconvert.surgery.network.parts import Part, StandIn, make_part
 from rsconvert.surgery.network.private import PrivateSets, private_tensors, same_shape, sets_of, tensors_at
 
@@ -25,7 +25,7 @@ def divided(native: nn.Module, private: Collection[int], trees: Sequence[nn.Modu
 
     Args:
         native: the native path.
-        private: the ids of its BatchNorms and of other owners of private tensors.
+        private: the ids of its BatchNorms, private classifiers and other owners of private tensors.
         trees: the same model built for other resolutions; a module with other settings there is divided too.
     """
     found = set(private)
@@ -41,13 +41,13 @@ def divided(native: nn.Module, private: Collection[int], trees: Sequence[nn.Modu
 
 
 def shown_children(
-    native: nn.Module, own: Collection[int], layers: Mapping[int, SwitchableBN], sets: Mapping[str, PrivateSets]
+    native: nn.Module, own: Collection[int], layers: Mapping[int, SwitchableLayer], sets: Mapping[str, PrivateSets]
 ) -> _Children:
     """Return what a network shows below its root: the shared modules, and Parts with the native one as first twin.
 
     Args:
         own: the result of `divided`.
-        layers: id of a native BatchNorm → the layer that owns it.
+        layers: id of a native BatchNorm or private classifier → the layer that owns it.
         sets: name of another owner of private tensors → its sets.
     """
     made: dict[int, nn.Module] = dict(layers)
@@ -125,7 +125,7 @@ def _alike(module: nn.Module, other: nn.Module) -> bool:
 
 
 def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Walk two models of one structure in parallel, each module once, and not below a BatchNorm's place."""
+    """Walk two models of one structure in parallel, each module once, and not below a layer of sets."""
     ahead, seen = [(built, shown)], set[int]()
     while ahead:
         module, own = ahead.pop()
@@ -133,16 +133,16 @@ def _pairs(built: nn.Module, shown: nn.Module) -> Iterator[tuple[nn.Module, nn.M
             continue
         seen.add(id(module))
         yield module, own
-        if not isinstance(own, SwitchableBN):
+        if not isinstance(own, SwitchableLayer):
             children = [(child, own._modules[name]) for name, child in module._modules.items()]
             ahead += [(child, other) for child, other in children if child is not None and other is not None]
 
 
 def _memo(pairs: Sequence[tuple[nn.Module, nn.Module]], resolution: int, resolutions: Sequence[int]) -> dict[int, Any]:
     """Return a deepcopy memo under which a copy has the network's shared tensors, and the sets of a resolution."""
-    layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableBN)]
-    memo = _shared((module, own) for module, own in pairs if not isinstance(own, SwitchableBN))
-    sets = bn_sets([own for _, own in layers], resolution)
+    layers = [(module, own) for module, own in pairs if isinstance(own, SwitchableLayer)]
+    memo = _shared((module, own) for module, own in pairs if not isinstance(own, SwitchableLayer))
+    sets = interpolated([own for _, own in layers], resolution)
     memo |= {id(module): bn for (module, _), bn in zip(layers, sets, strict=True)}
     ties = dict[int, Tensor | None]()
     for module, owner in pairs:
@@ -183,7 +183,7 @@ def _hooks(pairs: Iterable[tuple[nn.Module, nn.Module]], bound: Collection[int])
     memo: dict[int, Any] = {}
     for module, own in pairs:
         shown = own._rs_twins[0] if isinstance(own, Part) else own
-        if isinstance(own, SwitchableBN) or id(shown) in bound or not any(map(vars(shown).get, HOOKS)):
+        if isinstance(own, SwitchableLayer) or id(shown) in bound or not any(map(vars(shown).get, HOOKS)):
             continue
         for name in HOOKS:
             theirs = own._rs_common_hooks(name) if isinstance(own, Part) else vars(own)[name]

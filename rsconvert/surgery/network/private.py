@@ -1,4 +1,4 @@
-"""Private tensors outside of the BatchNorm modules: position tables, and what a module hands to F.batch_norm itself.
+"""Private tensors outside of the BatchNorm modules: classifiers, position tables, what modules hand to F.batch_norm.
 
 The native tensors stay their owner's own; those of another resolution hang below it, as in ``attn.at.160.pos_embed``.
 """
@@ -8,15 +8,17 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from rsconvert.errors import UnsupportedModelError
-from rsconvert.surgery.network.batchnorm import interpolation_weights
+from rsconvert.surgery.network.layer import interpolation_weights
 from rsconvert.surgery.network.rebuilding import resample_table
 from rsconvert.surgery.network.recognition import batchnorms
 
 __all__ = [
     "PrivateSets",
     "by_owner",
+    "is_head",
     "private_sets",
     "private_tensors",
     "same_shape",
@@ -120,6 +122,16 @@ def by_owner(model: nn.Module, tensors: Collection[str]) -> dict[str, list[str]]
         names = found.setdefault(owner, [])
         names += [key] if key in model.get_submodule(owner)._parameters else []
     return found
+
+
+def is_head(module: nn.Module, private: Collection[str]) -> bool:
+    """Return whether a module with these private parameters is a private classifier: a linear or convolutional layer.
+
+    All of its tensors are private, so that whole copies of it can be its sets.
+    """
+    own = {name for name, parameter in module._parameters.items() if parameter is not None}
+    bare = not module._buffers and not module._modules
+    return isinstance(module, (nn.Linear, _ConvNd)) and bare and own == {*private}
 
 
 def tensors_at(

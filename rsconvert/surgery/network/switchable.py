@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map_only
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
-from rsconvert.models import Source, check_num_classes, replace_classifier, source_of
+from rsconvert.models import Source, check_num_classes, classifier_layers, replace_classifier, source_of
 from rsconvert.surgery.network.attributes import Measured, fingerprint, service, structure
-from rsconvert.surgery.network.batchnorm import SwitchableBN
 from rsconvert.surgery.network.copying import (
     HOOKS,
     copy_model,
@@ -23,11 +23,13 @@ from rsconvert.surgery.network.copying import (
     fresh,
     has_bound_hooks,
 )
+from rsconvert.surgery.network.layer import SwitchableBN, SwitchableHead, SwitchableLayer
 from rsconvert.surgery.network.parts import Children, Hooks, Part, StandIn, in_path
 from rsconvert.surgery.network.paths import divided, live_path, make_path, shown_children, snapshot
 from rsconvert.surgery.network.private import (
     PrivateSets,
     by_owner,
+    is_head,
     private_sets,
     private_tensors,
     sets_of,
@@ -62,7 +64,7 @@ class SwitchableModel(Part):
 
     Args:
         native: a plain model that becomes the native path. The network takes it over.
-        layers: id of each of its BatchNorms → the layer that owns it as its native set.
+        layers: id of each of its BatchNorms and private classifiers → the layer that owns it as its native set.
         sets: name of another owner of private tensors → its sets.
         resolutions: from the largest to the smallest.
         source: what the model was made from.
@@ -81,7 +83,7 @@ class SwitchableModel(Part):
     def __init__(
         self,
         native: nn.Module,
-        layers: Mapping[int, SwitchableBN],
+        layers: Mapping[int, SwitchableLayer],
         sets: Mapping[str, PrivateSets],
         resolutions: Sequence[int],
         source: Source | None = None,
@@ -159,7 +161,13 @@ class SwitchableModel(Part):
     def _shown(self, name: str) -> Any:
         """Return what the source offers under a name, where that makes sense for a network."""
         paths = self.__dict__.get("_paths", {})
-        return service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
+        value = service(name, paths, lambda args, kw: self._path_for(side_of_call(args, kw, self.source.images)))
+        return (lambda: self._as_shown(value())) if name == "get_classifier" else value
+
+    def _as_shown(self, modules: Any) -> Any:
+        """Return what the network shows in the place of modules of the native path."""
+        names = {id(module): name for name, module in self._paths[self.native].named_modules()}
+        return tree_map_only(nn.Module, lambda module: self.get_submodule(names[id(module)]), modules)
 
     def __setattr__(self, name: str, value: Any) -> None:
         module = isinstance(value, nn.Module)
@@ -268,8 +276,8 @@ class SwitchableModel(Part):
         return plain
 
     def skeleton(self) -> nn.Module:
-        """Return a model of the source's class over the network's tensors, a SwitchableBN in each BatchNorm's place."""
-        layers = {id(bn.native): copy_structure(bn) for _, bn in self.switchable_bns()}
+        """Return a model of the source's class over the network's tensors, with the layers of sets in their places."""
+        layers = {id(layer.native): copy_structure(layer) for _, layer in self.switchable_layers()}
         return copy_structure(self._paths[self.native], layers)
 
     def running_modules(self) -> Iterator[nn.Module]:
@@ -277,14 +285,22 @@ class SwitchableModel(Part):
         modules = (module for path in self._paths.values() for module in nn.Module.modules(path))
         yield from dict.fromkeys(modules)
 
-    def switchable_bns(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableBN]]:
-        """Yield each SwitchableBN with its name; once, or under every name that it has."""
+    def switchable_layers(self, *, every_name: bool = False) -> Iterator[tuple[str, SwitchableLayer]]:
+        """Yield each BatchNorm and private classifier with its name; once, or under every name that it has."""
         modules = self.named_modules(remove_duplicate=not every_name)
-        yield from ((name, m) for name, m in modules if isinstance(m, SwitchableBN))
+        yield from ((name, m) for name, m in modules if isinstance(m, SwitchableLayer))
+
+    def switchable_bns(self) -> Iterator[tuple[str, SwitchableBN]]:
+        """Yield each SwitchableBN with its name, once."""
+        yield from ((name, layer) for name, layer in self.switchable_layers() if isinstance(layer, SwitchableBN))
+
+    def switchable_heads(self) -> Iterator[tuple[str, SwitchableHead]]:
+        """Yield each private classifier with its name, once."""
+        yield from ((name, layer) for name, layer in self.switchable_layers() if isinstance(layer, SwitchableHead))
 
     @torch.inference_mode(False)
     def reset_classifier(self, num_classes: int) -> None:
-        """Give all paths one new classifier by the source's own method; it starts at zero.
+        """Give all paths a new classifier by the source's own method, private ones if it was; they start at zero.
 
         Every tensor of the network is another one afterwards: take paths and make optimizers after it. If the network
         was made with ``build=``, its file needs a ``build=`` for the new number of classes.
@@ -299,7 +315,11 @@ class SwitchableModel(Part):
         paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
         for plain in paths.values():
             keys = replace_classifier(plain, num_classes)
-        new = regroup(self, paths)
+        heads = dict(self.switchable_heads())
+        others = [name for name in self.other_private_tensors() if name.rpartition(".")[0] not in heads]
+        layers = classifier_layers(plain).items() if heads else ()
+        others += [f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters()]
+        new = regroup(self, paths, others)
         new.alpha.data.copy_(self.alpha)
         source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys), class_names=None)
         kwargs = {k: num_classes if k == "num_classes" else value for k, value in source.model_kwargs.items()}
@@ -309,9 +329,11 @@ class SwitchableModel(Part):
         self.__setstate__({**new.__getstate__(), "report": None})
 
     def other_private_tensors(self) -> list[str]:
-        """Return the names of the private tensors that no BatchNorm owns: position tables, F.batch_norm's own."""
+        """Return the names of the private tensors that no BatchNorm owns: classifiers, tables, F.batch_norm's own."""
         found = []
         for name, owner in self.named_modules():
+            if isinstance(owner, SwitchableHead):
+                found += [f"{name}.{key}" for key, _ in owner.native.named_parameters()]
             if (sets := sets_of(owner)) is not None:
                 kept = [key for key in owner._buffers if key not in owner._non_persistent_buffers_set]
                 found += [f"{name}.{key}".lstrip(".") for key in (*sets.parameter_names, *kept)]
@@ -439,7 +461,8 @@ def assemble(
     Args:
         build: makes the source again for a resolution; None if one model takes all sizes.
         built: resolution → what ``build`` gives, around the tensors of ``model``.
-        others: names of further private tensors, such as those that modules hand to F.batch_norm themselves.
+        others: names of further private tensors, such as those of the classifier, or those that modules hand to
+            F.batch_norm themselves.
     Raises:
         UnsupportedModelError: the model can't be copied.
     """
@@ -451,39 +474,48 @@ def assemble(
             f"the model is a {type(base).__name__} itself; a model with BatchNorms inside is needed. "
             "Put it into an nn.Sequential."
         )
-    layers = {id(bn): SwitchableBN(bn, resolutions) for bn in bns.values()}
-    # A deepcopy finds every reference to a BatchNorm: two names, plain lists, bound methods.
+    layers: dict[int, SwitchableLayer] = {id(bn): SwitchableBN(bn, resolutions) for bn in bns.values()}
+    named = by_owner(base, others)
+    heads = [owner for owner, names in named.items() if is_head(base.get_submodule(owner), names)]
+    layers |= {id(head): SwitchableHead(head, resolutions) for head in map(base.get_submodule, heads)}
+    # A deepcopy finds every reference to a layer: two names, plain lists, bound methods.
     native = copy_model(base, {key: layer.native for key, layer in layers.items()})
     owners = size_dependent(built) if built else {}
-    for owner, names in by_owner(model, others).items():
-        owners[owner] = sorted({*owners.get(owner, []), *names})
+    for owner, names in named.items():
+        if owner not in heads:
+            owners[owner] = sorted({*owners.get(owner, []), *names})
     sets = private_sets(owners, trees, resolutions[0])
     owned = {id(layer.native): layer for layer in layers.values()}
     return SwitchableModel(native, owned, sets, resolutions, source_of(model), build, built, private)
 
 
-def regroup(net: SwitchableModel, paths: Mapping[int, nn.Module]) -> SwitchableModel:
-    """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was."""
-    built = paths if net.build else None
-    one, others = next(iter(paths.values())), net.other_private_tensors()
+def regroup(
+    net: SwitchableModel, paths: Mapping[int, nn.Module], others: Collection[str] | None = None
+) -> SwitchableModel:
+    """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was.
+
+    Args:
+        others: names of their private tensors that no BatchNorm owns; by default those of ``net``.
+    """
+    built, one = paths if net.build else None, next(iter(paths.values()))
+    others = net.other_private_tensors() if others is None else others
     new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, others=others)
-    for resolution, plain in paths.items():
+    for place, (resolution, plain) in enumerate(paths.items()):
         new.at(resolution).load_state_dict(plain.state_dict())
-        own = batchnorms(plain)
-        for name, layer in new.switchable_bns():
-            _take_settings(layer.bn_set(resolution), own[name])
+        for name, layer in new.switchable_layers():
+            _take_settings(layer.sets[place], plain.get_submodule(name))
     if net.restructured:
         new.__dict__["_made"] = None
     return new
 
 
-def _take_settings(bn: nn.Module, other: nn.Module) -> None:
+def _take_settings(own: nn.Module, other: nn.Module) -> None:
     """Give a set the mode, the momentum and what learns of another one."""
-    bn.train(other.training)
-    if hasattr(bn, "momentum"):
-        bn.momentum = getattr(other, "momentum", bn.momentum)
+    own.train(other.training)
+    if hasattr(own, "momentum"):
+        own.momentum = getattr(other, "momentum", own.momentum)
     learning = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
-    for name, parameter in bn.named_parameters():
+    for name, parameter in own.named_parameters():
         parameter.requires_grad_(learning.get(name, parameter.requires_grad))
 
 

@@ -39,7 +39,7 @@ def _head(net: SwitchableModel) -> list[nn.Parameter]:
     keys = set(classifier_keys(net.at(net.native)))
     if not keys:
         raise ConfigError("train is head, but the network has no classifier; all or bn is accepted.")
-    return [parameter for name, parameter in net.named_parameters() if name in keys]
+    return [parameter for r in net.resolutions for name, parameter in net.at(r).named_parameters() if name in keys]
 
 
 def _smaller_sets(net: SwitchableModel) -> list[nn.Parameter]:

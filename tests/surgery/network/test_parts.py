@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
-from rsconvert.surgery.network.batchnorm import SwitchableBN
+from rsconvert.surgery.network.layer import SwitchableBN
 from rsconvert.surgery.network.parts import Children, Hooks, Part, PrivateTensorError, clear_caches, in_path, make_part
 
 

@@ -1,13 +1,13 @@
-"""SwitchableBN: one BatchNorm as S private copies, one per resolution.
+"""SwitchableLayer: a BatchNorm or a classifier as S private copies, one per resolution.
 
-A resolution between two trained ones gets the linear interpolation of their γ, β, μ, σ² (RS-Nets, Sec. 3.3);
-beyond the ends the nearest set serves.
+A resolution between two trained ones gets the linear interpolation of their tensors, of γ, β, μ, σ² (RS-Nets, Sec. 3.3)
+or of weight and bias; beyond the ends the nearest set serves.
 """
 
 import copy
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,14 @@ from rsconvert.surgery.network.copying import HOOKS, copy_all, copy_modules, hoo
 from rsconvert.surgery.network.parts import Children, Part, PrivateTensorError, StandIn
 from rsconvert.surgery.network.recognition import is_batchnorm
 
-__all__ = ["SwitchableBN", "bn_sets", "interpolation_weights"]
+__all__ = ["SwitchableBN", "SwitchableHead", "SwitchableLayer", "interpolated", "interpolation_weights"]
 
 
-class SwitchableBN(StandIn):
-    """The layer that stands where a BatchNorm stood, and owns its S sets.
+_Layer = TypeVar("_Layer", bound="SwitchableLayer")
+
+
+class SwitchableLayer(StandIn):
+    """The layer that stands where a layer of the source stood, and owns its S sets.
 
     The native set's tensors have the source's names (``bn.weight``), every other set hangs below ``at``
     (``bn.at.160.weight``). Each set is a deep copy of the source, so that its class, its activation, eps
@@ -31,7 +34,7 @@ class SwitchableBN(StandIn):
     data.
 
     Args:
-        bn: the source, left unchanged.
+        source: the layer, left unchanged.
         resolutions: from the largest to the smallest; the first is native.
     """
 
@@ -39,10 +42,12 @@ class SwitchableBN(StandIn):
     resolutions: tuple[int, ...]
     _parents: list[tuple[Part, str]]
     _prefix: str
+    _word: str
+    _wanted: str
 
-    def __init__(self, bn: nn.Module, resolutions: Sequence[int]) -> None:
+    def __init__(self, source: nn.Module, resolutions: Sequence[int]) -> None:
         super().__init__()
-        self._hold(tuple(resolutions), [copy_modules(bn, _cloned(bn)) for _ in resolutions])
+        self._hold(tuple(resolutions), [copy_modules(source, _cloned(source)) for _ in resolutions])
 
     def _hold(self, resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> None:
         native, *others = sets
@@ -70,8 +75,8 @@ class SwitchableBN(StandIn):
             return value  # which has this name in ``named_modules``
         if callable(value) or isinstance(value, Tensor):
             raise PrivateTensorError(
-                f"{name} is asked of a SwitchableBN, which has one per resolution; that of one set is at hand. "
-                f"Use bn.bn_set(resolution).{name}, or go through bn.sets."
+                f"{name} is asked of a {type(self).__name__}, which has one per resolution; that of one set is at "
+                f"hand. Use net.at(resolution), or go through the sets of the layer, layer.sets."
             )
         return value
 
@@ -81,14 +86,14 @@ class SwitchableBN(StandIn):
         elif isinstance(value, (Tensor, nn.Module)) or name in self.native._parameters or name in self.native._buffers:
             self._refuse(name, value)
         else:
-            for bn in self.sets:
-                setattr(bn, name, value)
+            for own in self.sets:
+                setattr(own, name, value)
 
     def __delattr__(self, name: str) -> None:
         if name in self._modules or isinstance(getattr(self.native, name, None), (Tensor, nn.Module)):
             self._refuse(name)
-        for bn in self.sets:
-            delattr(bn, name)
+        for own in self.sets:
+            delattr(own, name)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Refuse: each set takes its own."""
@@ -101,15 +106,15 @@ class SwitchableBN(StandIn):
     def _refuse(self, name: str, value: Any = None) -> NoReturn:
         sharded = type(getattr(value, "data", None)).__name__ == "DTensor"
         raise UnsupportedModelError(
-            f"{name} is set on a SwitchableBN, which has one per resolution; a set takes it. "
-            + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of bn.sets.")
+            f"{name} is set on a {type(self).__name__}, which has one per resolution; a set takes it. "
+            + ("FSDP can't shard it: use DistributedDataParallel." if sharded else "Set it on each of layer.sets.")
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "SwitchableBN":
-        return _layer(self.resolutions, [copy.deepcopy(bn, memo) for bn in self.sets])
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return _layer(type(self), self.resolutions, [copy.deepcopy(own, memo) for own in self.sets])
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _layer, (self.resolutions, list(self.sets))
+        return _layer, (type(self), self.resolutions, list(self.sets))
 
     def named_modules(
         self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -151,12 +156,12 @@ class SwitchableBN(StandIn):
         own = recurse or not remove_duplicate
         return super().named_buffers(prefix, recurse, remove_duplicate) if own else iter(())
 
-    def _apply(self, fn: Any, recurse: bool = True) -> "SwitchableBN":
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
         for module in (self.native, self._modules["at"]):
             cast(Any, module)._apply(fn)
         return self
 
-    def train(self, mode: bool = True) -> "SwitchableBN":
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of every set."""
         self.native.train(mode)
         self._modules["at"].train(mode)  # type: ignore[union-attr]  # a ModuleDict
@@ -170,12 +175,8 @@ class SwitchableBN(StandIn):
 
     _rs_twins = sets
 
-    def bn_set(self, resolution: int) -> nn.Module:
-        """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
-        return bn_sets([self], resolution)[0]
-
     def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Normalize with the weighted sum of the sets, in eval mode.
+        """Run with the weighted sum of the sets, in eval mode.
 
         Args:
             x: what the source took, (N, C, …).
@@ -186,12 +187,12 @@ class SwitchableBN(StandIn):
         """
         if weights is None:
             raise ResolutionError(
-                "a SwitchableBN is run, which has one set per resolution; a path runs one of them. "
+                f"a {type(self).__name__} is run, which has one set per resolution; a path runs one of them. "
                 "Call net.at(resolution), or a module of it."
             )
         if self.training:
             raise TrainingError(
-                "SwitchableBN is in train mode; with weights it runs in eval mode only. "
+                f"{type(self).__name__} is in train mode; with weights it runs in eval mode only. "
                 "Train the paths net.at(resolution), or call eval() first."
             )
         states = [self.floating(i) for i in range(len(self.sets))]
@@ -204,8 +205,8 @@ class SwitchableBN(StandIn):
 
     def floating(self, place: int) -> dict[str, Tensor]:
         """Return what is interpolated of the set at a place in ``resolutions``: all of its tensors but the count."""
-        bn = self.sets[place]
-        tensors = {**dict(bn.named_parameters()), **dict(bn.named_buffers())}
+        own = self.sets[place]
+        tensors = {**dict(own.named_parameters()), **dict(own.named_buffers())}
         return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
 
     def extra_repr(self) -> str:
@@ -215,20 +216,24 @@ class SwitchableBN(StandIn):
         self._parents.append((parent, name))
 
     def _swap(self, resolution: str, new: nn.Module | None) -> None:
-        """Put another BatchNorm in the place of a set's, in its path."""
+        """Put another layer in the place of a set's, in its path."""
         place = self.resolutions.index(int(resolution)) if resolution.isdigit() else len(self.resolutions)
         old = self.sets[place] if place < len(self.sets) else None
         if new is old and new is not None:
             return
-        if old is None or new is None or not is_batchnorm(new) or _shapes(new) != _shapes(old):
+        if old is None or new is None or not self._fits(new, old) or _shapes(new) != _shapes(old):
             raise UnsupportedModelError(
-                f"the BN set of {resolution} would become {type(new).__name__}; a BatchNorm of as many channels, for a "
+                f"the {self._word} set of {resolution} would become {type(new).__name__}; {self._wanted}, for a "
                 f"resolution among {self.resolutions}, is accepted. Change the model before make_switchable."
             )
         if place == 0:
             self._take(new)
         for parent, name in self._parents:
             parent._rs_put(place, name, new)
+
+    def _fits(self, new: nn.Module, old: nn.Module) -> bool:
+        """Return whether a layer of the same shapes may take the place of a set's."""
+        raise NotImplementedError
 
     def _change_child(self, name: str, new: nn.Module | None) -> None:
         if name == "native":
@@ -237,31 +242,53 @@ class SwitchableBN(StandIn):
             self._refuse(name)
 
 
-def _name_missing(layer: SwitchableBN, keys: Any) -> None:
+class SwitchableBN(SwitchableLayer):
+    """A BatchNorm of S sets: what `SwitchableLayer` says, with γ, β, μ, σ² and the batch count in each."""
+
+    _word, _wanted = "BN", "a BatchNorm of as many channels"
+
+    def bn_set(self, resolution: int) -> nn.Module:
+        """Return the live set of a trained resolution, or a frozen snapshot interpolated for another one."""
+        return interpolated([self], resolution)[0]
+
+    def _fits(self, new: nn.Module, old: nn.Module) -> bool:
+        return is_batchnorm(new)
+
+
+class SwitchableHead(SwitchableLayer):
+    """A classifier of S sets, with a weight and a bias in each."""
+
+    _word, _wanted = "classifier", "a layer of the same class and shapes"
+
+    def _fits(self, new: nn.Module, old: nn.Module) -> bool:
+        return type(new) is type(old)
+
+
+def _name_missing(layer: SwitchableLayer, keys: Any) -> None:
     """Give missing tensors of the native set the names that they have in the file."""
     inner, prefix = f"{layer._prefix}native.", layer._prefix
     keys.missing_keys[:] = [prefix + k.removeprefix(inner) if k.startswith(inner) else k for k in keys.missing_keys]
 
 
-def _cloned(bn: nn.Module) -> dict[int, Any]:
-    """Return a deepcopy memo of a BatchNorm's buffers: clones take a fraction of a copied storage's time."""
-    return {id(buffer): buffer.detach().clone() for buffer in bn.buffers() if type(buffer) is Tensor}
+def _cloned(layer: nn.Module) -> dict[int, Any]:
+    """Return a deepcopy memo of a layer's buffers: clones take a fraction of a copied storage's time."""
+    return {id(buffer): buffer.detach().clone() for buffer in layer.buffers() if type(buffer) is Tensor}
 
 
-def _layer(resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> SwitchableBN:
+def _layer(kind: type[_Layer], resolutions: tuple[int, ...], sets: Sequence[nn.Module]) -> _Layer:
     """Return the layer over sets that are there."""
-    layer = object.__new__(SwitchableBN)
+    layer = object.__new__(kind)
     nn.Module.__init__(layer)
     layer._hold(resolutions, sets)
     return layer
 
 
-def _shapes(bn: nn.Module) -> set[torch.Size]:
-    return {tensor.shape for tensor in _tensors([bn]) if tensor.ndim}
+def _shapes(layer: nn.Module) -> set[torch.Size]:
+    return {tensor.shape for tensor in _tensors([layer]) if tensor.ndim}
 
 
-def bn_sets(layers: Sequence[SwitchableBN], resolution: int) -> list[nn.Module]:
-    """Return each layer's ``bn_set`` of a resolution, interpolated and copied in one go, for speed."""
+def interpolated(layers: Sequence[SwitchableLayer], resolution: int) -> list[nn.Module]:
+    """Return each layer's set of a resolution: live at a trained one, else frozen copies, made in one go for speed."""
     trained = layers[0].resolutions if layers else (resolution,)
     if resolution in trained:
         return [layer.sets[trained.index(resolution)] for layer in layers]
@@ -299,8 +326,8 @@ def interpolation_weights(resolution: float, resolutions: Sequence[int]) -> tupl
 @torch.no_grad()
 def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float) -> list[nn.Module]:
     """Return frozen copies of ``first`` moved towards ``second``; equal sets give equal bits."""
-    modules = [module for bn in first for module in nn.Module.modules(bn)]
-    others = _tensors(module for bn in second for module in nn.Module.modules(bn))
+    modules = [module for own in first for module in nn.Module.modules(own)]
+    others = _tensors(module for own in second for module in nn.Module.modules(own))
     starts = list(_tensors(modules))
     pairs = [(one, other) for one, other in zip(starts, others, strict=True) if one.is_floating_point()]
     targets = [other if other.dtype is one.dtype else other.to(one.dtype) for one, other in pairs]
@@ -314,7 +341,7 @@ def _lerp(first: Sequence[nn.Module], second: Sequence[nn.Module], weight: float
         memo[id(start)] = nn.Parameter(new, requires_grad=False) if learnt else new
     copies = copy_all(first, memo, detach=True)
     # Not where it changes nothing: setting a module's mode takes its time.
-    return [bn.eval() for bn in copies] if any(module.training for module in modules) else copies
+    return [own.eval() for own in copies] if any(module.training for module in modules) else copies
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
