@@ -67,7 +67,7 @@ class FinetuneConfig:
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
-        train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (the classifier).
+        train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (every classifier).
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
         crop_area: smallest and largest share of the image in a crop; the paper trains from scratch with 0.08 to 1.

@@ -102,17 +102,31 @@ def torchrun() -> Callable[..., "subprocess.Popen[str]"]:
     return launch
 
 
+@pytest.fixture(scope="session")
+def draw_heads() -> Callable[[SwitchableModel], SwitchableModel]:
+    """Give each set of a network's private classifiers values of its own."""
+
+    def draw(net: SwitchableModel) -> SwitchableModel:
+        generator = torch.Generator().manual_seed(5)
+        for parameter in (p for _, head in net.switchable_heads() for p in head.parameters()):
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
+        return net
+
+    return draw
+
+
 @pytest.fixture
 def make_net() -> Callable[..., SwitchableModel]:
     """Makes a network small enough to be trained."""
 
     def make(
-        resolutions: tuple[int, ...] = (32, 24, 16), *, private: bool = True, classes: int = 3, dropout: float = 0.0
+        resolutions: tuple[int, ...] = (32, 24, 16), *, private: Any = True, classes: int = 3, dropout: float = 0.0
     ) -> SwitchableModel:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = Tinier(classes, dropout)
-        return make_switchable(model, resolutions, private=private)
+        own_head = isinstance(private, tuple) and "head" in private
+        return make_switchable(model, resolutions, private=private, large_head=own_head)
 
     return make
 

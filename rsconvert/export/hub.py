@@ -91,9 +91,7 @@ def model_card(
     parts = [
         f"---\n{_front_matter(net, licence, datasets)}\n---",
         f"# {name.removeprefix(TORCHVISION)} at {sides} pixels",
-        "One network for several input resolutions, made with rsconvert. All resolutions share the weights of the "
-        "layers; each has BatchNorm of its own (RS-Nets, [arXiv 2007.09558](https://arxiv.org/abs/2007.09558)). The "
-        "size of the input chooses, and costs what the table says; sizes between run on interpolated BatchNorm.",
+        f"One network for several input resolutions, made with rsconvert. {_shared(net)}",
         "## What it is",
         "\n".join(f"- {key}: {value}" for key, value in _facts(net, licence, datasets).items()),
         "## By resolution",
@@ -105,6 +103,18 @@ def model_card(
         _LOADING,
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _shared(net: SwitchableModel) -> str:
+    """Say what all resolutions share, and what each has of its own."""
+    own = ["BatchNorm"] * net.private + ["a classifier"] * any(net.switchable_heads())
+    if not own:
+        return "All resolutions share all weights; an image costs what the table says."
+    return (
+        f"All resolutions share the weights of the layers; each has {' and '.join(own)} of its own (RS-Nets, "
+        "[arXiv 2007.09558](https://arxiv.org/abs/2007.09558)). The size of the input chooses, and costs what the "
+        f"table says; sizes between run on interpolated {' and '.join(own).replace('a classifier', 'classifiers')}."
+    )
 
 
 def _published(net: SwitchableModel) -> Any:

@@ -22,11 +22,12 @@ def private_parts(private: Private, large_head: bool) -> tuple[str, ...]:
     Raises:
         ConfigError: another part is named, or ``large_head`` is set without ``head``.
     """
-    parts = ("bn",) * private if isinstance(private, bool) else tuple(private)
-    if isinstance(private, str) or not {*parts} <= {*_PARTS}:
+    given = (private,) if isinstance(private, str) else private
+    parts = ("bn",) * given if isinstance(given, bool) else tuple(given)
+    if unknown := [part for part in parts if part not in _PARTS]:
         raise ConfigError(
-            f"private is {private!r}; True, False or a tuple of {' and '.join(_PARTS)} is accepted. "
-            'Write private=("bn", "head").'
+            f"private names {unknown[0]!r}; {' and '.join(_PARTS)} are accepted. Write bn,head in a command, "
+            '("bn", "head") in Python.'
         )
     if large_head and "head" not in parts:
         raise ConfigError("large_head has no effect, because the classifier is shared. Add head to private.")

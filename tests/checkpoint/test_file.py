@@ -442,3 +442,58 @@ def test_private_tensors_that_a_batchnorm_owns_are_ignored(tmp_path: Path) -> No
     rewrite(tmp_path / "net.safetensors", private_tensors=["bn1.weight", "nothing.at.all"])
     x = torch.randn(2, 3, 32, 32)
     assert torch.equal(rsconvert.load(tmp_path / "net.safetensors").eval()(x), net(x))
+
+
+@pytest.fixture
+def own_heads(draw_heads: Callable[[SwitchableModel], SwitchableModel]) -> SwitchableModel:
+    """timm's test_efficientnet with a classifier of its own values for each resolution."""
+    torch.manual_seed(0)
+    model = rsconvert.create_model("test_efficientnet", num_classes=5)
+    return draw_heads(rsconvert.make_switchable(model, (64, 48, 32), private=("bn", "head"))).eval()
+
+
+def test_private_classifiers_come_back(own_heads: SwitchableModel, tmp_path: Path) -> None:
+    rsconvert.save(own_heads, tmp_path / "x.safetensors")
+    held = read_metadata(tmp_path / "x.safetensors")
+    assert (held.fields["format_version"], held.private) == (1, True)
+    assert held.private_tensors == ["classifier.weight", "classifier.bias"]
+    assert {"classifier.weight", "classifier.at.48.bias"} <= load_file(tmp_path / "x.safetensors").keys()
+    back = rsconvert.load(tmp_path / "x.safetensors")
+    assert equal(outputs(back), outputs(own_heads))
+    assert [name for name, _ in back.switchable_heads()] == ["classifier"]
+    rsconvert.save(back, tmp_path / "again.safetensors")
+    assert_same_file(tmp_path / "x.safetensors", tmp_path / "again.safetensors")
+
+
+@pytest.mark.parametrize("resolution", [64, 48])
+def test_one_resolution_reads_its_classifier_alone(own_heads: SwitchableModel, tmp_path: Path, resolution: int) -> None:
+    rsconvert.save(own_heads, tmp_path / "x.safetensors")
+    others = {64: "classifier.at.48.weight", 48: "classifier.weight"}
+    # Of another shape, which would fail if it were read.
+    rewrite(tmp_path / "x.safetensors", lambda tensors: tensors.update({others[resolution]: torch.zeros(1)}))
+    path, x = rsconvert.load(tmp_path / "x.safetensors", resolution=resolution), torch.rand(2, 3, 48, 48)
+    assert torch.equal(path(x), own_heads.at(resolution)(x))
+
+
+def test_a_subset_keeps_its_classifiers(own_heads: SwitchableModel, tmp_path: Path) -> None:
+    small = subset(own_heads, (48, 32))
+    assert [one.weight.tolist() for one in dict(small.switchable_heads())["classifier"].sets] == [
+        one.weight.tolist() for one in dict(own_heads.switchable_heads())["classifier"].sets[1:]
+    ]
+    rsconvert.save(small, tmp_path / "x.safetensors")
+    for r in (48, 40, 32):
+        x = torch.rand(2, 3, r, r)
+        assert torch.equal(small(x), own_heads(x))
+        assert torch.equal(rsconvert.load(tmp_path / "x.safetensors")(x), own_heads(x))
+
+
+def test_classifiers_may_be_all_that_is_private(tmp_path: Path, draw_heads: Any) -> None:
+    model = rsconvert.create_model("test_efficientnet", num_classes=5)
+    net = draw_heads(rsconvert.make_switchable(model, (64, 32), private=("head",))).eval()
+    rsconvert.save(net, tmp_path / "x.safetensors")
+    at = [key for key in load_file(tmp_path / "x.safetensors") if ".at." in key]
+    assert sorted(at) == ["classifier.at.32.bias", "classifier.at.32.weight"]
+    back = rsconvert.load(tmp_path / "x.safetensors")
+    assert equal(outputs(back), outputs(net))
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(rsconvert.load(tmp_path / "x.safetensors", resolution=32)(x), net(x))

@@ -82,6 +82,49 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_private_classifiers_are_made_and_counted(tmp_path: Path) -> None:
+    """96 inputs and 3 outputs: 291 numbers."""
+    words = ("wrap", "test_resnet", "--no-pretrained", "--num-classes", 3, "--resolutions", "64,32")
+    result = run(*words, "--private", "bn,head", "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    assert "private classifiers: fc; 291 parameters added" in result.stdout.splitlines()
+    assert [name for name, _ in rsconvert.load(tmp_path / "net.safetensors").switchable_heads()] == ["fc"]
+    facts = json.loads(run(*words, "--private", "bn,head", "--dry-run", "--json").stdout)
+    assert (facts["heads"], facts["head_parameters"]) == (["fc"], 291)
+    facts = json.loads(run(*words, "--dry-run", "--json").stdout)
+    assert (facts["heads"], facts["head_parameters"]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--private", "bn,head"), "would add 257,000 parameters to the 356,196 of test_efficientnet; up to 10% is"),
+        (("--private", "bn,stem"), "private names 'stem'; bn and head are accepted"),
+        (("--large-head",), "large_head has no effect"),
+    ],
+)
+def test_an_unusable_choice_of_what_is_private_is_one_line(arguments: tuple[str, ...], told: str) -> None:
+    result = run("wrap", "test_efficientnet", "--no-pretrained", "--resolutions", "64,32", "--dry-run", *arguments)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert told in line
+
+
+def test_a_large_classifier_is_accepted_when_told() -> None:
+    words = ("wrap", "test_efficientnet", "--no-pretrained", "--resolutions", "64,32", "--dry-run", "--json")
+    result = run(*words, "--private", "bn,head", "--large-head")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["head_parameters"] == 257_000
+
+
+def test_every_classifier_has_that_of_the_release(release: Path, tmp_path: Path) -> None:
+    result = wrapped(release, "--private", "bn,head", "-o", tmp_path / "net.safetensors")
+    assert result.exit_code == 0, result.output
+    net = rsconvert.load(tmp_path / "net.safetensors")
+    wanted = torch.load(release)["state_dict"]["module.fc.module.weight"]
+    assert [torch.equal(one.weight, wanted) for one in net.fc.sets] == [True, True]
+
+
 def test_what_was_stripped_from_the_names_is_told(tmp_path: Path) -> None:
     state = rsconvert.create_model("test_resnet", num_classes=3).state_dict()
     torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, tmp_path / "last.ckpt")

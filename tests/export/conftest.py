@@ -16,14 +16,14 @@ RESOLUTIONS = (64, 48, 32)
 
 
 @pytest.fixture(scope="session")
-def scrambled_net() -> Callable[..., SwitchableModel]:
+def scrambled_net(draw_heads: Callable[[SwitchableModel], SwitchableModel]) -> Callable[..., SwitchableModel]:
     """Make a model switchable, with values of its own in every set."""
 
     def make(model: nn.Module, resolutions: Sequence[int] = RESOLUTIONS, **options: object) -> SwitchableModel:
         net = rsconvert.make_switchable(model, resolutions, **options).eval()  # type: ignore[arg-type]
         for resolution in resolutions if net.private else resolutions[:1]:
             write(net.at(resolution), scrambled(net.at(resolution), resolution))
-        return net
+        return draw_heads(net)
 
     return make
 

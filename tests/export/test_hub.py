@@ -29,10 +29,10 @@ RESOLUTIONS = (64, 48, 32)
 FILES = ["README.md", "config.json", "model.safetensors", "rsconvert.safetensors"]
 
 
-def switchable(name: str, num_classes: int | None = 5, **model_kwargs: Any) -> SwitchableModel:
+def switchable(name: str, num_classes: int | None = 5, private: Any = True, **model_kwargs: Any) -> SwitchableModel:
     torch.manual_seed(0)
     model = rsconvert.create_model(name, num_classes=num_classes, model_kwargs=model_kwargs)
-    net = rsconvert.make_switchable(model, RESOLUTIONS).eval()
+    net = rsconvert.make_switchable(model, RESOLUTIONS, private=private).eval()
     for resolution in RESOLUTIONS:
         write(net.at(resolution), scrambled(net.at(resolution), resolution))
     return net
@@ -239,9 +239,14 @@ def test_results_of_anything_else_are_refused(made: SwitchableModel, results: An
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "torchvision/shufflenet_v2_x0_5"])
-def test_the_code_of_the_card_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net = switchable(name)
+@pytest.mark.parametrize(
+    ("name", "private"),
+    [("test_resnet", True), ("torchvision/shufflenet_v2_x0_5", True), ("test_resnet", ("bn", "head"))],
+)
+def test_the_code_of_the_card_runs(
+    name: str, private: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_heads: Any
+) -> None:
+    net = draw_heads(switchable(name, private=private))
     folder = Path(rsconvert.export_hub(net, tmp_path / "out"))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda repository, name, **_: str(folder / name))
     build, local = timm.create_model, f"local-dir:{folder}"
@@ -264,6 +269,19 @@ def test_networks_that_need_more_than_names_get_no_code_for_it() -> None:
     assert model_card(net).count("```python") == 2
     shared = rsconvert.make_switchable(rsconvert.create_model("test_resnet"), (64, 32), private=False)
     assert model_card(shared).count("```python") == 2
+
+
+@pytest.mark.parametrize(
+    ("private", "own"),
+    [
+        (True, "each has BatchNorm of its own"),
+        (("bn", "head"), "each has BatchNorm and a classifier of its own"),
+        (("head",), "each has a classifier of its own"),
+        (False, "All resolutions share all weights; an image"),
+    ],
+)
+def test_the_card_says_what_each_resolution_has_of_its_own(private: Any, own: str) -> None:
+    assert own in model_card(switchable("test_resnet", private=private))
 
 
 def test_the_builders_arguments_are_told() -> None:

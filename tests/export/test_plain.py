@@ -34,6 +34,15 @@ def test_folders_keep_their_whole_name(tmp_path: Path) -> None:
     assert (tmp_path / "net.a1-32" / "config.json").is_file()
 
 
+@pytest.mark.parametrize(("format_", "name"), [("timm", "net"), ("program", "net.pt2")])
+def test_each_file_has_the_classifier_of_its_resolution(format_: str, name: str, tmp_path: Path, draw_heads) -> None:
+    model = rsconvert.create_model("test_resnet", num_classes=3)
+    net = draw_heads(rsconvert.make_switchable(model, (48, 32), private=("bn", "head"))).eval()
+    for place, side in export_plain(net, format_, tmp_path / name, [48, 40, 32]).files.items():
+        x = torch.rand(2, 3, side, side)
+        assert torch.equal(open_export(place, net).run(x), net(x).detach())
+
+
 def test_a_place_that_is_taken_stops_all(net: SwitchableModel, tmp_path: Path) -> None:
     (tmp_path / "net-32.pt").write_text("mine")
     with pytest.raises(CheckpointError, match=r"net-32\.pt exists; .*--force"):

@@ -6,7 +6,7 @@ import torch
 import torchvision
 from torch import nn
 
-from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, zero_parameters
 
 
 class Odd(nn.Module):
@@ -93,3 +93,13 @@ def test_a_new_classifier_starts_at_zero() -> None:
     assert not model.fc.weight.any()
     assert model.fc.bias.any()
     assert model.fc.weight.requires_grad
+
+
+def test_its_layers_are_linear_or_convolutional() -> None:
+    layers = classifier_layers(Odd())
+    assert {name: type(layer) for name, layer in layers.items()} == {"fc": nn.Linear, "auxiliary.2": nn.Linear}
+    assert list(classifier_layers(torchvision.models.squeezenet1_1(num_classes=7))) == ["classifier.1"]
+    normed = timm.create_model("resnet10t", num_classes=3)
+    normed.fc = nn.Sequential(nn.LayerNorm(512), nn.Linear(512, 3))
+    assert list(classifier_layers(normed)) == ["fc.1"]
+    assert classifier_layers(timm.create_model("resnet10t", num_classes=0)) == {}

@@ -28,13 +28,15 @@ def write() -> Callable[[nn.Module, int], nn.Module]:
 
 
 @pytest.fixture
-def write_all(write: Callable[[nn.Module, int], nn.Module]) -> Callable[[SwitchableModel], SwitchableModel]:
+def write_all(
+    write: Callable[[nn.Module, int], nn.Module], draw_heads: Callable[[SwitchableModel], SwitchableModel]
+) -> Callable[[SwitchableModel], SwitchableModel]:
     """Give each set of a network, made from a fresh model, values of its own."""
 
     def writer(net: SwitchableModel) -> SwitchableModel:
         for resolution in net.resolutions:
             write(net.at(resolution), resolution)
-        return net
+        return draw_heads(net)
 
     return writer
 

@@ -53,7 +53,7 @@ def gradients(processes: Processes, *, low_memory: bool, accumulate: int, views:
     """
     torch.manual_seed(0)
     sides = (48, 24) if views == "all" else (48, 40, 36, 32, 24)
-    net = make_switchable(create_model("test_efficientnet", num_classes=3), sides)
+    net = make_switchable(create_model("test_efficientnet", num_classes=3), sides, private=("bn", "head"))
     config = FinetuneConfig(low_memory=low_memory, grad_accum_steps=accumulate, batch_size=2, views=views)
     stepper = Stepper(net, config, 10, torch.float32, processes)
     stepper.objective.eval()

@@ -79,6 +79,19 @@ def test_head_changes_the_classifier_and_alpha_alone(net: SwitchableModel, photo
     assert changed(net, before) == {"fc.weight", "fc.bias", "rsconvert.alpha"}
 
 
+def test_private_classifiers_learn_apart(make_net: MakeNet, photos: str) -> None:
+    net, image = make_net(private=("bn", "head")), torch.randn(2, 3, 32, 32)
+    before, wanted = state(net), net.eval()(image)
+    heads = {name for name in before if name.startswith("fc.")}
+    finetune(net.train(), photos, config=settings(epochs=2, train="bn", channels_last=False))
+    assert changed(net, before) == {name for name in before.keys() - heads if ".at." in name} | {"rsconvert.alpha"}
+    assert torch.equal(net.eval()(image), wanted)
+    before = state(net)
+    finetune(net, photos, config=settings(epochs=1, train="head"))
+    assert changed(net, before) == heads | {"rsconvert.alpha"}
+    assert len({one.weight.detach().numpy().tobytes() for one in net.fc.sets}) == 3
+
+
 def test_a_network_learns_at_every_resolution(net: SwitchableModel, photos: str) -> None:
     rows = finetune(net, photos, config=settings(epochs=8, lr=0.1))
     assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]

@@ -91,6 +91,8 @@ def network_facts(net: SwitchableModel) -> dict[str, Any]:
         "plain_parameters": plain,
         "batchnorms": sum(1 for _ in net.switchable_bns()),
         "private": net.private,
+        "heads": [name for name, _ in net.switchable_heads()],
+        "head_parameters": sum(p.numel() for _, head in net.switchable_heads() for p in head.at.parameters()),
         "importance": {str(r): score for r, score in zip(net.resolutions, scores, strict=True)},
         "preprocessing": dict(vars(source.preprocessing)),
         "weights": source.weights,

@@ -24,6 +24,8 @@ _DOZEN = 12
 def learning_parameters(net: SwitchableModel, part: str, *, alpha: bool = True) -> set[nn.Parameter]:
     """Return the parameters that learn when ``all`` do, the smaller ``bn`` sets, or the ``head``; and alpha.
 
+    Private classifiers all learn with ``head``, and none with ``bn``.
+
     Raises:
         ConfigError: ``part`` is ``bn`` for a network without a second private set, or with a new classifier; ``head``
             for one without a classifier.

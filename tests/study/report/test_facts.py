@@ -86,6 +86,14 @@ def test_parameters_are_counted_without_alpha(written: Any) -> None:
     assert facts["resolutions"] == [48, 32]
 
 
+def test_private_classifiers_are_named_with_their_cost(make_net: Any) -> None:
+    """6 inputs and 3 classes: 21 numbers, twice."""
+    facts = network_facts(make_net(private=("bn", "head")))
+    assert (facts["heads"], facts["head_parameters"]) == (["fc"], 42)
+    facts = network_facts(make_net())
+    assert (facts["heads"], facts["head_parameters"]) == ([], 0)
+
+
 def test_a_page_knows_when_and_by_what_it_was_made() -> None:
     made = made_facts("rsconvert report x", torch.device("cpu"))
     assert made["command"] == "rsconvert report x"

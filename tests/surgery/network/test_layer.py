@@ -1,4 +1,4 @@
-"""SwitchableBN: names, sharing, and interpolation against NumPy."""
+"""The layers of sets: names, sharing, and interpolation against NumPy."""
 
 import copy
 import pickle

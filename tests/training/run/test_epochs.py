@@ -70,6 +70,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "unlabelled": {"labels": "none"},
     "contiguous": {"channels_last": False, "optimizer": "momentum"},
     "repeatable": {"deterministic": True},
+    "private classifiers": {"ema_decay": 0.9},
 }
 
 
@@ -82,7 +83,8 @@ def test_a_stopped_run_ends_in_the_same_bits(
     resolutions = (32, 24, 16) if config.views == "all" else (32, 28, 24, 20, 16)
 
     def make() -> SwitchableModel:
-        return make_net(resolutions, dropout=0.5)
+        private = ("bn", "head") if kind == "private classifiers" else True
+        return make_net(resolutions, dropout=0.5, private=private)
 
     whole = make()
     rows = finetune(whole, photos, tmp_path / "whole", config)

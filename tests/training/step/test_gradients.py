@@ -57,12 +57,12 @@ def both_ways(net: SwitchableModel, config: FinetuneConfig) -> tuple[list[dict[s
 
 
 @pytest.mark.parametrize("train", ["all", "bn", "head"])
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize(("dropout", "private"), [(0.0, True), (0.5, True), (0.5, ("bn", "head"))])
 @pytest.mark.parametrize("resolutions", [(32, 24, 16), (32, 28, 24, 20, 16)], ids=["all", "drawn"])
 def test_view_by_view_gives_the_same_gradients(
-    make_net: MakeNet, train: str, dropout: float, resolutions: tuple[int, ...]
+    make_net: MakeNet, train: str, dropout: float, private: object, resolutions: tuple[int, ...]
 ) -> None:
-    net = make_net(resolutions, dropout=dropout).double()
+    net = make_net(resolutions, dropout=dropout, private=private).double()
     (whole, by_view), (moved, moved_by_view) = both_ways(net, FinetuneConfig(train=train))  # type: ignore[arg-type]
     assert whole.keys() == by_view.keys()
     assert len(whole) > 3

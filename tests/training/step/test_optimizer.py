@@ -134,12 +134,13 @@ def deep_with_cfg() -> nn.Module:
     [*(lambda n=name: timm.create_model(n) for name in ("test_resnet", "test_efficientnet", "test_byobnet")), Deep],
     ids=["resnet", "efficientnet", "byobnet", "other"],
 )
-def test_layers_have_timms_scales_in_every_set(build: Callable[[], nn.Module]) -> None:
+@pytest.mark.parametrize("private", [("bn",), ("bn", "head")])
+def test_layers_have_timms_scales_in_every_set(build: Callable[[], nn.Module], private: tuple[str, ...]) -> None:
     model = build()
     told = deep_with_cfg() if isinstance(model, Deep) else model
     expected = scales(param_groups_layer_decay(told, layer_decay=0.5), told)
     assert len(set(expected.values())) > 2
-    net = make_switchable(model, (64, 48, 32))
+    net = make_switchable(model, (64, 48, 32), private=private, large_head="head" in private)
     groups = create_optimizer(net, FinetuneConfig(layer_decay=0.5, lr=0.1, alpha_lr=0.7)).param_groups
     found = scales(groups, net)
     assert found.keys() == dict(net.named_parameters()).keys()
@@ -250,6 +251,18 @@ def test_each_part_is_what_it_says(net: SwitchableModel) -> None:
     assert learning_names(net, "head") == {"fc.weight", "fc.bias", "rsconvert.alpha"}
     for part in ("all", "bn", "head"):
         assert learning_names(net, part, alpha=False) == learning_names(net, part) - {"rsconvert.alpha"}
+
+
+def test_private_classifiers_learn_as_the_head_and_not_with_the_sets(make_net: MakeNet) -> None:
+    net = make_net(private=("bn", "head"))
+    every = {name for name, _ in net.named_parameters()}
+    heads = {name for name in every if name.startswith("fc.")}
+    assert len(heads) == 6
+    assert learning_names(net, "all") == every
+    assert learning_names(net, "head") == heads | {"rsconvert.alpha"}
+    assert learning_names(net, "bn") == {n for n in every - heads if ".at." in n} | {"rsconvert.alpha"}
+    groups = create_optimizer(net, FinetuneConfig(weight_decay=0.5)).param_groups
+    assert {name for name in heads if "weight" in name} <= names(net, groups[0])
 
 
 def test_something_must_learn() -> None:
