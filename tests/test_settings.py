@@ -243,7 +243,7 @@ def test_each_setting_has_a_text_and_its_own_default(name: str) -> None:
 def test_the_help_of_an_option_ends_with_its_default() -> None:
     assert setting_help("train").choices == ("all", "bn", "head")
     assert setting_help("train").sentence.endswith(
-        "bn (all BN sets but the native one) or head (the classifier); default all."
+        "bn (all BN sets but the native one) or head (every classifier); default all."
     )
     assert setting_help("crop_area").sentence.endswith("0.08 to 1; default 0.35, 1.")
     assert setting_help("log_dir").sentence == "Folder for TensorBoard."

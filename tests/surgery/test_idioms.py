@@ -105,8 +105,10 @@ def halved(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def initialise(module: nn.Module) -> None:
-    if isinstance(module, (nn.Conv2d, nn.Linear)):
+    if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
+    elif isinstance(module, nn.Linear):  # without a draw, of which private classifiers would take several
+        nn.init.eye_(module.weight)
     elif isinstance(module, _BatchNorm):
         nn.init.constant_(module.weight, 0.7)
 
