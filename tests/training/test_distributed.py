@@ -23,6 +23,7 @@ from rsconvert.models import create_model
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.step.stepper import Stepper, _plain_reduction_errors
+from rsconvert.training.timm_task import MREDTask
 
 Launch = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo and signals")
@@ -31,7 +32,7 @@ GRADIENTS = """
 import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
-from test_distributed import averaged_statistics, gradients
+from test_distributed import averaged_statistics, gradients, task_gradients
 from rsconvert.evaluation import joined_processes
 torch.set_num_threads(1)
 with joined_processes("cpu") as processes:
@@ -40,6 +41,9 @@ with joined_processes("cpu") as processes:
             found = gradients(processes, low_memory=low_memory, accumulate=accumulate, views=views)
             if processes.leads:
                 save_file(found, f"{folder}/{{low_memory}}-{{accumulate}}-{{views}}.safetensors")
+    found = task_gradients(processes)
+    if processes.leads:
+        save_file(found, "{folder}/task.safetensors")
     averaged_statistics(processes)
     assert processes.gather(processes.rank) == [0, 1]
     assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
@@ -67,6 +71,22 @@ def gradients(processes: Processes, *, low_memory: bool, accumulate: int, views:
             view[mine, :, :0, :0] if side in others else view[mine] for side, view in zip(sides, images, strict=True)
         ]
         stepper.add(batch, target[mine], last=number == accumulate)
+    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
+
+
+def task_gradients(processes: Processes) -> dict[str, torch.Tensor]:
+    """The gradients of timm's task in two forwards of two images with frozen statistics, shared by the processes."""
+    torch.manual_seed(0)
+    net = make_switchable(create_model("test_efficientnet", num_classes=3), (48, 32))
+    task = MREDTask(net, verbose=False).eval()
+    if processes.world_size > 1:
+        task.prepare_distributed()
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.randn(4, 3, r, r, generator=generator) for r in (48, 32)]
+    target = torch.tensor([0, 2, 1, 1])
+    for shares in torch.arange(4).view(2, processes.world_size, -1):
+        mine = shares[processes.rank]
+        task([view[mine] for view in images], target[mine])["loss"].backward()
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
@@ -111,20 +131,21 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(torchrun:
     script = tmp_path / "script.py"
     script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     process = torchrun(str(script))
-    shown = process.communicate(timeout=120)
+    shown = process.communicate(timeout=300)
     assert process.returncode == 0, shown
     alone = Processes(0, 1, torch.device("cpu"))
     whole = gradients(alone, low_memory=False, accumulate=1, views="all")
     drawn = gradients(alone, low_memory=False, accumulate=2, views="sandwich")
     assert {side for side in (40, 36, 32, 24) if any(f".at.{side}." in name for name in drawn)} == {40, 36, 24}
     assert max(float(g.abs().max()) for g in whole.values()) > 0.01
-    for low_memory, (wanted, way) in itertools.product(
-        (False, True), [(whole, "1-all"), (whole, "2-all"), (drawn, "2-sandwich")]
-    ):
-        found = load_file(tmp_path / f"{low_memory}-{way}.safetensors")
+    task = task_gradients(alone)
+    assert "rsconvert.alpha" in task
+    ways = itertools.product((False, True), [("1-all", whole), ("2-all", whole), ("2-sandwich", drawn)])
+    for way, wanted in [("task", task), *((f"{low_memory}-{way}", wanted) for low_memory, (way, wanted) in ways)]:
+        found = load_file(tmp_path / f"{way}.safetensors")
         assert found.keys() == wanted.keys(), "what no forward drew has no gradient"
         for name, gradient in wanted.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{low_memory}-{way} {name}")
+            torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{way} {name}")
 
 
 def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(

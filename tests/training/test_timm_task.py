@@ -1,7 +1,6 @@
 """A training loop of timm: the views that it gets, the loss against our own objective, what timm keeps and resumes."""
 
 import importlib
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from PIL import Image
-from safetensors.torch import load_file
 from timm.data import ImageDataset, create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.task import resume_task_checkpoint
@@ -178,47 +175,3 @@ def test_a_timm_without_tasks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "rsconvert.training.timm_task")
     with pytest.raises(ConfigError, match=r"has no training tasks; MREDTask needs 1\.0\.30 or later"):
         importlib.import_module("rsconvert.training.timm_task")
-
-
-GRADIENTS = """
-import sys, torch
-import torch.distributed as dist
-from safetensors.torch import save_file
-sys.path.insert(0, {tests!r})
-from test_timm_task import gradients
-torch.set_num_threads(1)
-dist.init_process_group("gloo")
-found = gradients(dist.get_rank(), dist.get_world_size())
-if dist.get_rank() == 0:
-    save_file(found, {file!r})
-dist.destroy_process_group()
-"""
-
-
-def gradients(rank: int, world_size: int) -> dict[str, Tensor]:
-    """Those of 4 images with frozen statistics, shared by the processes and added in two parts."""
-    torch.manual_seed(0)
-    net = rsconvert.make_switchable(rsconvert.create_model("test_efficientnet", num_classes=3), (48, 32))
-    task = task_of(net).eval()
-    if world_size > 1:
-        task.prepare_distributed()
-    views = random_views(net)
-    for images in ([rank], [2 + rank]) if world_size > 1 else ([0, 1], [2, 3]):
-        task([view[images] for view in views], TARGET[images])["loss"].backward()
-    return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.skipif(not dist.is_available(), reason="needs gloo")
-def test_processes_share_gradients_also_of_alpha(
-    torchrun: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    script, file = tmp_path / "script.py", tmp_path / "gradients.safetensors"
-    script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), file=str(file)))
-    process = torchrun(str(script))
-    shown = process.communicate(timeout=300)
-    assert process.returncode == 0, shown
-    found, wanted = load_file(file), gradients(0, 1)
-    assert "rsconvert.alpha" in wanted
-    assert found.keys() == wanted.keys()
-    for name, gradient in wanted.items():
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
