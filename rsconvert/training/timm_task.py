@@ -149,6 +149,7 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
         raise ConfigError("MREDTask does not compile its paths; finetune does, by compile. Leave --torchcompile out.")
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
-        """Return what is clipped: everything, or all but the classifier."""
-        head = classifier_keys(self.net.at(self.net.native)) if exclude_head else ()
-        return [parameter for name, parameter in self.net.named_parameters() if name not in head]
+        """Return what is clipped: everything, or all but the classifier, of every path where it is private."""
+        keys = classifier_keys(self.net.at(self.net.native)) if exclude_head else ()
+        head = {self.net.at(r).get_parameter(key) for r in self.net.resolutions for key in keys}
+        return [parameter for parameter in self.net.parameters() if parameter not in head]

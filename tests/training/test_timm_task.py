@@ -163,11 +163,17 @@ def test_a_run_of_timm_is_kept_and_resumed(make_net: MakeNet, photos: str, tmp_p
     assert torch.equal(again(x), average(x))
 
 
-def test_gradients_are_clipped_with_or_without_the_classifier(net: SwitchableModel) -> None:
+@pytest.mark.parametrize(("private", "sides"), [(True, ("",)), (("bn", "head"), ("", "at.24.", "at.16."))])
+def test_gradients_are_clipped_with_or_without_the_classifier(
+    make_net: MakeNet, private: Any, sides: tuple[str, ...]
+) -> None:
+    net = make_net(private=private)
     task, every = task_of(net), dict(net.named_parameters())
     assert list(map(id, task.get_clip_parameters())) == list(map(id, every.values()))
     left = {id(parameter) for parameter in task.get_clip_parameters(exclude_head=True)}
-    assert {name for name, parameter in every.items() if id(parameter) not in left} == {"fc.weight", "fc.bias"}
+    assert {name for name, parameter in every.items() if id(parameter) not in left} == {
+        f"fc.{side}{name}" for side in sides for name in ("weight", "bias")
+    }
 
 
 def test_a_timm_without_tasks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
