@@ -157,6 +157,23 @@ def test_the_fit_is_that_of_numpy(net: SwitchableModel, samples: Samples) -> Non
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_private_classifiers_are_fitted_to_the_features_of_their_own_path(make_net: MakeNet, samples: Samples) -> None:
+    net = make_net(private=("bn", "head"))
+    found, before = probe(net, samples, 24, 16), state(net)
+    generator = torch.Generator().manual_seed(0)
+    order = [part.numpy() for _ in range(2) for part in torch.randperm(24, generator=generator).split(10)]
+    wanted = {
+        r: by_numpy(net.at(r).fc, [found.inputs[r].double().numpy()], found.targets.numpy(), [1.0], order)
+        for r in (24, 16)
+    }
+    fit_classifier(net, found, epochs=2, lr=0.5, batch_size=10, weight_decay=0.01)
+    for r, (weight, bias) in wanted.items():
+        np.testing.assert_allclose(net.at(r).fc.weight.detach().numpy(), weight, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(net.at(r).fc.bias.detach().numpy(), bias, rtol=1e-4, atol=1e-5)
+    fitted = {f"fc.at.{r}.{name}" for r in (24, 16) for name in ("weight", "bias")}
+    assert {name for name, held in state(net).items() if held != before[name]} == fitted
+
+
 def test_one_path_alone_fits_the_classifier(net: SwitchableModel, samples: Samples) -> None:
     found = probe(net, samples, 16)
     fit_classifier(net, found, epochs=30, lr=0.5)
