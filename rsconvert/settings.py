@@ -64,6 +64,7 @@ class FinetuneConfig:
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
         labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
         teacher: a model, checkpoint or run folder that teaches in the ensemble's place.
+        native_weight: weight of the native view's cross entropy, where each other view's is 1; no effect on one view.
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
@@ -80,6 +81,7 @@ class FinetuneConfig:
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
+        start_share: share of the starting weights, except a new classifier's, in what is evaluated and saved (WiSE-FT).
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
@@ -115,6 +117,7 @@ class FinetuneConfig:
     distill: Distillation = "full"
     labels: Literal["data", "none"] = "data"
     teacher: str | None = None
+    native_weight: Annotated[float, _ABOVE_0] = 1.0
     label_smoothing: Annotated[float, _BELOW_1] = 0.0
     class_weights: Annotated[tuple[float, ...] | None, _WEIGHTS] = None
     class_map: str | None = None
@@ -131,6 +134,7 @@ class FinetuneConfig:
     view_sizes: Annotated[tuple[int, ...] | None, _SIZES] = None
     clip_grad: Annotated[float | None, _ABOVE_0] = None
     ema_decay: Annotated[float | None, _IN_0_1] = None
+    start_share: Annotated[float, _BELOW_1] = 0.0
     best: Literal["mean", "native"] = "mean"
     patience: Annotated[int | None, _AT_LEAST_1] = None
     amp: Literal["bf16", "fp16", "off"] | None = None

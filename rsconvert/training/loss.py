@@ -11,6 +11,7 @@ two large entropies.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -48,6 +49,7 @@ def mred_loss(
     mode: str = "full",
     *,
     teacher: Tensor | None = None,
+    native_weight: float = 1.0,
     label_smoothing: float = 0.0,
     class_weights: Tensor | None = None,
     ignore_index: int = -100,
@@ -56,7 +58,7 @@ def mred_loss(
 
     With z_0 = Σ_s softmax(alpha)_s · z_s the ensemble, p_s = softmax(z_s), and logits numbered from 1:
 
-    - classification: Σ_s CE(z_s), Eq. 2;
+    - classification: Σ_s CE(z_s), Eq. 2, of which CE(z_1) counts ``native_weight`` times (1 in the paper);
     - ensemble: CE(z_0), Eqs. 5-6, with z_s detached;
     - distillation: ``full`` 2/(S+1) · Σ_{0<=t<s<=S} KL(p_t ‖ p_s), Eq. 10; ``vanilla`` Σ_s KL(p_0 ‖ p_s), Eq. 8;
       ``top-down`` is ``full`` without t = 0, same factor; ``largest`` Σ_{s>1} KL(p_1 ‖ p_s); ``none`` 0.
@@ -77,18 +79,20 @@ def mred_loss(
         target: class indices (N,) or (N, H, W), or probabilities of the logits' shape, or None with a teacher.
         alpha: the scores before softmax, (S,).
         teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
+        native_weight: above 0; S views pull the shared weights, and only one of them is native.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
         ConfigError: a value is unknown or out of range, a shape or dtype does not fit, or an argument has no effect.
     """
     views = list(logits)
-    _check_inputs(views, target, alpha, mode, teacher, label_smoothing, class_weights)
+    _check_inputs(views, target, alpha, mode, teacher, native_weight, label_smoothing, class_weights)
     with torch.autocast(views[0].device.type, enabled=False):
         views = _promoted(views)
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
         outside = None if teacher is None else teacher.detach().to(views[0])
         teaching = _teachers(mode, len(views), teacher is not None)
-        parts = _ClosedForm.apply(*teaching, labels, share, alpha.to(views[0].dtype).softmax(0), outside, *views)
+        scores = alpha.to(views[0].dtype).softmax(0)
+        parts = _ClosedForm.apply(*teaching, native_weight, labels, share, scores, outside, *views)
     return MREDLoss(parts[0] + parts[1] + parts[2], *parts)
 
 
@@ -115,6 +119,7 @@ class _ClosedForm(torch.autograd.Function):
         ctx: Any,
         teachers: range,
         factor: float,
+        native_weight: float,
         labels: Tensor,
         share: Tensor,
         scores: Tensor,
@@ -135,12 +140,12 @@ class _ClosedForm(torch.autograd.Function):
                 teaching.addcmul_(probabilities[-1], share)
             log_p = z.log_softmax(1)
             probabilities.append(log_p.exp())
-            classification -= _inner(labels, log_p)
+            classification -= (native_weight if s == 1 else 1.0) * _inner(labels, log_p)
             if teachers and s > teachers[0]:
                 # The last use of the larger resolution's log-probabilities: its memory takes the difference.
                 distillation += (len(logits) - s + 1) * _inner(teaching, larger.sub_(log_p))
             larger = log_p
-        ctx.teachers, ctx.factor = teachers, factor
+        ctx.teachers, ctx.factor, ctx.native_weight = teachers, factor, native_weight
         ctx.save_for_backward(labels, share, mixed, *probabilities, *logits)
         return classification, ensemble, factor * distillation
 
@@ -152,7 +157,7 @@ class _ClosedForm(torch.autograd.Function):
         probabilities, logits = saved[: len(saved) // 2 + 1], saved[len(saved) // 2 + 1 :]
         mass = labels.sum(1, keepdim=True)
         by_score = None
-        if ctx.needs_input_grad[4]:
+        if ctx.needs_input_grad[5]:
             error = torch.addcmul(-labels, mixed, mass)
             by_score = ensemble * torch.stack([_inner(error, z) for z in logits])
         # Labels teach as the larger resolutions do: each gives its probabilities and adds its weight to the student's.
@@ -163,7 +168,10 @@ class _ClosedForm(torch.autograd.Function):
                 lesson.addcmul_(probabilities[s - 1], each, value=-1)
                 weight = weight + each
             by_logits.append(torch.addcmul(lesson, probabilities[s], weight))
-        return None, None, None, None, by_score, None, *by_logits
+        if ctx.native_weight != 1:
+            extra = (ctx.native_weight - 1) * classification
+            by_logits[0] = by_logits[0] + extra * torch.addcmul(-labels, probabilities[1], mass)
+        return None, None, None, None, None, by_score, None, *by_logits
 
 
 def _mixed(logits: Sequence[Tensor], scores: Tensor) -> Tensor:
@@ -230,20 +238,23 @@ def _check_inputs(
     alpha: Tensor,
     mode: str,
     teacher: Tensor | None,
+    native_weight: float,
     label_smoothing: float,
     class_weights: Tensor | None,
 ) -> None:
     _check_logits(logits)
     _check_settings(logits, alpha, mode, label_smoothing, class_weights)
+    if not 0 < native_weight < math.inf:
+        raise ConfigError(f"native_weight is {native_weight}; a number above 0 is accepted, such as 4.")
     shape = logits[0].shape
     if teacher is not None:
         _check_teacher(teacher, shape, mode)
     if target is not None:
         _check_target(target, shape)
-    elif teacher is None or label_smoothing or class_weights is not None:
+    elif teacher is None or label_smoothing or class_weights is not None or native_weight != 1:
         raise ConfigError(
-            "target is None; without labels a teacher is needed, and label_smoothing and class_weights have no effect. "
-            "Pass labels, or the teacher's logits alone."
+            "target is None; without labels a teacher is needed, and native_weight, label_smoothing and class_weights "
+            "have no effect. Pass labels, or the teacher's logits alone."
         )
 
 

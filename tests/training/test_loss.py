@@ -235,6 +235,17 @@ def test_a_weighted_sum_of_parts_adds_their_gradients() -> None:
     assert_near(gradients(weighted, logits, alpha), expected, 1e-12)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_native_weight_counts_the_first_cross_entropy_more(mode: str) -> None:
+    logits, target, alpha = make_case((6, 7))
+    plain, heavy = (mred_loss(logits, target, alpha, mode, native_weight=weight) for weight in (1.0, 4.0))
+    more = 3 * F.cross_entropy(logits[0], target)
+    assert_near(heavy.classification, plain.classification + more, 1e-12)
+    assert_near(heavy[2:], plain[2:], 0)
+    expected = gradients(plain.total + more, logits, alpha)
+    assert_near(gradients(heavy.total, logits, alpha), expected, 1e-12)
+
+
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("soft", [False, True])
@@ -343,6 +354,8 @@ def test_inputs_stay_as_they_are() -> None:
         ({"target": torch.zeros(4).bool()}, r"target is torch.bool"),
         ({"class_weights": torch.ones(2)}, r"class_weights is .* shape \(2,\); 3 classes need floats of shape \(3,\)"),
         ({"label_smoothing": 1.5}, r"label_smoothing is 1.5; 0 to 1 is accepted"),
+        ({"native_weight": 0.0}, r"native_weight is 0.0; a number above 0 is accepted"),
+        ({"target": None, "teacher": torch.ones(4, 3), "native_weight": 2.0}, r"native_weight, .* have no effect"),
         ({"target": None}, r"target is None; without labels a teacher is needed"),
         ({"target": None, "teacher": torch.ones(4, 3), "label_smoothing": 0.1}, r"label_smoothing .* have no effect"),
         ({"target": None, "teacher": torch.ones(4, 3), "class_weights": torch.ones(3)}, r"class_weights have no eff"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rsconvert.checkpoint import digest
+from rsconvert.checkpoint import digest, fill
 from rsconvert.data import Interrupts, Samples
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
@@ -124,6 +124,7 @@ class Run:
         """Train what is left of an epoch, evaluate, record on the network how it was trained, and write it."""
         self._train()
         self.stepper.average_statistics()
+        self.stepper.mix()
         result = self._evaluate()
         row = epoch_row(self.done, self.stepper.judged, result, lr=self._lr(), images=self._images())
         self._note(row["epoch"])
@@ -137,6 +138,12 @@ class Run:
             self.board.add_epoch(row, self._steps())
         self._save_state()
         return row
+
+    def finish(self) -> None:
+        """Leave in the network what was evaluated and saved last."""
+        self.stepper.mix()
+        if self.stepper.judged is not self.net:
+            fill(self.net, self.stepper.judged.state_dict(), "the run")
 
     def _resume(self, folder: RunFolder, force: bool) -> None:
         found = folder.newest_state()

@@ -118,6 +118,7 @@ class Objective(nn.Module):
             torch.stack([self.net.alpha[place] for place in drawn_places(views)]),
             config.distill,
             teacher=teacher,
+            native_weight=config.native_weight if len(logits) > 1 and not unlabelled else 1.0,
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )

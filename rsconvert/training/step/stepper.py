@@ -18,6 +18,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
+from rsconvert.training.step.mixture import Mixture
 from rsconvert.training.step.objective import Objective, drawn_places
 from rsconvert.training.step.optimizer import create_optimizer, create_schedule
 from rsconvert.training.step.teacher import create_teacher
@@ -62,6 +63,7 @@ class Stepper:
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
         self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
+        self.mixture = Mixture(net, config.start_share) if config.start_share else None
 
     @property
     def averaged(self) -> SwitchableModel | None:
@@ -70,8 +72,13 @@ class Stepper:
 
     @property
     def judged(self) -> SwitchableModel:
-        """The network that is evaluated and saved: the moving average if there is one."""
-        return self.averaged or self.net
+        """The network that is evaluated and saved: the mixture as of the last ``mix``, the average, or the trained."""
+        return self.mixture.net if self.mixture is not None else self.averaged or self.net
+
+    def mix(self) -> None:
+        """Mix what was trained, or its moving average, with the start, if asked."""
+        if self.mixture is not None:
+            self.mixture.update(self.averaged or self.net)
 
     def add(self, views: Sequence[Tensor], target: Tensor, *, last: bool) -> Tensor:
         """Add the gradients of a batch; return this process's parts of the loss, (4,), float64.
@@ -128,7 +135,7 @@ class Stepper:
             return
         moved = {id(buffer) for buffer in self.objective.moved_statistics()}
         names = [name for name, buffer in self.net.named_buffers() if id(buffer) in moved]
-        for model in dict.fromkeys((self.net, self.judged)):
+        for model in dict.fromkeys((self.net, self.averaged or self.net)):
             for name in names:
                 buffer = model.get_buffer(name)
                 buffer.copy_(self.processes.total(buffer) / self.processes.world_size)
