@@ -276,6 +276,15 @@ def test_a_trained_classifier_is_new_no_more(net: SwitchableModel, photos: str) 
     assert net.source.new_classifier == ()
 
 
+@pytest.mark.parametrize("averaging", [{"ema_decay": 0.9}, {"start_share": 0.5}, {"ema_decay": 0.9, "start_share": 0.5}])
+def test_the_network_ends_as_the_file_of_the_last_epoch(
+    net: SwitchableModel, photos: str, tmp_path: Path, averaging: dict[str, float]
+) -> None:
+    finetune(net, photos, tmp_path, settings(epochs=2, **averaging))
+    kept = load(tmp_path / "last.safetensors", net.extract(net.native))
+    assert all(torch.equal(value, kept.state_dict()[name]) for name, value in net.state_dict().items())
+
+
 def test_best_is_the_epoch_of_the_highest_mean(
     net: SwitchableModel, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,21 @@ def test_a_momentum_begins_when_its_set_is_first_drawn(make_net: MakeNet) -> Non
         torch.testing.assert_close(parameter.detach(), before - (0.1 * speed if left_out != 1 else 0))
 
 
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_the_mixture_is_of_the_start_and_what_training_made(make_net: MakeNet, decay: float | None) -> None:
+    net = make_net()
+    start = net.get_parameter("conv1.weight").detach().clone()
+    stepper = stepper_of(net, ema_decay=decay, start_share=0.25)
+    for step in range(3):
+        stepper.add(*batch(net), last=True)
+        stepper.step(step)
+    stepper.mix()
+    made = (stepper.averaged or net).get_parameter("conv1.weight")
+    assert not torch.equal(made, start)
+    torch.testing.assert_close(stepper.judged.get_parameter("conv1.weight"), 0.25 * start + 0.75 * made)
+    assert stepper.judged is not net
+
+
 @pytest.mark.parametrize("low_memory", [False, True])
 def test_bfloat16_steps_stay_near_float32(make_net: MakeNet, low_memory: bool) -> None:
     nets = []
