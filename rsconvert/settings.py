@@ -17,6 +17,7 @@ from rsconvert.text import plain
 __all__ = ["RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
 
 _BASE_LR, _BASE_BATCH = 0.005, 32
+_START_SHARE = 0.5
 
 
 class _Rule(NamedTuple):
@@ -81,7 +82,7 @@ class FinetuneConfig:
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
-        start_share: share of the starting weights, except a new classifier's, in what is evaluated and saved (WiSE-FT).
+        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0.5, 0 for a new classifier.
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
@@ -134,7 +135,7 @@ class FinetuneConfig:
     view_sizes: Annotated[tuple[int, ...] | None, _SIZES] = None
     clip_grad: Annotated[float | None, _ABOVE_0] = None
     ema_decay: Annotated[float | None, _IN_0_1] = None
-    start_share: Annotated[float, _BELOW_1] = 0.0
+    start_share: Annotated[float | None, _BELOW_1] = None
     best: Literal["mean", "native"] = "mean"
     patience: Annotated[int | None, _AT_LEAST_1] = None
     amp: Literal["bf16", "fp16", "off"] | None = None
@@ -183,6 +184,15 @@ class FinetuneConfig:
         for name in ("label_smoothing", "class_weights", "mixup", "cutmix") if self.labels == "none" else ():
             if getattr(self, name):
                 raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
+
+    def mixed_share(self, *, trained: bool) -> float:
+        """Return the share of the starting weights in force: by default half where they are worth keeping, else none.
+
+        They are where all of a network learns that was ``trained`` before and keeps its classifier.
+        """
+        if self.start_share is not None:
+            return self.start_share
+        return _START_SHARE if trained and self.train == "all" else 0.0
 
     def drawn_views(self, resolutions: int) -> int:
         """Return how many views a forward has, of a network of S resolutions.

@@ -99,12 +99,15 @@ def _finetune(
     force: bool,
 ) -> None:
     from rsconvert.training import finetune as train
-    from rsconvert.training import keep_freed_memory
+    from rsconvert.training import keep_freed_memory, starting_share
 
     if not config.low_memory:  # what is kept is memory too
         keep_freed_memory()
     if config.compile != "off" and leads:
         options.log("each path is compiled when it first runs, which takes a minute or more")
+    if config.start_share is None and leads:
+        share, reason = starting_share(net, config)
+        options.log(f"start_share {plain(share)}: {reason}")
     log = partial(_log_epoch, epochs=config.epochs)
     result = train(net, data, output, config, resume=resume, force=force, progress=not as_json, on_epoch=log)
     if leads:

@@ -10,6 +10,7 @@ from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_mem
 from rsconvert.training.linear_probe import Features, extract_features, fit_classifier
 from rsconvert.training.loss import mred_loss
 from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
+from rsconvert.training.step import starting_share
 
 if TYPE_CHECKING:
     from rsconvert.training.timm_task import MREDTask, ViewCollator
@@ -30,6 +31,7 @@ __all__ = [
     "open_for_training",
     "preview",
     "read_summary",
+    "starting_share",
 ]
 
 

@@ -276,7 +276,9 @@ def test_a_trained_classifier_is_new_no_more(net: SwitchableModel, photos: str) 
     assert net.source.new_classifier == ()
 
 
-@pytest.mark.parametrize("averaging", [{"ema_decay": 0.9}, {"start_share": 0.5}, {"ema_decay": 0.9, "start_share": 0.5}])
+@pytest.mark.parametrize(
+    "averaging", [{"ema_decay": 0.9}, {"start_share": 0.5}, {"ema_decay": 0.9, "start_share": 0.5}]
+)
 def test_the_network_ends_as_the_file_of_the_last_epoch(
     net: SwitchableModel, photos: str, tmp_path: Path, averaging: dict[str, float]
 ) -> None:

@@ -87,6 +87,7 @@ class Run:
             "peak_lr": self.config.peak_lr(
                 self.config.drawn_views(len(self.net.resolutions)), self.processes.world_size
             ),
+            "mixed_share": self.stepper.start_share,
             "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
             "processes": self.processes.world_size,
@@ -269,11 +270,14 @@ class Run:
         """Return what must be the same, in addition to the settings, to resume from a state."""
         facts = self.facts()
         kept = {key: facts[key] for key in ("resolutions", "steps_per_epoch", "processes", "resolved_device")}
-        return {**kept, **self.identity, "teacher_network": self.stepper.taught_by}
+        # None, as in the state of a version that mixed nothing.
+        mixed = {"mixed_share": facts["mixed_share"] or None}
+        return {**kept, **mixed, **self.identity, "teacher_network": self.stepper.taught_by}
 
     def _note(self, epoch: int) -> None:
+        lr = self.facts()["peak_lr"]
         for net in (self.net, self.stepper.judged):
-            note_training(net, self.config, self.facts()["peak_lr"], epoch, self.class_names)
+            note_training(net, self.config, epoch, self.class_names, lr=lr, start_share=self.stepper.start_share)
 
     def _check_weights(self) -> None:
         weights = torch.stack([parameter.detach().double().sum() for parameter in self.net.parameters()])

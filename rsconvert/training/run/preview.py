@@ -18,7 +18,7 @@ from rsconvert.models import example_input
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.epochs import Run
-from rsconvert.training.step import Objective, Teacher
+from rsconvert.training.step import Objective, Teacher, starting_share
 
 __all__ = ["memory_estimate", "open_for_training", "preview"]
 
@@ -74,6 +74,7 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
         return {
             **asdict(config),
             "lr": facts["peak_lr"],
+            "start_share": facts["mixed_share"],
             "amp": amp_name(run.amp),
             "device": str(processes.device),
             "processes": processes.world_size,
@@ -93,11 +94,11 @@ def memory_estimate(
     """Return the bytes that training holds on its device when a step's forward is done.
 
     Counted are ``weights`` with buffers, ``gradients``, the ``optimizer``'s states, the moving ``average``, the
-    ``teacher``, the normalized ``views`` of a batch, the ``activations`` kept for backward, and their ``total``. The
-    activations are those of all views, or with ``low_memory`` of the largest one alone: a copy of the network runs on
-    two small batches, and a line through what it keeps gives the batch of the run. Where ``views`` are drawn, those of
-    the largest draw count. Not counted are working memory of the layers, the loss, and with ``grad_checkpointing`` the
-    part that backward computes anew.
+    ``mixture`` with the start, the ``teacher``, the normalized ``views`` of a batch, the ``activations`` kept for
+    backward, and their ``total``. The activations are those of all views, or with ``low_memory`` of the largest one
+    alone: a copy of the network runs on two small batches, and a line through what it keeps gives the batch of the
+    run. Where ``views`` are drawn, those of the largest draw count. Not counted are working memory of the layers,
+    the loss, and with ``grad_checkpointing`` the part that backward computes anew.
 
     Args:
         net: is left as it is, and so are torch's global generators.
@@ -122,6 +123,7 @@ def memory_estimate(
         "gradients": trained,
         "optimizer": trained * (2 if config.optimizer == "adamw" else int(config.momentum > 0)),
         "average": weights if config.ema_decay else 0,
+        "mixture": 2 * weights if starting_share(net, config)[0] else 0,
         "teacher": 0 if teacher is None else _bytes(_tensors(teacher)),
         "views": _bytes(views.values()) // _MORE * config.batch_size,
         "activations": _activations(objective, views),

@@ -25,6 +25,7 @@ _NOTED = (
     "alpha_lr",
     "optimizer",
     "weight_decay",
+    "native_weight",
     "distill",
     "labels",
     "train",
@@ -102,10 +103,14 @@ def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: f
 
 
 def note_training(
-    net: SwitchableModel, config: FinetuneConfig, lr: float, epoch: int, class_names: tuple[str, ...] | None
+    net: SwitchableModel, config: FinetuneConfig, epoch: int, class_names: tuple[str, ...] | None, **in_force: float
 ) -> None:
-    """Record on a network, and so in its file, how it was trained; its classifier is no longer new."""
-    training = {**{name: getattr(config, name) for name in _NOTED}, "lr": lr, "epoch": epoch}
+    """Record on a network, and so in its file, how it was trained; its classifier is no longer new.
+
+    Args:
+        in_force: settings that the network decides if they are left open, as they are.
+    """
+    training = {**{name: getattr(config, name) for name in _NOTED}, **in_force, "epoch": epoch}
     net.source = replace(net.source, new_classifier=(), class_names=class_names, training=training)
 
 

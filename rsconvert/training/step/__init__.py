@@ -2,8 +2,9 @@
 
 from rsconvert.training.step.batches import Feed
 from rsconvert.training.step.gradients import generator_states, set_generators
+from rsconvert.training.step.mixture import starting_share
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.stepper import Stepper
 from rsconvert.training.step.teacher import Teacher
 
-__all__ = ["Feed", "Objective", "Stepper", "Teacher", "generator_states", "set_generators"]
+__all__ = ["Feed", "Objective", "Stepper", "Teacher", "generator_states", "set_generators", "starting_share"]

@@ -18,7 +18,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
-from rsconvert.training.step.mixture import Mixture
+from rsconvert.training.step.mixture import Mixture, starting_share
 from rsconvert.training.step.objective import Objective, drawn_places
 from rsconvert.training.step.optimizer import create_optimizer, create_schedule
 from rsconvert.training.step.teacher import create_teacher
@@ -63,7 +63,8 @@ class Stepper:
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
         self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
-        self.mixture = Mixture(net, config.start_share) if config.start_share else None
+        self.start_share, _ = starting_share(net, config)
+        self.mixture = Mixture(net, self.start_share) if self.start_share else None
 
     @property
     def averaged(self) -> SwitchableModel | None:

@@ -59,13 +59,14 @@ def plan(net: SwitchableModel, **settings: Any) -> dict[str, int]:
 
 
 def test_every_part_by_hand(net: SwitchableModel) -> None:
-    found = plan(net, optimizer="adamw", ema_decay=0.9)
+    found = plan(net, optimizer="adamw", ema_decay=0.9, start_share=0.5)
     weights = 4 * PARAMETERS + BUFFERS
     assert found == {
         "weights": weights,
         "gradients": 4 * PARAMETERS,
         "optimizer": 8 * PARAMETERS,
         "average": weights,
+        "mixture": 2 * weights,
         "teacher": 0,
         "views": 4 * BATCH * 3 * sum(r * r for r in RESOLUTIONS),
         "activations": 4 * sum(map(floats_kept, RESOLUTIONS)),
