@@ -53,7 +53,7 @@ class FinetuneConfig:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
-        lr: peak rate of the weights for the summed loss of S views; by default 0.005 · images per step / 32 / S.
+        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S / (1 - start_share).
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -210,10 +210,14 @@ class FinetuneConfig:
             )
         return asked
 
-    def peak_lr(self, views: int, processes: int = 1) -> float:
-        """Return the learning rate in force for the loss of that many views."""
+    def peak_lr(self, views: int, processes: int = 1, *, start_share: float = 0.0) -> float:
+        """Return the learning rate in force for the loss of that many views.
+
+        Args:
+            start_share: of the mixture, which goes the rest of the way; the default makes up for it.
+        """
         images = self.batch_size * self.grad_accum_steps * processes
-        return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views
+        return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views / (1 - start_share)
 
 
 class Setting(NamedTuple):

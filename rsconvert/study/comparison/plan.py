@@ -14,7 +14,7 @@ from rsconvert.evaluation import launched_processes
 from rsconvert.settings import FinetuneConfig, build_config
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.text import Table, plain
-from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training
+from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training, starting_share
 
 __all__ = ["BASELINE", "KNOWN", "Method", "Plan", "PlannedRun", "choose_methods", "plan_comparison"]
 
@@ -201,6 +201,7 @@ def plan_comparison(
     _check(net, config, seeds)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
+    config = replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
     settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
     _check_folder(folder, json.loads(json.dumps(settings)))
     pairs = [(method, seed) for seed in seeds for method in chosen]

@@ -84,9 +84,7 @@ class Run:
         dtype = float_dtype(self.net) if self.amp is torch.float32 else self.amp
         return {
             "resolutions": self.net.resolutions,
-            "peak_lr": self.config.peak_lr(
-                self.config.drawn_views(len(self.net.resolutions)), self.processes.world_size
-            ),
+            "peak_lr": self.stepper.peak_lr,
             "mixed_share": self.stepper.start_share,
             "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
