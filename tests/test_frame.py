@@ -19,11 +19,13 @@ ADDRESS = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}\b")
 HOST = re.compile(r"https?://([\w.-]+)")
 KNOWN_HOSTS = {
     "arxiv.org",
+    "docs.wandb.ai",
     "doi.org",
     "example.com",
     "github.com",
     "huggingface.co",
     "keepachangelog.com",
+    "mlflow.org",
     "pytorch.org",
     "semver.org",
     "www.apache.org",
