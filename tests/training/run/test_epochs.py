@@ -287,4 +287,5 @@ def test_the_average_is_what_is_saved(net: SwitchableModel, photos: str, tmp_pat
     assert found is not None
     saved = load_file(tmp_path / "last.safetensors")
     assert all(torch.equal(value, found[0][f"average.{name}"]) for name, value in saved.items())
-    assert not torch.equal(saved["fc.weight"], net.get_parameter("fc.weight"))
+    assert torch.equal(saved["fc.weight"], net.get_parameter("fc.weight"))
+    assert not torch.equal(saved["fc.weight"], found[0]["net.fc.weight"])
