@@ -62,14 +62,23 @@ def test_importing_the_package_leaves_torch_alone() -> None:
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in main.commands)])
-def test_help_answers_without_torch(command: list[str]) -> None:
-    done = python("-X", "importtime", "-m", "rsconvert", *command, "--help")
+def test_help_answers_without_torch() -> None:
+    done = python("-X", "importtime", "-m", "rsconvert", "--help")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
     assert "rsconvert" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+def test_no_command_needs_torch_for_its_help() -> None:
+    """All in one process: what one imports would still be there after the others."""
+    shown = "for name in main.commands: main([name, '--help'], standalone_mode=False)"
+    heavy = f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = python("-c", f"import sys\nfrom rsconvert.cli import main\n{shown}\n{heavy}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage: ") == len(main.commands)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
