@@ -21,6 +21,13 @@ torch.set_num_threads(1)
 # What a shell starts in the background is deaf to Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = ("test_style.py", "test_restart.py", "test_distributed.py", "test_interrupt.py", "test_program.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests start first, so that no process is left with one when the others have nothing more to do."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 class Tiny(nn.Module):
     """Two convolutions with a BatchNorm each, a dropout and a classifier."""
@@ -86,7 +93,7 @@ def image() -> Callable[..., Tensor]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def torchrun() -> Callable[..., "subprocess.Popen[str]"]:
     """Starts Python words in two processes."""
     root = Path(__file__).parents[1]
