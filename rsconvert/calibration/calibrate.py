@@ -69,6 +69,7 @@ def calibrate(
     *,
     images: int = 1000,
     form: Form = "population",
+    layers: Sequence[str] | None = None,
     batch_size: int = 64,
     workers: int = 2,
     device: str | torch.device | None = None,
@@ -88,6 +89,7 @@ def calibrate(
         resolutions: trained ones; None takes all but the native one, whose statistics are those of its training.
         images: how many to draw at random, by ``seed``; all, if there are fewer.
         form: ``population``; or ``momentum``: each BatchNorm's own running average, from its present values on.
+        layers: names of the BatchNorms that take part, such as the last one alone; None takes them all.
         batch_size: the largest number of images in a batch; batches are made nearly equal.
         device: where to compute, and where the network stays; None takes a GPU if there is one.
     Raises:
@@ -107,7 +109,7 @@ def calibrate(
     chosen = _drawn(samples, images, seed)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
-        watched = {r: _watched(net.at(r), form) for r in asked}
+        watched = {r: _watched(net.at(r), form, layers) for r in asked}
         size = math.ceil(len(chosen) / math.ceil(len(chosen) / batch_size))  # a small last batch has poor statistics
         with closing(validation_loader(net, chosen, asked, batch_size=size, workers=workers)) as loader:
             _run(net, watched, loader, progress, check)
@@ -140,11 +142,14 @@ def _drawn(samples: Samples, images: int, seed: int) -> Samples:
     return samples.subset(order[:images].tolist())
 
 
-def _watched(path: nn.Module, form: str) -> _Watched:
+def _watched(path: nn.Module, form: str, layers: Sequence[str] | None) -> _Watched:
     """Return the BatchNorms of a path that keep statistics, each with an estimator; each BatchNorm once."""
     found: _Watched = {}
-    for name, bn in {id(bn): (name, bn) for name, bn in reversed(batchnorms(path).items())}.values():
-        if _reason(bn) is None:
+    named = batchnorms(path)
+    if unknown := [name for name in layers or () if name not in named]:
+        raise ConfigError(f"layers has {unknown[0]}, which is no BatchNorm; such as {next(iter(named))} are accepted.")
+    for name, bn in {id(bn): (name, bn) for name, bn in reversed(named.items())}.values():
+        if _reason(bn) is None and (layers is None or name in layers):
             found[name] = bn, Population() if form == "population" else MovingAverage(bn)
     return found
 

@@ -126,7 +126,8 @@ def _finetune(
     "study.plan_comparison",
     "--methods",
     metavar="LIST",
-    help="Of inets, parallel, rsnet, shared-bn, vanilla, top-down, largest, per-view, one-size.",
+    help="Of inets, parallel, rsnet, shared-bn, vanilla, top-down, largest, per-view, one-size, source, calibrated, "
+    "heads, fixres.",
 )
 @click.option("--subsets", metavar="LIST", help="Parallel training of some resolutions, such as 224+96,224+128.")
 @options.defaulted("study.plan_comparison", "--seeds", metavar="LIST", help="Each method with each of them.")

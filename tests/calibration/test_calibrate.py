@@ -80,6 +80,19 @@ def test_the_first_batchnorm_gets_the_population_of_its_inputs(
     assert (report.images, report.resolutions, report.left) == (10, {24: 2, 16: 2}, {})
 
 
+def test_one_batchnorm_alone_takes_part(net: SwitchableModel, samples: Samples) -> None:
+    net.double()
+    before = state(net)
+    report = calibrate(net, samples, (16,), layers=["bn2"], workers=0)
+    assert changed(net, before) == {"bn2.at.16.running_mean", "bn2.at.16.running_var"}
+    path = net.at(16).eval()
+    inputs = values(path.conv2(path.bn1(path.conv1(views_of(samples, 16))).relu()))
+    np.testing.assert_allclose(path.bn2.running_mean.numpy(), inputs.mean(1), rtol=1e-12)
+    assert (report.resolutions, report.left) == ({16: 1}, {})
+    with pytest.raises(ConfigError, match="layers has bn3, which is no BatchNorm; such as bn1 are accepted"):
+        calibrate(net, samples, layers=["bn3"], workers=0)
+
+
 def test_the_second_batchnorm_follows_the_first_as_by_hand(net: SwitchableModel, samples: Samples) -> None:
     net.double()
     chosen = samples.subset(torch.randperm(10, generator=torch.Generator().manual_seed(3)).tolist())

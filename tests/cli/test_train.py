@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rsconvert.checkpoint import read_metadata, save
 from rsconvert.cli import main
 from rsconvert.models import create_model
-from rsconvert.study.comparison.plan import KNOWN
+from rsconvert.study.comparison.methods import KNOWN
 from rsconvert.surgery import make_switchable
 
 SMALL = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "warmup_epochs=0")

@@ -1,6 +1,6 @@
 """The comparison of ways to train: I-Nets, parallel training, RS-Net and their variants, with one budget for all.
 
-methods → `plan` → `runs` → `findings` → `writeup`
+`methods` → `plan` → `fits` and `runs` → `findings` → `writeup`
 """
 
 from rsconvert.study.comparison.plan import Plan, plan_comparison

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rsconvert.study.comparison.plan import BASELINE, Method, Plan, PlannedRun
+from rsconvert.study.comparison.methods import BASELINE, Method
+from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.importance import read_scores
 from rsconvert.text import Table
 
@@ -68,9 +69,9 @@ class Comparison:
 
     @property
     def learning(self) -> tuple[Method, ...]:
-        """The methods of several resolutions that have a finished run: alpha learns in them."""
+        """The methods that have a finished run and learn alpha."""
         ran = {run.method for run in self.runs}
-        return tuple(method for method in self.methods if not method.apart and method.name in ran)
+        return tuple(method for method in self.methods if method.learns_alpha and method.name in ran)
 
     def gains(self, line: Line) -> dict[int, BySeed]:
         """Return a line's top-1 less its baseline's, in points: resolution → seed, where both are known."""
@@ -161,6 +162,8 @@ def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
         each = {r: _accuracies(plan, [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
         top1, top5 = ({r: each[r][part][r] for r in plan.resolutions if r in trained} for part in (0, 1))
         yield Line(method.name, method.title, method, trained, top1, top5)
+        if method.fit is not None:
+            continue
         native = plan.net.native
         yield Line(method.name.replace(BASELINE, f"inet-{native}"), f"I-{native}", method, (native,), *each[native])
 
@@ -169,13 +172,14 @@ def _accuracies(plan: Plan, found: _Found) -> tuple[_Accuracies, _Accuracies]:
     """Return top-1 and top-5 by resolution and seed."""
 
     def read(part: str) -> _Accuracies:
-        return {r: {run.seed: result["resolutions"][str(r)][part] for run, result in found} for r in plan.resolutions}
+        rows = [(run.seed, result["resolutions"]) for run, result in found]
+        return {r: {seed: row[str(r)][part] for seed, row in rows if str(r) in row} for r in plan.resolutions}
 
     return read("top1"), read("top5")
 
 
 def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
-    scores = tuple(read_scores(run.folder))
+    scores = tuple(read_scores(run.folder)) if run.method.fit is None else ()
     return RunFacts(run.name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
 
 

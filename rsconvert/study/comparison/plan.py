@@ -1,24 +1,22 @@
 """Plan: the runs of a comparison, from the methods that are compared, checked against each other and its folder."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rsconvert.checkpoint import digest, replacing
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
-from rsconvert.settings import FinetuneConfig, build_config
+from rsconvert.settings import FinetuneConfig
+from rsconvert.study.comparison.methods import Method, choose_methods
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.text import Table, plain
 from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training, starting_share
 
-__all__ = ["BASELINE", "KNOWN", "Method", "Plan", "PlannedRun", "choose_methods", "plan_comparison"]
-
-BASELINE = "inets"
+__all__ = ["Plan", "PlannedRun", "plan_comparison"]
 
 # A comparison gives them to each run itself.
 _OWN = ("distill", "seed", "view_sizes")
@@ -28,68 +26,8 @@ _SETTINGS = "comparison.json"
 
 
 @dataclass(frozen=True)
-class Method:
-    """A way to train the same network: what differs from the common settings.
-
-    Attributes:
-        name: of its folders.
-        title: in tables and figures, followed by the variant.
-        about: what it is, in a sentence without an end.
-        distill: as of ``FinetuneConfig``.
-        crop: a crop per view; None takes the common setting.
-        crop_area: as of ``FinetuneConfig``; None takes the common setting.
-        one_size: whether all views have the largest resolution.
-        apart: whether each resolution has a network of its own.
-        private: whether each resolution has a BN set of its own.
-        subset: the resolutions that it trains; None trains all.
-        baseline: the name of the method against which it gains.
-        variant: in which it differs from the method of the same title.
-    """
-
-    name: str
-    title: str
-    about: str
-    distill: Literal["full", "vanilla", "top-down", "largest", "none"] = "none"
-    crop: Literal["per-view"] | None = None
-    crop_area: tuple[float, float] | None = None
-    one_size: bool = False
-    apart: bool = False
-    private: bool = True
-    subset: tuple[int, ...] | None = None
-    baseline: str = BASELINE
-    variant: str = ""
-
-    @property
-    def label(self) -> str:
-        """The title with the variant."""
-        return f"{self.title}, {self.variant}" if self.variant else self.title
-
-    def trained(self, resolutions: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the sizes that it trains of a network's resolutions."""
-        return resolutions[:1] if self.one_size else self.subset or resolutions
-
-
-# Of one size and of one crop all views would be the same image.
-_ONE_SIZE = "as RS-Net, but S crops of the largest resolution, a crop per view"
-KNOWN = {
-    method.name: method
-    for method in (
-        Method(BASELINE, "I-Nets", "one network for each resolution, trained at it alone", apart=True),
-        Method("parallel", "parallel", "all resolutions together, a BN set for each, no distillation"),
-        Method("rsnet", "RS-Net", "parallel training with distillation, the full version", "full"),
-        Method("shared-bn", "shared BN", "parallel training with one BN set for all", private=False),
-        Method("vanilla", "vanilla", "as RS-Net, but only the ensemble teaches", "vanilla"),
-        Method("top-down", "top-down", "as RS-Net, but without the ensemble as a teacher", "top-down"),
-        Method("largest", "largest", "as RS-Net, but only the largest resolution teaches", "largest"),
-        Method("per-view", "crop per view", "as RS-Net, but each view has a crop of its own", "full", "per-view"),
-        Method("one-size", "one size", _ONE_SIZE, "full", "per-view", one_size=True),
-    )
-}
-
-
-@dataclass(frozen=True)
 class PlannedRun:
-    """One training: of one network, by one method, with one seed.
+    """One network to be made by one method with one seed.
 
     ``name`` is that of its folder within the comparison's, ``resolutions`` are those of its network.
     """
@@ -116,6 +54,15 @@ class PlannedRun:
     def read_result(self) -> dict[str, Any]:
         """Return what is known of a finished run, else nothing."""
         return _read(self.result, "delete its folder") if self.result.is_file() else {}
+
+    @property
+    def lr(self) -> float | None:
+        """The peak rate of its training; None without one."""
+        return self.config.lr if self.method.fit is None else None
+
+    def tested(self, resolutions: Sequence[int]) -> list[int]:
+        """Return at which of some resolutions its network is tested."""
+        return [r for r in resolutions if not self.method.own_size or r in self.resolutions]
 
 
 @dataclass(frozen=True)
@@ -145,17 +92,20 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        rows = [(run.name, run.seed, list(run.resolutions), run.config.lr, run.status) for run in self.runs]
+        rows = [(run.name, run.seed, list(run.resolutions), run.lr, run.status) for run in self.runs]
         runs = [dict(zip(("folder", "seed", "resolutions", "lr", "status"), row, strict=True)) for row in rows]
         return {"output": str(self.folder), "runs": runs, "settings": dict(self.settings)}
 
     def __str__(self) -> str:
         config = self.runs[0].config
         per_step = config.batch_size * config.grad_accum_steps
-        rows = [(run.name, len(run.resolutions), plain(run.config.lr), run.status) for run in self.runs]
+        rows = [(run.name, len(run.resolutions), plain(run.lr or "-"), run.status) for run in self.runs]
+        fits = sum(run.lr is None for run in self.runs)
+        steps = f"{len(self.samples[0]) // per_step} steps of {per_step} images"
+        others = f"and {fits} without epochs, " if fits else ""
         head = (
-            f"{len(rows)} runs, each of {config.epochs} epochs of {len(self.samples[0]) // per_step} steps of "
-            f"{per_step} images, tested at {len(self.resolutions)} sizes"
+            f"{len(rows) - fits} runs, each of {config.epochs} epochs of {steps}, {others}"
+            f"tested at {len(self.resolutions)} sizes"
         )
         return f"{head}\n{Table(('run', 'views', 'learning rate', 'status'), rows).as_text()}"
 
@@ -183,7 +133,7 @@ def plan_comparison(
         config: what all runs have in common; its ``lr`` is the rate of a network of one resolution, divided by S for a
             network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison. ``views`` are those
             of the networks that train all resolutions, each at its own size; others train with all views.
-        methods: names out of ``KNOWN``.
+        methods: names out of ``methods.KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
         crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
             such as ``0.08,1`` is parsed.
@@ -199,13 +149,15 @@ def plan_comparison(
     chosen = choose_methods(methods, net.resolutions, subsets=subsets, crop_area=crop_area)
     config = config or FinetuneConfig()
     _check(net, config, seeds)
+    _check_source(net, chosen)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     config = replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
     settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
     _check_folder(folder, json.loads(json.dumps(settings)))
     pairs = [(method, seed) for seed in seeds for method in chosen]
-    runs = tuple(run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr))
+    every = [run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr)]
+    runs = tuple(run for run in every if run.tested(asked))
     _check_different(runs)
     return Plan(net, samples, folder, tuple(chosen), tuple(seeds), asked, runs, settings)
 
@@ -215,61 +167,6 @@ def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict
     settings = {name: value for name, value in asdict(config).items() if name not in _APART}
     own = {"lr": config.peak_lr(1), "same_lr": same_lr, "trained": net.resolutions}
     return {**settings, **own, "starting_network": digest(net.state_dict())}
-
-
-def choose_methods(
-    names: Sequence[str],
-    resolutions: Sequence[int],
-    *,
-    subsets: Sequence[Sequence[int]] = (),
-    crop_area: Sequence[float] | str | None = None,
-) -> list[Method]:
-    """Return the methods of these names, parallel training of each subset, and all again with another crop area."""
-    methods = [_known(name) for name in names] + [_subset(kept, resolutions) for kept in subsets]
-    if not methods:
-        raise ConfigError(f"methods is empty; at least one of {', '.join(KNOWN)} is needed.")
-    if repeated := [method.name for i, method in enumerate(methods) if method in methods[:i]]:
-        raise ConfigError(f"{repeated[0]} comes twice among the methods; each is trained once. Remove the repeat.")
-    return methods + ([] if crop_area is None else list(_cropped(methods, crop_area)))
-
-
-def _known(name: str) -> Method:
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, n=3)
-        accepted = f"near ones are {', '.join(near)}" if near else f"known are {', '.join(KNOWN)}"
-        raise ConfigError(f"method {name!r} is unknown; {accepted}.")
-    return KNOWN[name]
-
-
-def _subset(kept: Sequence[int], resolutions: Sequence[int]) -> Method:
-    name = "+".join(map(str, kept))
-    if unknown := [r for r in kept if r not in resolutions]:
-        raise ConfigError(
-            f"subset {name} has {unknown[0]}, which the network does not switch to; {', '.join(map(str, resolutions))} "
-            "are accepted."
-        )
-    if len(set(kept)) != len(kept) or not 1 < len(kept) < len(resolutions):
-        raise ConfigError(
-            f"subset {name} has {len(kept)} resolutions; from 2 to {len(resolutions) - 1} different ones are needed. "
-            "For all of them name the method parallel."
-        )
-    chosen = tuple(sorted(kept, reverse=True))
-    name = "+".join(map(str, chosen))
-    return Method(f"parallel-{name}", name, f"parallel training of {name}", subset=chosen)
-
-
-def _cropped(methods: Sequence[Method], crop_area: Sequence[float] | str) -> Iterator[Method]:
-    low, high = build_config(settings={"crop_area": crop_area}).crop_area
-    ending = f"-crop-{low:g}-{high:g}"
-    for method in methods:
-        yield replace(
-            method,
-            name=method.name + ending,
-            about=f"{method.about}; crops from {low:g} to {high:g} of the area",
-            crop_area=(low, high),
-            baseline=method.baseline + ending,
-            variant=f"crops {low:g}-{high:g}",
-        )
 
 
 def _runs(
@@ -311,6 +208,15 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -
         raise ConfigError("the network was finetuned already; a comparison starts from one as wrap leaves it.")
 
 
+def _check_source(net: SwitchableModel, methods: Sequence[Method]) -> None:
+    untrained = [method.name for method in methods if method.fit in ("source", "calibrated")]
+    if untrained and net.source.new_classifier:
+        raise ConfigError(
+            f"{untrained[0]} takes the classifier as it is, which is new; heads, or a network whose classifier fits "
+            "the data, is accepted."
+        )
+
+
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     file = folder / _SETTINGS
     if not file.is_file():
@@ -338,7 +244,7 @@ def _read(file: Path, remedy: str) -> dict[str, Any]:
 def _check_different(runs: Sequence[PlannedRun]) -> None:
     seen: dict[str, str] = {}
     for run in runs:
-        key = repr((run.resolutions, run.method.private, replace(run.config, log_dir=None)))
+        key = repr((run.resolutions, run.method.private, run.method.fit, replace(run.config, log_dir=None)))
         if other := seen.get(key):
             raise ConfigError(f"{run.method.name} trains as {other} does with these settings. Leave one out.")
         seen[key] = run.method.name

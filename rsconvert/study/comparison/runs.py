@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -10,9 +11,10 @@ from typing import Any
 
 import torch
 
-from rsconvert.checkpoint import load, replacing, subset
+from rsconvert.checkpoint import load, replacing, save, subset
 from rsconvert.evaluation import choose_device, evaluate, processor_name
 from rsconvert.study.comparison.findings import Comparison, tabulate
+from rsconvert.study.comparison.fits import FITS
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.comparison.writeup import write_report
 from rsconvert.surgery import SwitchableModel, make_switchable
@@ -56,23 +58,38 @@ def compare(
 def complete(
     plan: Plan, run: PlannedRun, *, progress: bool = False, on_epoch: Callable[[Row], None] | None = None
 ) -> None:
-    """Train a run, or what is left of it, and measure its last network at the resolutions that are not measured yet.
+    """Make a run's network, or what is left of that, and measure it at the resolutions that are not measured yet.
 
     Raises:
         TrainingError, CheckpointError, DataError, ConfigError: as ``finetune`` and ``evaluate``.
     """
     result = run.read_result()
     if not result:
-        net = starting_network(plan.net, run)
-        rows = finetune(net, plan.samples, run.folder, run.config, resume=True, progress=progress, on_epoch=on_epoch)
-        result = {**_training_facts(run, rows), "machine": machine_facts(run.config.device)}
+        made = _fitted(plan, run) if run.method.fit else _trained(plan, run, progress, on_epoch)
+        result = {**made, "machine": machine_facts(run.config.device)}
     held = result.get("resolutions", {})
-    if missing := [r for r in plan.resolutions if str(r) not in held]:
+    if missing := [r for r in run.tested(plan.resolutions) if str(r) not in held]:
         found = _measured(plan, run, missing, progress)
         result = {**result, "count": found["count"], "resolutions": held | found["resolutions"]}
         with replacing(run.result) as part:
             part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(run.folder / "state", ignore_errors=True)  # twice the network and more, of no use to a finished run
+
+
+def _trained(plan: Plan, run: PlannedRun, progress: bool, on_epoch: Callable[[Row], None] | None) -> dict[str, Any]:
+    """Train a run's network into its folder; return the facts of `_training_facts`."""
+    net = starting_network(plan.net, run)
+    rows = finetune(net, plan.samples, run.folder, run.config, resume=True, progress=progress, on_epoch=on_epoch)
+    return _training_facts(run, rows)
+
+
+def _fitted(plan: Plan, run: PlannedRun) -> dict[str, Any]:
+    """Write a network that needs no training into the run's folder; return the seconds that it took."""
+    start = time.perf_counter()
+    net = FITS[str(run.method.fit)](plan, run)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    save(net, run.folder / "last.safetensors")
+    return {"seconds": round(time.perf_counter() - start, 3)}
 
 
 def starting_network(net: SwitchableModel, run: PlannedRun) -> SwitchableModel:

@@ -99,11 +99,13 @@ def _budget_section(found: Comparison) -> Iterator[str]:
         f"its seed, {settings['epochs']} epochs, the same number of images per step. {rate}. Every number is of the "
         "last epoch's network: no epoch is chosen by the val images. What is off is left out below."
     )
+    if any(method.fit for method in found.methods):
+        yield "Source, calibrated, heads and FixRes have no epochs; all but FixRes start from the same weights too."
     yield Table(["setting", "value"], rows).as_markdown()
 
 
 def _run_section(found: Comparison) -> Iterator[str]:
-    yield "## Runs\n\nMinutes of training, evaluations apart."
+    yield "## Runs\n\nMinutes of training or fitting, evaluations apart."
     minutes: dict[str, dict[int, float]] = {}
     for run in found.runs:
         minutes.setdefault(run.folder.rpartition("/")[0], {})[run.seed] = run.seconds / 60

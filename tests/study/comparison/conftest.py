@@ -12,7 +12,7 @@ from torch import nn
 
 from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.findings import Comparison, Line, RunFacts
-from rsconvert.study.comparison.plan import KNOWN
+from rsconvert.study.comparison.methods import KNOWN
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 TOP1 = {

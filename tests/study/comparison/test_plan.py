@@ -10,7 +10,7 @@ import pytest
 
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError
 from rsconvert.settings import FinetuneConfig
-from rsconvert.study.comparison.plan import Plan, choose_methods, plan_comparison
+from rsconvert.study.comparison.plan import Plan, plan_comparison
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 Settings = Callable[..., FinetuneConfig]
@@ -205,42 +205,3 @@ def test_views_are_drawn_for_networks_of_all_resolutions(planned: Callable[..., 
     assert {name for name, views in drawn.items() if views == "sandwich"} == {"rsnet/seed-0"}
     assert set(drawn.values()) == {"all", "sandwich"}
     assert plan.settings["views"] == "sandwich"
-
-
-def test_a_subset_is_trained_in_parallel_from_the_largest_on() -> None:
-    (method,) = choose_methods([], SIDES, subsets=[(16, 32)])
-    assert (method.name, method.title, method.trained(SIDES)) == ("parallel-32+16", "32+16", (32, 16))
-    assert method.distill == "none"
-
-
-@pytest.mark.parametrize("crop_area", [(0.08, 1.0), "0.08,1"])
-def test_another_crop_area_comes_beside_with_a_baseline_of_its_own(crop_area: Any) -> None:
-    methods = choose_methods(["inets", "rsnet"], SIDES, crop_area=crop_area)
-    assert [m.name for m in methods] == ["inets", "rsnet", "inets-crop-0.08-1", "rsnet-crop-0.08-1"]
-    assert [m.baseline for m in methods] == ["inets", "inets", "inets-crop-0.08-1", "inets-crop-0.08-1"]
-    assert (methods[3].distill, methods[3].crop_area) == ("full", (0.08, 1.0))
-    assert (methods[1].distill, methods[1].crop_area) == ("full", None)
-    assert [m.label for m in methods[1::2]] == ["RS-Net", "RS-Net, crops 0.08-1"]
-
-
-@pytest.mark.parametrize(
-    ("names", "options", "told"),
-    [
-        (["rsnets"], {}, "method 'rsnets' is unknown; near ones are rsnet, inets"),
-        (["xyzzy"], {}, "known are inets, parallel, rsnet, shared-bn"),
-        ([], {}, "methods is empty"),
-        (["rsnet", "inets", "rsnet"], {}, "rsnet comes twice"),
-        ([], {"subsets": [(32, 20)]}, "subset 32+20 has 20, which the network does not switch to; 32, 24, 16 are"),
-        ([], {"subsets": [(32, "x")]}, "subset 32[+]x has x"),
-        ([], {"subsets": [(32,)]}, "subset 32 has 1 resolutions; from 2 to 2 different ones"),
-        ([], {"subsets": [(32, 32)]}, "from 2 to 2 different ones"),
-        ([], {"subsets": [SIDES]}, "For all of them name the method parallel"),
-        ([], {"subsets": [(32, 16), (16, 32)]}, "parallel-32[+]16 comes twice"),
-        (["rsnet"], {"crop_area": (1.0, 0.5)}, "crop_area is"),
-        (["rsnet"], {"crop_area": "0.5"}, "crop_area is"),
-        (["rsnet"], {"crop_area": "large"}, "crop_area is 'large'; a list of numbers"),
-    ],
-)
-def test_what_can_not_be_compared_is_told(names: list[str], options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told.replace("+20 ", "[+]20 ")):
-        choose_methods(names, SIDES, **options)

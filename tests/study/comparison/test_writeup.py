@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rsconvert.study.comparison.findings import Comparison
-from rsconvert.study.comparison.plan import KNOWN
+from rsconvert.study.comparison.methods import KNOWN
 from rsconvert.study.comparison.writeup import plot_accuracies, plot_gains, plot_scores, write_report
 
 
