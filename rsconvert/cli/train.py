@@ -133,6 +133,11 @@ def _finetune(
 @options.defaulted("study.plan_comparison", "--seeds", metavar="LIST", help="Each method with each of them.")
 @options.resolutions("Where to test, trained or not; the trained ones.")
 @click.option("--crop-area", metavar="LOW,HIGH", help="All once more with such a range of crop areas: 0.08,1.")
+@click.option(
+    "--against",
+    metavar="LIST",
+    help="Other networks, models as for wrap or checkpoints of it, each trained as an I-Net of the largest size.",
+)
 @options.settings("epochs", "batch_size")
 @click.option(
     "--lr", type=float, help="Peak rate of an I-Net, divided by S for S views; by default 0.005 · batch size / 32."
@@ -153,6 +158,7 @@ def compare(
     seeds: str,
     resolutions: tuple[int, ...] | None,
     crop_area: str | None,
+    against: str | None,
     same_lr: bool,
     recipe: str | None,
     config: str | None,
@@ -167,11 +173,12 @@ def compare(
     inets are networks for one resolution each, parallel trains all resolutions without distillation, rsnet with it. The
     same command goes on where an earlier one was interrupted, and reads what is done. DIR gets report.md.
     """
-    from rsconvert.study import plan_comparison
+    from rsconvert.study import load_others, plan_comparison
 
     resolved = _config(config, settings, given, recipe)
+    net = load_network(checkpoint, model)
     plan = plan_comparison(
-        load_network(checkpoint, model),
+        net,
         data,
         output,
         resolved,
@@ -181,6 +188,7 @@ def compare(
         seeds=options.numbers(seeds),
         resolutions=resolutions,
         same_lr=same_lr,
+        against=load_others(options.words(against), net) if against else None,
     )
     if dry_run:
         options.print_result(plan.to_dict(), as_json, plan)

@@ -20,7 +20,7 @@ from rsconvert.evaluation.predictions import Predictions, check_order, predict, 
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, default_resolutions, multiply_adds, resolution_of, size_name
 from rsconvert.evaluation.subject import Subject, check_logits, crop_shares, validation_loader
-from rsconvert.evaluation.uncertainty import wilson_interval
+from rsconvert.evaluation.uncertainty import mean_interval, wilson_interval
 
 __all__ = [
     "NETWORK",
@@ -56,6 +56,7 @@ __all__ = [
     "launched_rank",
     "machine_key",
     "mapped_outputs",
+    "mean_interval",
     "measure",
     "measure_costs",
     "measure_latency",

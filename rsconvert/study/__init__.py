@@ -1,7 +1,7 @@
 """The paper's tables and figures, ways to train compared, and the report about a network."""
 
 from rsconvert.study.batchnorm import batchnorm_sets, plot_batchnorm
-from rsconvert.study.comparison import Plan, compare, plan_comparison
+from rsconvert.study.comparison import Plan, compare, load_others, plan_comparison
 from rsconvert.study.complementarity import complementarity_data, complementarity_of, plot_complementarity
 from rsconvert.study.curves import dense_resolutions, plot_accuracy
 from rsconvert.study.figures import ENDINGS, save_figures, write_analysis
@@ -18,6 +18,7 @@ __all__ = [
     "complementarity_of",
     "dense_resolutions",
     "importance",
+    "load_others",
     "plan_comparison",
     "plot_accuracy",
     "plot_batchnorm",

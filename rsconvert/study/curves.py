@@ -17,6 +17,7 @@ __all__ = [
     "accuracy_charts",
     "dense_resolutions",
     "draw_chart",
+    "over_cost",
     "over_resolution",
     "plot_accuracy",
 ]
@@ -81,6 +82,11 @@ def over_resolution(curves: Sequence[Curve]) -> Chart:
     return Chart("Accuracy over resolution", label, _TOP1, tuple(curves), tuple(sorted(trained)))
 
 
+def over_cost(curves: Sequence[Curve]) -> Chart:
+    """Return the chart of curves of top-1 in percent whose x are millions of multiply-adds."""
+    return Chart("Accuracy over cost", "multiply-adds (millions)", _TOP1, tuple(curves))
+
+
 def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
     """Return the charts of top-1 in percent of named networks over resolution and over multiply-adds.
 
@@ -96,7 +102,7 @@ def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
         costs = [curve for curve in costs if len(own.get(curve.name, ())) != 1]
         points = tuple(sorted(single, key=lambda point: point.x))
         costs.append(Curve("I-Nets, each at its own resolution", points, len(networks)))
-    return over_resolution(sides), Chart("Accuracy over cost", "multiply-adds (millions)", _TOP1, tuple(costs))
+    return over_resolution(sides), over_cost(costs)
 
 
 def draw_chart(axes: Axes, chart: Chart) -> None:

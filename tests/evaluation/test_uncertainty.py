@@ -1,5 +1,6 @@
 """Intervals, tests and calibration against other formulas and published figures."""
 
+import math
 from itertools import pairwise
 from math import comb
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from rsconvert.evaluation import wilson_interval
-from rsconvert.evaluation.uncertainty import calibration_error, mcnemar
+from rsconvert.evaluation.uncertainty import calibration_error, mcnemar, mean_interval
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (10, 10), (1, 3), (1403, 1500), (37_000, 50_000)])
@@ -55,3 +56,21 @@ def test_a_network_that_overflows_is_not_sure() -> None:
     confidence = torch.tensor([torch.nan, 1.0])
     assert calibration_error(confidence, torch.tensor([False, True])) == 0
     assert calibration_error(confidence, torch.tensor([True, True])) == 50
+
+
+@pytest.mark.parametrize("alone", [(9, 1), (3, 0), (6, 0), (0, 0)])
+def test_a_paired_interval_is_that_of_bonett_and_price(alone: tuple[int, int]) -> None:
+    first, second = alone
+    differences = torch.tensor([1.0] * first + [-1.0] * second + [0.0] * (100 - first - second))
+    p, q, n = (first + 1) / 102, (second + 1) / 102, 102
+    half = 1.959963984540054 * math.sqrt((p + q - (p - q) ** 2) / n)
+    found = mean_interval(differences, (-1.0, 1.0))
+    assert found == pytest.approx((100 * (p - q - half), 100 * (p - q + half)))
+    assert (found[0] > 0) == (mcnemar(first, second) < 0.05)
+
+
+def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = (torch.rand((2000, 150), generator=generator) < 0.9).double()
+    inside = [low <= 90 <= high for low, high in (mean_interval(values, (0.0, 1.0)) for values in drawn)]
+    assert 0.93 < sum(inside) / len(inside) < 0.98

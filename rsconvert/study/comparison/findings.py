@@ -1,17 +1,24 @@
-"""Comparison: the accuracies of each method at each resolution over the seeds, and their gains against the I-Nets."""
+"""Comparison: the accuracies of each method at each resolution, their gains against the I-Nets, and how sure they are.
+
+Of one seed the interval is that of the photos; of several the deviation over the seeds is shown.
+"""
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from rsconvert.evaluation import mean_interval
 from rsconvert.study.comparison.methods import BASELINE, Method
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.importance import read_scores
 from rsconvert.text import Table
 
-__all__ = ["BySeed", "Comparison", "Line", "RunFacts", "mean_deviation", "tabulate"]
+__all__ = ["BySeed", "Comparison", "Estimate", "Line", "RunFacts", "mean_deviation", "tabulate"]
 
 BySeed = Mapping[int, float]
 
@@ -20,7 +27,8 @@ BySeed = Mapping[int, float]
 class Line:
     """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy, of what ``method`` trained.
 
-    ``trained`` are the resolutions at which its networks were trained.
+    ``trained`` are the resolutions at which its networks were trained; ``multiply_adds`` are those of one image;
+    ``hits`` say which images are right, (N,), resolution → seed, where that is known.
     """
 
     name: str
@@ -29,11 +37,53 @@ class Line:
     trained: tuple[int, ...]
     top1: Mapping[int, BySeed]
     top5: Mapping[int, BySeed]
+    multiply_adds: Mapping[int, int] = field(default_factory=dict)
+    hits: Mapping[int, Mapping[int, Tensor]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The title with the method's variant."""
         return replace(self.method, title=self.title).label
+
+    def rates(self, resolutions: Iterable[int], seeds: Iterable[int]) -> Tensor | None:
+        """Return how often each image is right at these resolutions with these seeds, (N,); None where unknown."""
+        wanted = [(r, seed) for r in resolutions for seed in seeds]
+        found = [self.hits[r][seed] for r, seed in wanted if seed in self.hits.get(r, {})]
+        return torch.stack(found).double().mean(0) if found and len(found) == len(wanted) else None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds in percent or points, its sample deviation, and its 95 % interval over the images.
+
+    The deviation is None for one seed, the interval where it is unknown which images are right.
+    """
+
+    mean: float
+    deviation: float | None
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, by_seed: BySeed, rates: Tensor | None, ends: tuple[float, float]) -> "Estimate":
+        """Return the mean of one or more seeds; ``rates`` are each image's own, (N,), within ``ends``."""
+        return cls(*mean_deviation(by_seed), None if rates is None else mean_interval(rates, ends))
+
+    @property
+    def spread(self) -> float | None:
+        """What stands behind ±: the deviation over several seeds; of one seed half the interval."""
+        if self.deviation is None and self.interval is not None:
+            return (self.interval[1] - self.interval[0]) / 2
+        return self.deviation
+
+    @property
+    def resolved(self) -> bool:
+        """Whether a difference is larger than the deviation, and its interval leaves out 0."""
+        low, high = self.interval or (self.mean, self.mean)
+        return not low <= 0 <= high and abs(self.mean) > (self.deviation or 0.0)
+
+    def text(self, form: str) -> str:
+        """Return the mean in a form for numbers, with its spread."""
+        return form.format(self.mean) + (f" ± {self.spread:.1f}" if self.spread is not None else "")
 
 
 @dataclass(frozen=True)
@@ -75,17 +125,40 @@ class Comparison:
 
     def gains(self, line: Line) -> dict[int, BySeed]:
         """Return a line's top-1 less its baseline's, in points: resolution → seed, where both are known."""
-        base = next((other.top1 for other in self.lines if other.name == line.method.baseline != line.name), {})
-        both = {r: {s: v - base[r][s] for s, v in line.top1[r].items() if s in base[r]} for r in line.top1 if r in base}
+        base = self._baseline(line)
+        if base is None:
+            return {}
+        both = {r: _difference(line.top1[r], base.top1[r]) for r in line.top1 if r in base.top1}
         return {r: by_seed for r, by_seed in both.items() if by_seed}
+
+    def accuracy(self, line: Line, *resolutions: int) -> Estimate | None:
+        """Return the top-1 of a line, the mean over resolutions; None where no seed has them all."""
+        by_seed = self._mean(line.top1, resolutions)
+        return Estimate.of(by_seed, line.rates(resolutions, by_seed), (0.0, 1.0)) if by_seed else None
+
+    def gain(self, line: Line, *resolutions: int) -> Estimate | None:
+        """Return the gain of a line against its baseline, the mean over resolutions; None where it is unknown."""
+        base, by_seed = self._baseline(line), self._mean(self.gains(line), resolutions)
+        if base is None or not by_seed:
+            return None
+        return _paired(by_seed, line.rates(resolutions, by_seed), base.rates(resolutions, by_seed))
+
+    def _baseline(self, line: Line) -> Line | None:
+        return next((other for other in self.lines if other.name == line.method.baseline != line.name), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with resolutions and seeds as strings."""
-        lines = {}
-        for line in self.lines:
-            parts = {"top1": line.top1, "top5": line.top5, "gain": self.gains(line)}
-            facts = {part: {str(r): _summary(v) for r, v in values.items()} for part, values in parts.items()}
-            lines[line.name] = {"title": line.label, "trained": list(line.trained), **facts}
+        lines = {
+            line.name: {
+                "title": line.label,
+                "trained": list(line.trained),
+                "top1": {str(r): _summary(v, self.accuracy(line, r)) for r, v in line.top1.items()},
+                "top5": {str(r): _summary(v, None) for r, v in line.top5.items()},
+                "gain": {str(r): _summary(v, self.gain(line, r), gain=True) for r, v in self.gains(line).items()},
+                **({"multiply_adds": {str(r): c for r, c in line.multiply_adds.items()}} if line.method.other else {}),
+            }
+            for line in self.lines
+        }
         scores = [[{str(r): score for r, score in row.items()} for row in run.scores] for run in self.runs]
         return {
             "output": str(self.folder),
@@ -98,27 +171,52 @@ class Comparison:
         }
 
     def table(self) -> str:
-        """Return mean top-1 in percent ± deviation over the seeds as Markdown; italics are untrained resolutions."""
-        return self._markdown("top-1 (%) at pixels", [(line, line.top1) for line in self.lines], "{:.1f}")
+        """Return top-1 in percent as Markdown, ± as of `Estimate`; italics are untrained resolutions."""
+        return self._markdown("top-1 (%) at pixels", self.lines, self.accuracy, "{:.1f}")
 
     def gain_table(self) -> str:
-        """Return the gains against the I-Nets in points, mean ± deviation of the differences within each seed."""
-        gains = [(line, gains) for line in self.lines if (gains := self.gains(line))]
-        return self._markdown("gain (points) at pixels", gains, "{:+.1f}")
+        """Return the gains against the I-Nets in points, ± as of `Estimate`; in parentheses what is not resolved."""
+        lines = [line for line in self.lines if self.gains(line)]
+        return self._markdown("gain (points) at pixels", lines, self.gain, "{:+.1f}")
 
-    def _markdown(self, corner: str, lines: Iterable[tuple[Line, Mapping[int, BySeed]]], form: str) -> str:
+    def other_table(self) -> Table:
+        """Return each other network against the most accurate path of no higher cost, of each method that switches."""
+        switching = [line for line in self.lines if line.method.learns_alpha]
+        rows = []
+        for line in self.lines:
+            native = max(self.trained)
+            if not line.method.other or (own := self.accuracy(line, native)) is None:
+                continue
+            cells = [self._instead(line, native, other) for other in switching]
+            rows.append([line.label, f"{line.multiply_adds[native] / 1e6:.1f}", own.text("{:.1f}"), *cells])
+        return Table(["network", "multiply-adds (M)", "top-1 (%)", *(line.label for line in switching)], rows)
+
+    def _instead(self, line: Line, native: int, switching: Line) -> str:
+        """Return the largest path that costs no more than another network, and its top-1 less that network's."""
+        sides = [r for r, cost in switching.multiply_adds.items() if cost <= line.multiply_adds[native]]
+        if not sides:
+            return ""
+        r = max(sides)
+        by_seed = _difference(switching.top1[r], line.top1[native])
+        if not by_seed:
+            return ""
+        found = _paired(by_seed, switching.rates([r], by_seed), line.rates([native], by_seed))
+        return f"at {r} ({switching.multiply_adds[r] / 1e6:.1f} M): {_cell(found, '{:+.1f}', plain=True, gain=True)}"
+
+    def _markdown(self, corner: str, lines: Iterable[Line], estimate: Callable[..., Estimate | None], form: str) -> str:
         costs = [f"{self.multiply_adds[r] / 1e6:.1f}" if r in self.multiply_adds else "" for r in self.resolutions]
-        rows = [["multiply-adds (M)", *costs, ""]]
-        for line, values in lines:
-            cells = [_cell(values.get(r, {}), form, plain=r in line.trained) for r in self.resolutions]
+        rows, gain = [["multiply-adds (M)", *costs, ""]], "+" in form
+        for line in lines:
+            cells = [_cell(estimate(line, r), form, plain=r in line.trained, gain=gain) for r in self.resolutions]
             all_trained = set(self.trained) <= set(line.trained)
-            rows.append([line.label, *cells, _cell(self._mean(values), form, plain=all_trained)])
+            mean = _cell(estimate(line, *self.trained), form, plain=all_trained, gain=gain)
+            rows.append([line.label, *cells, mean])
         return Table([corner, *map(str, self.resolutions), "mean"], rows).as_markdown()
 
-    def _mean(self, values: Mapping[int, BySeed]) -> dict[int, float]:
-        """Return the mean over the network's resolutions, for the seeds that have them all."""
-        seeds = [s for s in self.seeds if all(s in values.get(r, ()) for r in self.trained)]
-        return {s: statistics.fmean(values[r][s] for r in self.trained) for s in seeds}
+    def _mean(self, values: Mapping[int, BySeed], resolutions: Sequence[int]) -> dict[int, float]:
+        """Return the mean over resolutions, for the seeds that have them all."""
+        seeds = [s for s in self.seeds if all(s in values.get(r, ()) for r in resolutions)]
+        return {s: statistics.fmean(values[r][s] for r in resolutions) for s in seeds}
 
     def __str__(self) -> str:
         return self.table()
@@ -133,7 +231,8 @@ def mean_deviation(by_seed: BySeed) -> tuple[float, float | None]:
 def tabulate(plan: Plan) -> Comparison:
     """Read what the finished runs of a plan reached."""
     found = [(run, result) for run in plan.runs if (result := run.read_result())]
-    costs = {int(r): row["multiply_adds"] for _, result in found for r, row in result["resolutions"].items()}
+    own = [result for run, result in found if not run.method.other]
+    costs = {int(r): row["multiply_adds"] for result in own for r, row in result["resolutions"].items()}
     return Comparison(
         folder=plan.folder,
         methods=plan.methods,
@@ -149,33 +248,40 @@ def tabulate(plan: Plan) -> Comparison:
 
 
 _Found = Sequence[tuple[PlannedRun, Mapping[str, Any]]]
-_Accuracies = dict[int, BySeed]
 
 
 def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
     for method in plan.methods:
         own = [(run, result) for run, result in found if run.method == method]
         trained = method.trained(plan.net.resolutions)
+        whole = _line(plan, method, trained, own)
         if not method.apart:
-            yield Line(method.name, method.title, method, trained, *_accuracies(plan, own))
+            yield whole
             continue
-        each = {r: _accuracies(plan, [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
-        top1, top5 = ({r: each[r][part][r] for r in plan.resolutions if r in trained} for part in (0, 1))
-        yield Line(method.name, method.title, method, trained, top1, top5)
-        if method.fit is not None:
-            continue
-        native = plan.net.native
-        yield Line(method.name.replace(BASELINE, f"inet-{native}"), f"I-{native}", method, (native,), *each[native])
+        each = {r: _line(plan, method, (r,), [pair for pair in own if pair[0].resolutions == (r,)]) for r in trained}
+        sides = [r for r in plan.resolutions if r in each]
+        yield replace(
+            whole,
+            top1={r: each[r].top1[r] for r in sides},
+            top5={r: each[r].top5[r] for r in sides},
+            hits={r: each[r].hits[r] for r in sides},
+        )
+        if method.fit is None:
+            native = plan.net.native
+            yield replace(each[native], name=method.name.replace(BASELINE, f"inet-{native}"), title=f"I-{native}")
 
 
-def _accuracies(plan: Plan, found: _Found) -> tuple[_Accuracies, _Accuracies]:
-    """Return top-1 and top-5 by resolution and seed."""
-
-    def read(part: str) -> _Accuracies:
-        rows = [(run.seed, result["resolutions"]) for run, result in found]
-        return {r: {seed: row[str(r)][part] for seed, row in rows if str(r) in row} for r in plan.resolutions}
-
-    return read("top1"), read("top5")
+def _line(plan: Plan, method: Method, trained: tuple[int, ...], found: _Found) -> Line:
+    """Return what some runs of a method reached at the resolutions of the test."""
+    rows = [(run.seed, result["resolutions"]) for run, result in found]
+    top1, top5, costs = (
+        {r: {seed: row[str(r)][part] for seed, row in rows if str(r) in row} for r in plan.resolutions}
+        for part in ("top1", "top5", "multiply_adds")
+    )
+    right = [(run.seed, run.read_hits()) for run, _ in found]
+    hits = {r: {seed: held[str(r)] for seed, held in right if str(r) in held} for r in plan.resolutions}
+    cost = {r: next(iter(by_seed.values())) for r, by_seed in costs.items() if by_seed}
+    return Line(method.name, method.title, method, trained, top1, top5, cost, hits)
 
 
 def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
@@ -183,14 +289,27 @@ def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
     return RunFacts(run.name, run.method.name, run.seed, result["seconds"], scores, result["machine"])
 
 
-def _summary(by_seed: BySeed) -> dict[str, Any]:
+def _difference(by_seed: BySeed, other: BySeed) -> dict[int, float]:
+    return {seed: value - other[seed] for seed, value in by_seed.items() if seed in other}
+
+
+def _paired(by_seed: BySeed, rates: Tensor | None, other: Tensor | None) -> Estimate:
+    """Return a difference on the same images."""
+    return Estimate.of(by_seed, None if rates is None or other is None else rates - other, (-1.0, 1.0))
+
+
+def _summary(by_seed: BySeed, found: Estimate | None, *, gain: bool = False) -> dict[str, Any]:
     mean, spread = mean_deviation(by_seed) if by_seed else (None, None)
-    return {"mean": mean, "deviation": spread, "seeds": {str(s): v for s, v in by_seed.items()}}
+    facts: dict[str, Any] = {"mean": mean, "deviation": spread, "seeds": {str(s): v for s, v in by_seed.items()}}
+    if found is not None and found.interval is not None:
+        facts["interval"] = list(found.interval)
+    return {**facts, "resolved": found.resolved} if gain and found is not None else facts
 
 
-def _cell(by_seed: BySeed, form: str, *, plain: bool) -> str:
-    if not by_seed:
+def _cell(found: Estimate | None, form: str, *, plain: bool, gain: bool = False) -> str:
+    """Return an estimate as text: in parentheses a difference that is not resolved, in italics what is not plain."""
+    if found is None:
         return ""
-    mean, spread = mean_deviation(by_seed)
-    text = form.format(mean) + (f" ± {spread:.1f}" if spread is not None else "")
+    text = found.text(form)
+    text = f"({text})" if gain and not found.resolved else text
     return text if plain else f"*{text}*"

@@ -1,6 +1,7 @@
 """Methods: what may be compared, each a way to make networks from the same one."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,9 +9,9 @@ from typing import Literal
 from rsconvert.errors import ConfigError
 from rsconvert.settings import build_config
 
-__all__ = ["BASELINE", "KNOWN", "Method", "choose_methods"]
+__all__ = ["AGAINST", "BASELINE", "KNOWN", "Method", "another_network", "choose_methods"]
 
-BASELINE = "inets"
+BASELINE, AGAINST = "inets", "against-"
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,13 @@ def choose_methods(
     if missing := [method for method in methods if method.fit == "fixres" and method.baseline not in present]:
         raise ConfigError(f"{missing[0].name} starts from a finished I-Net; add {missing[0].baseline} to the methods.")
     return sorted(methods, key=lambda method: method.fit == "fixres")
+
+
+def another_network(name: str, resolution: int) -> Method:
+    """Return the training of another network for one resolution, as an I-Net's."""
+    about = f"another network, trained at {resolution} pixels alone as an I-Net"
+    folder = AGAINST + re.sub(r"[^\w.+-]+", "-", name)
+    return Method(folder, name, about, subset=(resolution,), other=True, baseline="")
 
 
 def _known(name: str) -> Method:

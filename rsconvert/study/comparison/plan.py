@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint import digest, replacing
+from torch import Tensor
+
+from rsconvert.checkpoint import digest, read_tensors, replacing, subset
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
 from rsconvert.settings import FinetuneConfig
-from rsconvert.study.comparison.methods import Method, choose_methods
+from rsconvert.study.comparison.methods import AGAINST, Method, another_network, choose_methods
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.text import Table, plain
 from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training, starting_share
@@ -45,6 +47,11 @@ class PlannedRun:
         return self.folder / "result.json"
 
     @property
+    def hits(self) -> Path:
+        """The file with which images its network gets right: resolution → (N,), 0 or 1."""
+        return self.folder / "hits.safetensors"
+
+    @property
     def status(self) -> str:
         """``done``, ``begun`` or ``to do``."""
         if self.result.is_file():
@@ -54,6 +61,10 @@ class PlannedRun:
     def read_result(self) -> dict[str, Any]:
         """Return what is known of a finished run, else nothing."""
         return _read(self.result, "delete its folder") if self.result.is_file() else {}
+
+    def read_hits(self) -> dict[str, Tensor]:
+        """Return what ``hits`` holds; nothing before its network was measured."""
+        return read_tensors(self.hits) if self.hits.is_file() else {}
 
     @property
     def lr(self) -> float | None:
@@ -69,7 +80,8 @@ class PlannedRun:
 class Plan:
     """The runs of a comparison in their order: all methods of the first seed first.
 
-    ``resolutions`` are those of the evaluation; ``settings`` what all runs have in common.
+    ``resolutions`` are those of the evaluation; ``settings`` what all runs have in common; ``others`` the networks of
+    the methods that train another one.
     """
 
     net: SwitchableModel
@@ -80,6 +92,11 @@ class Plan:
     resolutions: tuple[int, ...]
     runs: tuple[PlannedRun, ...]
     settings: Mapping[str, Any]
+    others: Mapping[str, SwitchableModel] = field(default_factory=dict)
+
+    def network(self, method: Method) -> SwitchableModel:
+        """Return the network from which a method starts."""
+        return self.others.get(method.name, self.net)
 
     def write_settings(self) -> None:
         """Record in the folder what the comparison is."""
@@ -122,6 +139,7 @@ def plan_comparison(
     seeds: Sequence[int] = (0, 1, 2),
     resolutions: Sequence[int] | None = None,
     same_lr: bool = False,
+    against: Mapping[str, SwitchableModel] | None = None,
 ) -> Plan:
     """Return the runs of a comparison for ``compare``; nothing is written.
 
@@ -140,6 +158,7 @@ def plan_comparison(
         seeds: each method is trained with each.
         resolutions: where all are tested, in pixels; None takes those of the network.
         same_lr: give networks of S resolutions the rate of one, as the paper does.
+        against: other networks by name, see ``load_others``, each trained as an I-Net at the native size of ``net``.
     Raises:
         ConfigError: a method, subset, seed or setting is unknown, repeated or without effect; the folder holds another
             comparison.
@@ -153,13 +172,35 @@ def plan_comparison(
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     config = replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
+    others = _others(against or {}, net.native, samples, config)
     settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
-    _check_folder(folder, json.loads(json.dumps(settings)))
-    pairs = [(method, seed) for seed in seeds for method in chosen]
-    every = [run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr)]
-    runs = tuple(run for run in every if run.tested(asked))
-    _check_different(runs)
-    return Plan(net, samples, folder, tuple(chosen), tuple(seeds), asked, runs, settings)
+    settings |= {method.name: digest(other.state_dict()) for method, other in others.items()}
+    settings = _checked_against_folder(folder, json.loads(json.dumps(settings)))
+    every = (*chosen, *others)
+    pairs = [(method, seed) for seed in seeds for method in every]
+    runs = [run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr)]
+    _check_runs(runs, asked)
+    tested, networks = tuple(run for run in runs if run.tested(asked)), {m.name: other for m, other in others.items()}
+    return Plan(net, samples, folder, every, tuple(seeds), asked, tested, settings, networks)
+
+
+def _others(
+    given: Mapping[str, SwitchableModel], native: int, samples: tuple[Samples, Samples], config: FinetuneConfig
+) -> dict[Method, SwitchableModel]:
+    """Return the training of each other network, with its native path alone."""
+    found: dict[Method, SwitchableModel] = {}
+    for name, other in given.items():
+        if native not in other.resolutions or other.source.training is not None:
+            reason = f"has the resolutions {other.resolutions}" if other.source.training is None else "was finetuned"
+            raise ConfigError(
+                f"against has {name}, which {reason}; a network as wrap leaves it, with {native} pixels, is needed."
+            )
+        open_for_training(other, samples, config)
+        method = another_network(name, native)
+        if any(method.name == earlier.name for earlier in found):
+            raise ConfigError(f"against has {name} twice; each network needs a name of its own.")
+        found[method] = subset(other, (native,))
+    return found
 
 
 def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict[str, Any]:
@@ -217,21 +258,25 @@ def _check_source(net: SwitchableModel, methods: Sequence[Method]) -> None:
         )
 
 
-def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with the other networks that the folder knows; another comparison there is an error."""
     file = folder / _SETTINGS
     if not file.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CheckpointError(
                 f"{folder} exists and holds no comparison; a new or empty folder is needed. Choose another by --output."
             )
-        return
+        return dict(settings)
     saved = _read(file, "choose another folder by --output")
-    changes = [f"{key} was {saved.get(key)} and is {new}" for key, new in settings.items() if saved.get(key) != new]
+    known = {key: digest for key, digest in saved.items() if key.startswith(AGAINST)}
+    same = {**{key: settings[key] for key in settings if key.startswith(AGAINST)}, **saved}  # networks may be added
+    changes = [f"{key} was {same.get(key)} and is {new}" for key, new in settings.items() if same.get(key) != new]
     if changes:
         raise ConfigError(
             f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "
             "Choose another folder by --output."
         )
+    return {**settings, **known}
 
 
 def _read(file: Path, remedy: str) -> dict[str, Any]:
@@ -241,10 +286,19 @@ def _read(file: Path, remedy: str) -> dict[str, Any]:
         raise CheckpointError(f"{file} can't be read ({error}); what compare wrote is needed: {remedy}.") from error
 
 
-def _check_different(runs: Sequence[PlannedRun]) -> None:
+def _check_runs(runs: Sequence[PlannedRun], resolutions: Sequence[int]) -> None:
+    """Refuse runs that would be the same, and methods of which no network is tested."""
     seen: dict[str, str] = {}
     for run in runs:
-        key = repr((run.resolutions, run.method.private, run.method.fit, replace(run.config, log_dir=None)))
+        own = run.method.name if run.method.other else run.method.fit
+        key = repr((run.resolutions, run.method.private, own, replace(run.config, log_dir=None)))
         if other := seen.get(key):
             raise ConfigError(f"{run.method.name} trains as {other} does with these settings. Leave one out.")
         seen[key] = run.method.name
+    for method in dict.fromkeys(run.method for run in runs):
+        sides = [r for run in runs if run.method == method for r in run.resolutions]
+        if method.own_size and not set(sides) & set(resolutions):
+            raise ConfigError(
+                f"{method.name} is tested at {', '.join(map(str, sorted({*sides}, reverse=True)))} alone, and "
+                "resolutions has none of them. Add one."
+            )

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from rsconvert.checkpoint import load, replacing, save, subset
-from rsconvert.evaluation import choose_device, evaluate, processor_name
+from rsconvert.checkpoint import load, replacing, save, subset, write_tensors
+from rsconvert.evaluation import NETWORK, choose_device, predict, processor_name, summarize
 from rsconvert.study.comparison.findings import Comparison, tabulate
 from rsconvert.study.comparison.fits import FITS
 from rsconvert.study.comparison.plan import Plan, PlannedRun
@@ -67,8 +67,8 @@ def complete(
     if not result:
         made = _fitted(plan, run) if run.method.fit else _trained(plan, run, progress, on_epoch)
         result = {**made, "machine": machine_facts(run.config.device)}
-    held = result.get("resolutions", {})
-    if missing := [r for r in run.tested(plan.resolutions) if str(r) not in held]:
+    held, right = result.get("resolutions", {}), run.read_hits()
+    if missing := [r for r in run.tested(plan.resolutions) if str(r) not in held or str(r) not in right]:
         found = _measured(plan, run, missing, progress)
         result = {**result, "count": found["count"], "resolutions": held | found["resolutions"]}
         with replacing(run.result) as part:
@@ -78,7 +78,7 @@ def complete(
 
 def _trained(plan: Plan, run: PlannedRun, progress: bool, on_epoch: Callable[[Row], None] | None) -> dict[str, Any]:
     """Train a run's network into its folder; return the facts of `_training_facts`."""
-    net = starting_network(plan.net, run)
+    net = starting_network(plan.network(run.method), run)
     rows = finetune(net, plan.samples, run.folder, run.config, resume=True, progress=progress, on_epoch=on_epoch)
     return _training_facts(run, rows)
 
@@ -103,10 +103,12 @@ def starting_network(net: SwitchableModel, run: PlannedRun) -> SwitchableModel:
 
 
 def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: bool) -> dict[str, Any]:
+    """Measure a run's network; keep which images it gets right. Return the facts of the evaluation."""
     # Out of the file, for it holds the moving average if there is one.
-    trained = load(run.folder / "last.safetensors", plan.net.extract(plan.net.native), build=plan.net.build)
-    return evaluate(
-        trained,
+    start = plan.network(run.method)
+    trained = load(run.folder / "last.safetensors", start.extract(start.native), build=start.build)
+    found = predict(
+        {NETWORK: trained},
         plan.samples[1],
         resolutions,
         batch_size=max(64, run.config.batch_size),
@@ -115,7 +117,10 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
         amp=run.config.amp,
         class_map=run.config.class_map,
         progress=progress,
-    ).to_dict()
+    )
+    right = {str(r): found.right(NETWORK, r).to(torch.uint8) for r in resolutions}
+    write_tensors({**run.read_hits(), **right}, run.hits, {"format": "pt"})
+    return summarize(found).to_dict()
 
 
 def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> dict[str, Any]:

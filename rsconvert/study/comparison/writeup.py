@@ -2,21 +2,25 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from matplotlib.axes import Axes
 
 from rsconvert.checkpoint import replacing
-from rsconvert.study.comparison.findings import BySeed, Comparison, Line, mean_deviation
-from rsconvert.study.curves import Curve, Point, draw_chart, over_resolution
+from rsconvert.study.comparison.findings import Comparison, Estimate, Line
+from rsconvert.study.curves import Chart, Curve, Point, draw_chart, over_cost, over_resolution
 from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style
 from rsconvert.study.importance import Importance, draw_scores, mean_scores
 from rsconvert.text import Table, plain
 
-__all__ = ["plot_accuracies", "plot_gains", "plot_scores", "write_report"]
+__all__ = ["plot_accuracies", "plot_costs", "plot_gains", "plot_scores", "write_report"]
 
+_UNRESOLVED = (
+    "In parentheses: not resolved, because 0 is within the paired 95 % interval over the images, or the deviation over "
+    "the seeds is as large."
+)
 _HATCHES = ("", "///", "...", "\\\\\\", "xxx")
 
 
@@ -31,6 +35,7 @@ def write_report(found: Comparison, command: str | None = None) -> None:
     folder = found.folder
     _write(folder / "accuracy.csv", _accuracy_data(found).as_csv())
     plot_accuracies(found, folder / "accuracy")
+    plot_costs(found, folder / "cost")
     if any(found.gains(line) for line in found.lines):
         plot_gains(found, folder / "gains")
     if found.learning:
@@ -45,6 +50,8 @@ def _sections(found: Comparison, command: str | None) -> Iterator[str]:
     if command is not None:
         yield f"```sh\n{command}\n```"
     yield from _accuracy_section(found)
+    if any(method.other for method in found.methods):
+        yield from _other_section(found)
     if any(found.gains(line) for line in found.lines):
         yield from _gain_section(found)
     if found.learning:
@@ -54,23 +61,42 @@ def _sections(found: Comparison, command: str | None) -> Iterator[str]:
 
 
 def _accuracy_section(found: Comparison) -> Iterator[str]:
-    several = "mean ± sample standard deviation over the seeds" if len(found.seeds) > 1 else "of one seed"
-    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {several} ({plain(found.seeds)})."
+    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {_spread(found)}."
     yield found.table()
     yield (
         "*In italics*: not trained at this resolution; a switchable network interpolates its BN sets there, and beyond "
         f"its ends the nearest set serves. The mean is over {plain(found.trained)}."
     )
-    yield "![top-1 over resolution](accuracy.png)\n\nBars: ± deviation. [SVG](accuracy.svg), [CSV](accuracy.csv)"
+    yield "![top-1 over resolution](accuracy.png)\n\nBars: as ±. [SVG](accuracy.svg), [CSV](accuracy.csv)"
+    yield "![top-1 over multiply-adds](cost.png)\n\nBars: as ±. [SVG](cost.svg)"
     yield "\n".join(f"- **{method.label}**: {method.about}." for method in found.methods)
     if any(method.apart for method in found.methods):
         yield f"I-{found.trained[0]} is the I-Net of {found.trained[0]} pixels, tested at every resolution."
 
 
+def _spread(found: Comparison) -> str:
+    """Return what stands before and behind ±."""
+    if len(found.seeds) > 1:
+        return f"mean ± sample standard deviation over the seeds ({plain(found.seeds)})"
+    return f"of one seed ({plain(found.seeds)}), ± half of the 95 % interval over the images"
+
+
+def _other_section(found: Comparison) -> Iterator[str]:
+    yield (
+        f"## Against other networks\n\nEach was trained at {max(found.trained)} pixels alone, with the budget of an "
+        "I-Net. Next to it the largest path that costs no more, and what its top-1 is above that network's on the same "
+        f"images, in points; {_spread(found)}. {_UNRESOLVED}"
+    )
+    yield found.other_table().as_markdown()
+
+
 def _gain_section(found: Comparison) -> Iterator[str]:
-    yield "## Gains against the I-Nets\n\nIn points of top-1, mean ± deviation of the differences within each seed."
+    yield (
+        "## Gains against the I-Nets\n\nIn points of top-1 on the same images; of the differences within each seed, "
+        f"{_spread(found)}. {_UNRESOLVED}"
+    )
     yield found.gain_table()
-    yield "![gains](gains.png)\n\nLines on the bars: ± deviation. [SVG](gains.svg), [CSV](accuracy.csv)"
+    yield "![gains](gains.png)\n\nLines on the bars: as ±. [SVG](gains.svg), [CSV](accuracy.csv)"
 
 
 def _score_section(found: Comparison) -> Iterator[str]:
@@ -148,25 +174,37 @@ def _write(path: Path, text: str) -> None:
 
 @paper_style
 def plot_accuracies(found: Comparison, stem: Path) -> None:
-    """Draw each line's mean top-1 in percent over resolution, with its deviation; each variant has its own panel."""
+    """Draw each line's mean top-1 in percent over resolution, with its spread; each variant has its own panel."""
+    _plot_curves(found, stem, over_resolution, lambda _, r: r)
+
+
+@paper_style
+def plot_costs(found: Comparison, stem: Path) -> None:
+    """Draw each line's mean top-1 in percent over the multiply-adds of an image, as `plot_accuracies` does."""
+    _plot_curves(found, stem, over_cost, lambda line, r: (line.multiply_adds or found.multiply_adds)[r] / 1e6)
+
+
+def _plot_curves(
+    found: Comparison, stem: Path, chart: Callable[[Sequence[Curve]], Chart], x: Callable[[Line, int], float]
+) -> None:
     titles = list(dict.fromkeys(line.title for line in found.lines))
     with _panels(stem, _variants(found), 4.6, 3.6) as panels:
         for variant, axes in panels.items():
             lines = [line for line in found.lines if line.method.variant == variant]
-            draw_chart(axes, over_resolution([_curve(line, titles.index(line.title)) for line in lines]))
+            draw_chart(axes, chart([_curve(found, line, titles.index(line.title), x) for line in lines]))
 
 
 @paper_style
 def plot_gains(found: Comparison, stem: Path) -> None:
-    """Draw the gains against the I-Nets in points, as bars with deviations, where a method trained the resolution."""
+    """Draw the gains against the I-Nets in points, as bars with their spread, where a method trained the resolution."""
     several = [line for line in found.lines if len(line.trained) > 1 and found.gains(line)]
     titles = list(dict.fromkeys(line.title for line in several))
     sides = sorted({r for line in several for r in found.gains(line) if r in line.trained}, reverse=True)
     with _panels(stem, _variants(found), 4.6, 3.0) as panels:
         for line in several:
             i, width = titles.index(line.title), 0.8 / len(titles)
-            gains = {r: by_seed for r, by_seed in found.gains(line).items() if r in line.trained}
-            places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: by_seed for r, by_seed in gains.items()}
+            gains = {r: gain for r in line.trained if (gain := found.gain(line, r)) is not None}
+            places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: gain for r, gain in gains.items()}
             _plot_bars(panels[line.method.variant], i, line.title, places, width)
         for axes in panels.values():
             axes.axhline(0, color="black", linewidth=0.8)
@@ -197,17 +235,17 @@ def _variants(found: Comparison) -> dict[str, str]:
     return {variant: variant or f"crops {low:g}-{high:g}" for variant in variants}
 
 
-def _curve(line: Line, style: int) -> Curve:
+def _curve(found: Comparison, line: Line, style: int, x: Callable[[Line, int], float]) -> Curve:
     points = []
-    for r in sorted(r for r, by_seed in line.top1.items() if by_seed):
-        mean, spread = mean_deviation(line.top1[r])
-        interval = None if spread is None else (mean - spread, mean + spread)
-        points.append(Point(r, mean, interval, str(r), r not in line.trained))
+    for r in sorted(line.top1):
+        if (top1 := found.accuracy(line, r)) is not None:
+            interval = None if top1.spread is None else (top1.mean - top1.spread, top1.mean + top1.spread)
+            points.append(Point(x(line, r), top1.mean, interval, str(r), r not in line.trained))
     return Curve(line.title, tuple(points), style)
 
 
-def _plot_bars(axes: Axes, i: int, title: str, values: Mapping[float, BySeed], width: float) -> None:
-    means, spreads = zip(*map(mean_deviation, values.values()), strict=True)
+def _plot_bars(axes: Axes, i: int, title: str, values: Mapping[float, Estimate], width: float) -> None:
+    means, spreads = zip(*((gain.mean, gain.spread) for gain in values.values()), strict=True)
     lines = [spread or 0.0 for spread in spreads] if any(spreads) else None
     look = {"color": series_style(i)["color"], "hatch": _HATCHES[i % 5], "edgecolor": "white"}
     axes.bar(list(values), means, width, yerr=lines, capsize=2, label=title, **look)

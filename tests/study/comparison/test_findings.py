@@ -1,14 +1,18 @@
 """Comparison: means, deviations and gains against NumPy's; what the lines are made of."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from rsconvert.evaluation import mean_interval
 from rsconvert.settings import FinetuneConfig
-from rsconvert.study.comparison.findings import Comparison, mean_deviation, tabulate
+from rsconvert.study.comparison.findings import Comparison, Line, mean_deviation, tabulate
+from rsconvert.study.comparison.methods import another_network
 from rsconvert.study.comparison.plan import plan_comparison
 from rsconvert.study.comparison.runs import complete
 from rsconvert.surgery import SwitchableModel
@@ -42,9 +46,70 @@ def test_gains_are_differences_within_a_seed(found: Comparison) -> None:
     assert found.gains(found.lines[0]) == {}
     table = cells(found.gain_table())
     assert table["gain (points) at pixels"] == ["32", "24", "16", "mean"]
-    assert table["RS-Net"] == ["+1.5 ± 2.1", "", "+7.0 ± 1.4", "+4.2 ± 0.4"]
-    assert table["I-32"][:3] == ["+0.0 ± 0.0", "", "*-11.0 ± 1.4*"]
+    assert table["RS-Net"] == ["(+1.5 ± 2.1)", "", "+7.0 ± 1.4", "+4.2 ± 0.4"]
+    assert table["I-32"][:3] == ["(+0.0 ± 0.0)", "", "*-11.0 ± 1.4*"]
     assert "I-Nets" not in table
+
+
+# Of 200 images the first 160 and 120 for the I-Nets, the first 180 and the last 150 for the RS-Net, of one seed.
+RIGHT = {
+    "inets": {32: torch.arange(200) < 160, 16: torch.arange(200) < 120},
+    "rsnet": {32: torch.arange(200) < 180, 16: torch.arange(200) >= 50},
+}
+
+
+@pytest.fixture
+def one_seed(found: Comparison) -> Comparison:
+    lines = []
+    for line in (found.lines[0], found.lines[2]):
+        hits = {r: {0: right.to(torch.uint8)} for r, right in RIGHT[line.name].items()}
+        top1 = {r: {0: 100 * float(held[0].double().mean())} for r, held in hits.items()}
+        lines.append(replace(line, top1=top1, top5=top1, hits=hits))
+    return replace(found, seeds=(0,), lines=tuple(lines))
+
+
+def test_of_one_seed_the_interval_is_that_of_the_images(one_seed: Comparison) -> None:
+    rsnet = one_seed.lines[1]
+    low, high = mean_interval(RIGHT["rsnet"][32].double(), (0.0, 1.0))
+    assert low < 90 < high
+    table = cells(one_seed.table())
+    assert table["RS-Net"][0] == f"90.0 ± {(high - low) / 2:.1f}"
+    both = (RIGHT["rsnet"][32].double() + RIGHT["rsnet"][16].double()) / 2
+    low, high = mean_interval(both, (0.0, 1.0))
+    assert table["RS-Net"][3] == f"82.5 ± {(high - low) / 2:.1f}"
+    gain = one_seed.gain(rsnet, 32)
+    assert gain is not None
+    assert gain.interval == mean_interval(RIGHT["rsnet"][32].double() - RIGHT["inets"][32].double(), (-1.0, 1.0))
+    assert (gain.mean, gain.deviation, gain.resolved) == (10.0, None, True)
+    facts = one_seed.to_dict()["methods"]["rsnet"]
+    assert facts["gain"]["32"]["interval"] == list(gain.interval)
+    assert facts["gain"]["32"]["resolved"] is True
+    assert "interval" not in facts["top5"]["32"]
+
+
+def test_a_gain_within_its_interval_is_not_resolved(one_seed: Comparison) -> None:
+    inets, rsnet = one_seed.lines
+    few = RIGHT["inets"][32].clone()
+    few[160:163] = True  # three images more of 200, McNemar p = 0.25
+    close = replace(rsnet, top1={32: {0: 81.5}}, hits={32: {0: few.to(torch.uint8)}})
+    text = cells(replace(one_seed, lines=(inets, close)).gain_table())["RS-Net"][0]
+    assert text.startswith("(+1.5 ± ")
+    assert text.endswith(")")
+
+
+def test_another_network_stands_next_to_the_largest_path_of_no_higher_cost(one_seed: Comparison) -> None:
+    inets, rsnet = one_seed.lines
+    costs = {32: 4_000_000, 24: 2_250_000, 16: 1_000_000}
+    method = another_network("narrow", 32)
+    right = {32: {0: (torch.arange(200) < 140).to(torch.uint8)}}
+    narrow = Line(method.name, "narrow", method, (32,), {32: {0: 70.0}}, {32: {0: 99.0}}, {32: 1_500_000}, right)
+    tiny = replace(narrow, title="tiny", multiply_adds={32: 900_000})
+    lines = (inets, replace(rsnet, multiply_adds=costs), narrow, tiny)
+    table = cells(replace(one_seed, lines=lines).other_table().as_markdown())
+    assert table["network"] == ["multiply-adds (M)", "top-1 (%)", "RS-Net"]
+    low, high = mean_interval(RIGHT["rsnet"][16].double() - right[32][0].double(), (-1.0, 1.0))
+    assert table["narrow"][2] == f"at 16 (1.0 M): (+5.0 ± {(high - low) / 2:.1f})"
+    assert (table["narrow"][0], table["tiny"][2]) == ("1.5", "")
 
 
 def test_plain_data_holds_every_number(found: Comparison) -> None:

@@ -133,9 +133,19 @@ def test_a_finished_run_is_read(planned: Callable[..., Plan], monkeypatch: pytes
     complete(plan, run)
     before = {file.name: file.read_bytes() for file in run.folder.iterdir()}
     monkeypatch.setattr(runs, "finetune", refuse)
-    monkeypatch.setattr(runs, "evaluate", refuse)
+    monkeypatch.setattr(runs, "predict", refuse)
     complete(plan, run)
     assert {file.name: file.read_bytes() for file in run.folder.iterdir()} == before
+
+
+def test_which_images_are_right_is_kept_and_measured_again_where_it_is_lost(planned: Callable[..., Plan]) -> None:
+    run = start(plan := planned("rsnet"))
+    complete(plan, run)
+    hits = run.read_hits()
+    assert {r: 100 * float(right.double().mean()) for r, right in hits.items()} == pytest.approx(top1(run))
+    run.hits.unlink()
+    complete(plan, run)
+    assert all(torch.equal(right, hits[r]) for r, right in run.read_hits().items())
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", "3"])
@@ -199,7 +209,7 @@ def test_a_run_killed_before_its_test_is_tested_alone(
     plan = planned("rsnet")
     run = start(plan)
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "evaluate", refuse)
+        patched.setattr(runs, "predict", refuse)
         with pytest.raises(AssertionError):
             complete(plan, run)
     before = (run.folder / "last.safetensors").read_bytes()

@@ -11,9 +11,9 @@ import matplotlib as mpl
 import pytest
 from PIL import Image
 
-from rsconvert.study.comparison.findings import Comparison
-from rsconvert.study.comparison.methods import KNOWN
-from rsconvert.study.comparison.writeup import plot_accuracies, plot_gains, plot_scores, write_report
+from rsconvert.study.comparison.findings import Comparison, Line
+from rsconvert.study.comparison.methods import KNOWN, another_network
+from rsconvert.study.comparison.writeup import plot_accuracies, plot_costs, plot_gains, plot_scores, write_report
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_the_page_holds_tables_command_budget_times_and_machine(found: Compariso
 
 def test_the_files_that_the_page_names_are_there(found: Comparison, text: str) -> None:
     links = set(re.findall(r"\]\(([^)]+)\)", text))
-    assert links == {f"{name}.{end}" for name in ("accuracy", "gains", "scores") for end in ("png", "svg")} | {
+    assert links == {f"{name}.{end}" for name in ("accuracy", "cost", "gains", "scores") for end in ("png", "svg")} | {
         "accuracy.csv",
         "scores.csv",
     }
@@ -77,6 +77,27 @@ def test_without_i_nets_there_are_no_gains(found: Comparison) -> None:
     assert not (found.folder / "gains.png").exists()
 
 
+def test_of_one_seed_the_page_says_whose_interval_it_shows(found: Comparison) -> None:
+    write_report(replace(found, seeds=(0,)))
+    text = (found.folder / "report.md").read_text()
+    assert "on 200 images, of one seed (0), ± half of the 95 % interval over the images." in text
+
+
+def test_other_networks_have_a_section(found: Comparison) -> None:
+    method = another_network("narrow", 32)
+    by_seed = {32: {0: 70.0, 5: 71.0}}
+    line = Line(method.name, "narrow", method, (32,), by_seed, by_seed, {32: 1_500_000})
+    lines = (*(replace(one, multiply_adds=found.multiply_adds) for one in found.lines), line)
+    wider = replace(found, methods=(*found.methods, method), lines=lines)
+    write_report(wider)
+    text = (found.folder / "report.md").read_text()
+    assert "## Against other networks\n\nEach was trained at 32 pixels alone" in text
+    assert "| narrow | 1.5 | 70.5 ± 0.7 | at 16 (1.0 M): -3.0 ± 1.4 |" in text
+    assert json.loads((found.folder / "report.json").read_text())["methods"]["against-narrow"]["multiply_adds"] == {
+        "32": 1_500_000
+    }
+
+
 def test_one_rate_for_all_is_told(found: Comparison) -> None:
     write_report(replace(found, settings={**found.settings, "same_lr": True}))
     assert "All methods learn at the same rate." in (found.folder / "report.md").read_text()
@@ -86,6 +107,7 @@ def test_one_rate_for_all_is_told(found: Comparison) -> None:
     ("plot", "words"),
     [
         (plot_accuracies, ("I-Nets", "I-32", "RS-Net", "top-1 (%)", "resolution (pixels); hollow: not trained", "16")),
+        (plot_costs, ("I-Nets", "I-32", "RS-Net", "top-1 (%)", "multiply-adds (millions)")),
         (plot_gains, ("RS-Net", "top-1 against the I-Nets (points)", "32", "16")),
         (plot_scores, ("RS-Net", "importance score", "epoch", "resolution (pixels)", "32", "16")),
     ],
