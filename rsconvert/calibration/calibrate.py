@@ -99,11 +99,7 @@ def calibrate(
         TrainingError: a statistic is not finite or undefined; memory ran out. The network is as it was.
     """
     asked, where = _asked(net, resolutions), choose_device(device)
-    if form not in get_args(Form):
-        raise ConfigError(f"form is {form!r}; {', '.join(get_args(Form))} are accepted.")
-    for name, value in (("images", images), ("batch_size", batch_size)):
-        if value < 1:
-            raise ConfigError(f"{name} is {value}; at least 1 is needed.")
+    _check(form, images=images, batch_size=batch_size)
     check_colours(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     chosen = _drawn(samples, images, seed)
@@ -132,6 +128,14 @@ def _asked(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
             f"resolution {wrong[0]} was not trained and has no BN set; {net.resolutions} are accepted."
         )
     return asked
+
+
+def _check(form: str, **numbers: int) -> None:
+    if form not in get_args(Form):
+        raise ConfigError(f"form is {form!r}; {', '.join(get_args(Form))} are accepted.")
+    for name, value in numbers.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; at least 1 is needed.")
 
 
 def _drawn(samples: Samples, images: int, seed: int) -> Samples:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,8 @@ def plan_comparison(
         output: a new folder, or that of the same comparison, whose runs are resumed; methods, seeds and resolutions
             may be added to it.
         config: what all runs have in common; its ``lr`` is the rate of a network of one resolution, divided by S for a
-            network of S, and ``distill``, ``view_sizes`` and ``seed`` are left to the comparison. ``views`` are those
-            of the networks that train all resolutions, each at its own size; others train with all views.
+            network of S; ``distill``, ``view_sizes`` and ``seed`` are left to the comparison; ``views`` are those of
+            the networks that train all resolutions, each at its own size.
         methods: names out of ``methods.KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
         crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
@@ -167,21 +168,17 @@ def plan_comparison(
     """
     chosen = choose_methods(methods, net.resolutions, subsets=subsets, crop_area=crop_area)
     config = config or FinetuneConfig()
-    _check(net, config, seeds)
-    _check_source(net, chosen)
+    _check(net, config, seeds, chosen)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     config = replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
     others = _others(against or {}, net.native, samples, config)
-    settings = {**_common(net, config, same_lr), **data_identity(net, samples, outputs)}
-    settings |= {method.name: digest(other.state_dict()) for method, other in others.items()}
-    settings = _checked_against_folder(folder, json.loads(json.dumps(settings)))
-    every = (*chosen, *others)
-    pairs = [(method, seed) for seed in seeds for method in every]
-    runs = [run for pair in pairs for run in _runs(*pair, net.resolutions, config, folder, same_lr)]
-    _check_runs(runs, asked)
-    tested, networks = tuple(run for run in runs if run.tested(asked)), {m.name: other for m, other in others.items()}
-    return Plan(net, samples, folder, every, tuple(seeds), asked, tested, settings, networks)
+    common = {**_common(net, config, same_lr), **data_identity(net, samples, outputs), **_digests(others)}
+    settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
+    of_seed = partial(_runs, resolutions=net.resolutions, common=config, folder=folder, same_lr=same_lr)
+    runs = _tested([run for seed in seeds for method in every for run in of_seed(method, seed)], asked)
+    networks = {method.name: other for method, other in others.items()}
+    return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, networks)
 
 
 def _others(
@@ -210,6 +207,10 @@ def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict
     return {**settings, **own, "starting_network": digest(net.state_dict())}
 
 
+def _digests(others: Mapping[Method, SwitchableModel]) -> dict[str, str]:
+    return {method.name: digest(other.state_dict()) for method, other in others.items()}
+
+
 def _runs(
     method: Method, seed: int, resolutions: tuple[int, ...], common: FinetuneConfig, folder: Path, same_lr: bool
 ) -> Iterator[PlannedRun]:
@@ -231,7 +232,7 @@ def _runs(
         yield PlannedRun(name, method, seed, sides, config, folder / name)
 
 
-def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -> None:
+def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int], methods: Sequence[Method]) -> None:
     for name in _OWN:
         if (value := getattr(config, name)) != getattr(FinetuneConfig(), name):
             raise ConfigError(f"{name} is {value}, which a comparison chooses for each run. Leave it out.")
@@ -248,8 +249,6 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int]) -
     if net.source.training is not None:
         raise ConfigError("the network was finetuned already; a comparison starts from one as wrap leaves it.")
 
-
-def _check_source(net: SwitchableModel, methods: Sequence[Method]) -> None:
     untrained = [method.name for method in methods if method.fit in ("source", "calibrated")]
     if untrained and net.source.new_classifier:
         raise ConfigError(
@@ -286,8 +285,8 @@ def _read(file: Path, remedy: str) -> dict[str, Any]:
         raise CheckpointError(f"{file} can't be read ({error}); what compare wrote is needed: {remedy}.") from error
 
 
-def _check_runs(runs: Sequence[PlannedRun], resolutions: Sequence[int]) -> None:
-    """Refuse runs that would be the same, and methods of which no network is tested."""
+def _tested(runs: Sequence[PlannedRun], resolutions: Sequence[int]) -> tuple[PlannedRun, ...]:
+    """Return the runs whose networks are tested; the same run twice, or a method without any, is an error."""
     seen: dict[str, str] = {}
     for run in runs:
         own = run.method.name if run.method.other else run.method.fit
@@ -302,3 +301,4 @@ def _check_runs(runs: Sequence[PlannedRun], resolutions: Sequence[int]) -> None:
                 f"{method.name} is tested at {', '.join(map(str, sorted({*sides}, reverse=True)))} alone, and "
                 "resolutions has none of them. Add one."
             )
+    return tuple(run for run in runs if run.tested(resolutions))
