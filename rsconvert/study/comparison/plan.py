@@ -171,14 +171,13 @@ def plan_comparison(
     _check(net, config, seeds, chosen)
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
-    config = replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
     others = _others(against or {}, net.native, samples, config)
-    common = {**_common(net, config, same_lr), **data_identity(net, samples, outputs), **_digests(others)}
+    common = {**_common(net, _rated(config, net), same_lr), **data_identity(net, samples, outputs), **_digests(others)}
     settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
-    of_seed = partial(_runs, resolutions=net.resolutions, common=config, folder=folder, same_lr=same_lr)
-    runs = _tested([run for seed in seeds for method in every for run in of_seed(method, seed)], asked)
-    networks = {method.name: other for method, other in others.items()}
-    return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, networks)
+    of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
+    budgets = [(method, seed, _rated(config, others.get(method, net))) for seed in seeds for method in every]
+    runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
+    return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, {m.name: o for m, o in others.items()})
 
 
 def _others(
@@ -207,12 +206,17 @@ def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict
     return {**settings, **own, "starting_network": digest(net.state_dict())}
 
 
+def _rated(config: FinetuneConfig, net: SwitchableModel) -> FinetuneConfig:
+    """Return the settings of an I-Net that starts from a network, with its rate."""
+    return replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
+
+
 def _digests(others: Mapping[Method, SwitchableModel]) -> dict[str, str]:
     return {method.name: digest(other.state_dict()) for method, other in others.items()}
 
 
 def _runs(
-    method: Method, seed: int, resolutions: tuple[int, ...], common: FinetuneConfig, folder: Path, same_lr: bool
+    method: Method, seed: int, common: FinetuneConfig, *, resolutions: tuple[int, ...], folder: Path, same_lr: bool
 ) -> Iterator[PlannedRun]:
     trained = method.subset or resolutions
     for sides in [(r,) for r in trained] if method.apart else [trained]:
