@@ -93,11 +93,11 @@ class Plan:
     resolutions: tuple[int, ...]
     runs: tuple[PlannedRun, ...]
     settings: Mapping[str, Any]
-    others: Mapping[str, SwitchableModel] = field(default_factory=dict)
+    others: Mapping[Method, SwitchableModel] = field(default_factory=dict)
 
     def network(self, method: Method) -> SwitchableModel:
         """Return the network from which a method starts."""
-        return self.others.get(method.name, self.net)
+        return self.others.get(method, self.net)
 
     def write_settings(self) -> None:
         """Record in the folder what the comparison is."""
@@ -177,7 +177,7 @@ def plan_comparison(
     of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
     budgets = [(method, seed, _rated(config, others.get(method, net))) for seed in seeds for method in every]
     runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
-    return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, {m.name: o for m, o in others.items()})
+    return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, others)
 
 
 def _others(
