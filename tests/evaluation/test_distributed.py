@@ -30,9 +30,11 @@ IN_PYTHON = """
 import json, sys, torch
 import torch.distributed as dist
 import rsconvert
+from rsconvert.cli import main
 from rsconvert.data import open_split
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
+main({words!r}, standalone_mode=False)
 net, options = rsconvert.load("{net}"), {{"batch_size": 6, "workers": 0}}
 found = rsconvert.evaluate(net, "{photos}", device="cpu", per_class=True, **options).to_dict()
 every = [None, None, None]
@@ -105,30 +107,26 @@ def alone(*all_words: str) -> dict[str, Any]:
     return dict(json.loads(result.stdout))
 
 
-def test_two_processes_give_the_one_result_of_one(torchrun: Launch, place: Path, tmp_path: Path) -> None:
+def test_a_group_gives_the_one_result_of_one_and_outlives_a_failure(
+    torchrun: Launch, place: Path, tmp_path: Path
+) -> None:
+    """Eleven photos for three processes of the caller's group: by the command, then in Python, where one has none."""
     sizes = ("--resolutions", "40,36,32,30x40")
-    process = torchrun("-m", "rsconvert", *words(place, *sizes, "--logits", tmp_path / "shared"))
-    out, err = process.communicate(timeout=120)
+    script, command = tmp_path / "script.py", words(place, *sizes, "--logits", tmp_path / "shared")
+    script.write_text(IN_PYTHON.format(words=command, net=place / "net.safetensors", photos=place / "photos"))
+    process = torchrun(str(script), processes=3)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "Warning" not in err
-    assert out.count("\n") == 1
-    assert json.loads(out) == alone(*words(place, *sizes, "--logits", tmp_path / "alone"))
-    assert json.loads(out)["count"] == 11
+    by_command, in_python = (json.loads(line) for line in out.splitlines())
+    assert by_command == alone(*words(place, *sizes, "--logits", tmp_path / "alone"))
+    assert by_command["count"] == 11
     shared, whole = load_file(tmp_path / "shared"), load_file(tmp_path / "alone")
     assert shared.keys() == whole.keys()
     assert all(torch.equal(shared[name], value) for name, value in whole.items()), "the order is that of the data"
-
-
-def test_a_group_of_the_caller_shares_too_and_outlives_a_failure(torchrun: Launch, place: Path, tmp_path: Path) -> None:
-    """Two batches for three processes: one has none."""
-    script = tmp_path / "script.py"
-    script.write_text(IN_PYTHON.format(net=place / "net.safetensors", photos=place / "photos"))
-    process = torchrun(str(script), processes=3)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
     wanted = alone(*words(place, "--batch-size", 6))
     del wanted["baselines"]
-    assert json.loads(out) == wanted
+    assert in_python == wanted
 
 
 def test_a_broken_image_ends_all_processes_with_its_name(torchrun: Launch, place: Path, tmp_path: Path) -> None:
