@@ -19,7 +19,7 @@ from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, Unsu
 from rsconvert.export import export_program, verify_export
 from rsconvert.surgery import SwitchableModel, scrambled, write
 
-# Opens a program where neither rsconvert nor the libraries of models can be imported.
+# Opens programs where neither rsconvert nor the libraries of models can be imported.
 FRESH = """
 import sys
 class Blocker:
@@ -29,9 +29,9 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import torch
 torch.set_num_threads(1)
-file, images, outputs = sys.argv[1:]
-run = torch._inductor.aoti_load_package(file) if "aot" in file else torch.export.load(file).module()
-torch.save([run(x) for x in torch.load(images)], outputs)
+for file in sys.argv[1:]:
+    run = torch._inductor.aoti_load_package(file) if "aot" in file else torch.export.load(file).module()
+    torch.save([run(x) for x in torch.load(file + ".images")], file + ".outputs")
 """
 
 
@@ -49,13 +49,12 @@ def images(resolution: int) -> list[Tensor]:
     return [torch.randn(n, 3, resolution, resolution, generator=generator) for n in (1, 2, 5)]
 
 
-def run_elsewhere(file: Path, batches: list[Tensor]) -> list[Tensor]:
-    """Return the outputs of a program in a process that never saw rsconvert."""
-    given, got = file.with_name("images.pt"), file.with_name("outputs.pt")
-    torch.save(batches, given)
-    subprocess.run([sys.executable, "-I", "-c", FRESH, str(file), str(given), str(got)], check=True, cwd=file.parent)
-    outputs: list[Tensor] = torch.load(got)
-    return outputs
+def run_elsewhere(batches: dict[Path, list[Tensor]]) -> list[list[Tensor]]:
+    """Return the outputs of programs in a process that never saw rsconvert."""
+    for file, given in batches.items():
+        torch.save(given, f"{file}.images")
+    subprocess.run([sys.executable, "-I", "-c", FRESH, *batches], check=True, cwd=next(iter(batches)).parent)
+    return [torch.load(f"{file}.outputs") for file in batches]
 
 
 @torch.no_grad()
@@ -63,16 +62,15 @@ def relative(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / one.abs().max())
 
 
-@pytest.mark.parametrize("resolution", [48, 56])
-def test_a_fresh_process_computes_the_same(net: SwitchableModel, tmp_path: Path, resolution: int) -> None:
-    path = Path(export_program(net, resolution, tmp_path / "out.pt2"))
-    assert list(tmp_path.iterdir()) == [path]
-    batches = images(resolution)
-    outputs = run_elsewhere(path, batches)
-    with torch.no_grad():
-        assert all(torch.equal(net.at(resolution)(x), y) for x, y in zip(batches, outputs, strict=True))
-        assert relative(net.at(64)(batches[0]), outputs[0]) > 1e-3
-    assert not outputs[0].requires_grad
+def test_a_fresh_process_computes_the_same(net: SwitchableModel, tmp_path: Path) -> None:
+    paths = {side: Path(export_program(net, side, tmp_path / f"{side}.pt2")) for side in (48, 56)}
+    assert sorted(tmp_path.iterdir()) == list(paths.values())
+    found = run_elsewhere({path: images(side) for side, path in paths.items()})
+    for side, outputs in zip(paths, found, strict=True):
+        with torch.no_grad():
+            assert all(torch.equal(net.at(side)(x), y) for x, y in zip(images(side), outputs, strict=True))
+            assert relative(net.at(64)(images(side)[0]), outputs[0]) > 1e-3
+        assert not outputs[0].requires_grad
 
 
 def test_a_folded_program_holds_no_batchnorm(net: SwitchableModel, tmp_path: Path) -> None:
@@ -106,8 +104,8 @@ def test_verify_agrees(net: SwitchableModel, tmp_path: Path) -> None:
 def test_a_compiled_package_computes_the_same(tiny: Callable[[], nn.Module], tmp_path: Path) -> None:
     net = rsconvert.make_switchable(tiny(), (32, 24)).eval()
     path = Path(export_program(net, 24, tmp_path / "aot.pt2", fold=True, aot=True))
-    batches = images(24)
-    for x, y in zip(batches, run_elsewhere(path, batches), strict=True):
+    (outputs,) = run_elsewhere({path: images(24)})
+    for x, y in zip(images(24), outputs, strict=True):
         assert relative(net.at(24)(x), y) < 1e-4
     assert verify_export(path, net).to_dict()["passed"]
     metadata = torch._inductor.aoti_load_package(str(path)).get_metadata()
