@@ -65,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=20, help="(20)")
     parser.add_argument("--epochs", type=int, default=12, help="(12)")
     parser.add_argument("--batch-size", type=int, default=8, help="(8)")
+    parser.add_argument("--images", type=int, default=40, help="drawn for each class (40)")
     parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
     return parser.parse_args()
 
@@ -72,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
 def prepared(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
     if options.checkpoint is not None:
         return options.checkpoint, options.data
-    for split, count in (("train", 40), ("val", 10)):
+    for split, count in (("train", options.images), ("val", 10)):
         write_images(folder / "drawings", split, count, np.random.default_rng(count))
     model = create_model("test_efficientnet", num_classes=6, model_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.1})
     save(make_switchable(model, (64, 48, 32)), folder / "start.safetensors")

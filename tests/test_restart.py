@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "restart.py"
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_killed_runs_end_in_the_same_bits() -> None:
-    command = [sys.executable, str(SCRIPT), "--kills", "2", "--epochs", "3", "--batch-size", "16"]
+    command = [sys.executable, str(SCRIPT), "--kills", "2", "--epochs", "2", "--images", "20", "--batch-size", "16"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
