@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from rsconvert.training.timm_task import MREDTask
 Launch = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.skipif(not dist.is_available() or os.name == "nt", reason="needs gloo and signals")
 
-GRADIENTS = """
+SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
 from test_distributed import averaged_statistics, gradients, task_gradients
+from rsconvert.cli import main
 from rsconvert.evaluation import joined_processes
 torch.set_num_threads(1)
 with joined_processes("cpu") as processes:
@@ -47,7 +49,12 @@ with joined_processes("cpu") as processes:
     averaged_statistics(processes)
     assert processes.gather(processes.rank) == [0, 1]
     assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
+    for words in {runs!r}:
+        main(words, standalone_mode=False)
 """
+# The states of every step, for a run that is ended in its middle.
+AVERAGE = ("--epochs", "4", "--set", "ema_decay=0.9")
+STATES = ("--set", "save_minutes=1e-9", "--set", "keep_states=99")
 
 
 def gradients(processes: Processes, *, low_memory: bool, accumulate: int, views: Any) -> dict[str, torch.Tensor]:
@@ -106,9 +113,9 @@ def averaged_statistics(processes: Processes) -> None:
             assert (buffer == base + (0.5 if mean else processes.rank)).all(), name
 
 
-def finetuned(torchrun: Launch, start: Path, photos: str, output: Path, *more: str) -> subprocess.Popen[str]:
+def finetune(start: Path, photos: str, output: Path, *more: str) -> list[str]:
     words = ["finetune", str(start), "--data", photos, "--output", str(output), "--batch-size", "4", "--workers", "0"]
-    return torchrun("-m", "rsconvert", *words, "--device", "cpu", *more)
+    return [*words, "--device", "cpu", *more]
 
 
 def waited_for(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: float = 90) -> None:
@@ -127,12 +134,33 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.getbasetemp() / "start0" / "net.safetensors"
 
 
-def test_two_processes_give_the_gradients_of_one_with_the_double_batch(torchrun: Launch, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(GRADIENTS.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+@dataclass(frozen=True)
+class Ended:
+    """The folder of what two processes wrote, and what they printed."""
+
+    folder: Path
+    facts: list[dict[str, Any]]
+    shown: str
+
+
+@pytest.fixture(scope="module")
+def ended(torchrun: Launch, start: Path, photos: str, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Two processes that computed gradients, finetuned, and finetuned until their patience ended."""
+    folder = tmp_path_factory.mktemp("ended")
+    frozen = ("--train", "head", "--lr", "1e-12", "--epochs", "9", "--set", "patience=1")
+    runs = [
+        finetune(start, photos, folder / "whole", *AVERAGE, "--json"),
+        finetune(start, photos, folder / "patient", *frozen, "--json"),
+    ]
+    script = folder / "script.py"
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), runs=runs))
     process = torchrun(str(script))
-    shown = process.communicate(timeout=300)
-    assert process.returncode == 0, shown
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return Ended(folder, [json.loads(line) for line in out.splitlines()], err)
+
+
+def test_two_processes_give_the_gradients_of_one_with_the_double_batch(ended: Ended) -> None:
     alone = Processes(0, 1, torch.device("cpu"))
     whole = gradients(alone, low_memory=False, accumulate=1, views="all")
     drawn = gradients(alone, low_memory=False, accumulate=2, views="sandwich")
@@ -142,59 +170,45 @@ def test_two_processes_give_the_gradients_of_one_with_the_double_batch(torchrun:
     assert "rsconvert.alpha" in task
     ways = itertools.product((False, True), [("1-all", whole), ("2-all", whole), ("2-sandwich", drawn)])
     for way, wanted in [("task", task), *((f"{low_memory}-{way}", wanted) for low_memory, (way, wanted) in ways)]:
-        found = load_file(tmp_path / f"{way}.safetensors")
+        found = load_file(ended.folder / f"{way}.safetensors")
         assert found.keys() == wanted.keys(), "what no forward drew has no gradient"
         for name, gradient in wanted.items():
             torch.testing.assert_close(found[name], gradient, rtol=1e-6, atol=1e-6, msg=f"{way} {name}")
 
 
-def test_a_run_counts_every_image_once_and_goes_on_to_the_bit(
-    torchrun: Launch, start: Path, photos: str, tmp_path: Path
-) -> None:
-    average = ("--epochs", "2", "--set", "ema_decay=0.9")
-    whole = finetuned(torchrun, start, photos, tmp_path / "whole", *average, "--json")
-    out, err = whole.communicate(timeout=120)
-    assert whole.returncode == 0, err
-    assert "Warning" not in err
-    rows = json.loads(out)["epochs"]
+def test_a_run_counts_every_image_once(ended: Ended) -> None:
+    assert "Warning" not in ended.shown
+    rows = ended.facts[0]["epochs"]
     # 12 images over two processes: an image missed or seen twice gives other percentages.
     hits = [row[key] * 12 / 100 for row in rows for key in row if key.startswith("top")]
     assert hits == pytest.approx([round(n) for n in hits], abs=1e-3)
-    with open(tmp_path / "whole" / "summary.csv", newline="", encoding="utf-8") as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
-
-    run = tmp_path / "run"
-    options = (*average, "--set", "save_minutes=1e-9", "--set", "keep_states=9")
-    stopped = finetuned(torchrun, start, photos, run, *options)
-    waited_for(stopped, lambda: len(list((run / "state").glob("*.safetensors"))) >= 2)
-    os.killpg(stopped.pid, signal.SIGKILL)
-    stopped.communicate()
-    again = finetuned(torchrun, start, photos, run, *options, "--resume")
-    shown = again.communicate(timeout=120)
-    assert again.returncode == 0, shown
-    ended, wanted = (load_file(folder / "last.safetensors") for folder in (run, tmp_path / "whole"))
-    assert all(torch.equal(ended[name], value) for name, value in wanted.items())
+    with open(ended.folder / "whole" / "summary.csv", newline="", encoding="utf-8") as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]
 
 
-def test_processes_stop_early_together(torchrun: Launch, start: Path, photos: str, tmp_path: Path) -> None:
-    frozen = ("--train", "head", "--lr", "1e-12", "--epochs", "9", "--set", "patience=1")
-    process = finetuned(torchrun, start, photos, tmp_path / "run", *frozen, "--json")
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    facts = json.loads(out)
+def test_processes_stop_early_together(ended: Ended) -> None:
+    facts = ended.facts[1]
     assert len(facts["epochs"]) == 2
     assert facts["stopped"] == "after epoch 2 of 9: no better mean top-1 since epoch 1, with patience 1"
 
 
-def test_the_death_of_one_process_ends_the_others(torchrun: Launch, start: Path, photos: str, tmp_path: Path) -> None:
-    process = finetuned(torchrun, start, photos, tmp_path / "run", "--epochs", "500")
-    waited_for(process, lambda: (tmp_path / "run" / "last.safetensors").exists())
+def test_the_death_of_one_process_ends_the_others_and_the_run_goes_on_to_the_bit(
+    torchrun: Launch, start: Path, photos: str, ended: Ended, tmp_path: Path
+) -> None:
+    command = finetune(start, photos, tmp_path, *AVERAGE, *STATES)
+    process = torchrun("-m", "rsconvert", *command)
+    waited_for(process, lambda: len(list((tmp_path / "state").glob("*.safetensors"))) >= 2)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 2
     os.kill(int(children[1]), signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+    again = torchrun("-m", "rsconvert", *command, "--resume")
+    shown = again.communicate(timeout=240)
+    assert again.returncode == 0, shown
+    last, wanted = (load_file(folder / "last.safetensors") for folder in (tmp_path, ended.folder / "whole"))
+    assert all(torch.equal(last[name], value) for name, value in wanted.items())
 
 
 def test_idle_parameters_are_one_line() -> None:
