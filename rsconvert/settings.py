@@ -6,7 +6,7 @@ import operator
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -14,10 +14,14 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from rsconvert.errors import ConfigError
 from rsconvert.text import plain
 
-__all__ = ["RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
+__all__ = ["FILLED", "RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
 
 _BASE_LR, _BASE_BATCH = 0.005, 32
-_START_SHARE = 0.5
+# What follows from the network: few images spoil one that was trained and keeps its classifier.
+_USUAL: dict[str, Any] = {"native_weight": 1.0, "crop_area": (0.35, 1.0), "start_share": 0.0}
+_GENTLE: dict[str, Any] = {"native_weight": 4.0, "crop_area": (0.7, 1.0), "start_share": 0.2}
+_GENTLE_RATE = 0.2
+FILLED = ("lr", *_USUAL)
 
 
 class _Rule(NamedTuple):
@@ -49,11 +53,14 @@ class FinetuneConfig:
     ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: divide
     a rate known from ordinary finetuning by S. With ``views`` S is their number.
 
+    Four settings are None by default and follow from the network, see ``filled``: they are gentle for one that was
+    trained, keeps its classifier and learns as a whole.
+
     Attributes:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
-        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S / (1 - start_share).
+        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, gentle a fifth of it.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -65,14 +72,14 @@ class FinetuneConfig:
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
         labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
         teacher: a model, checkpoint or run folder that teaches in the ensemble's place.
-        native_weight: weight of the native view's cross entropy, where each other view's is 1; no effect on one view.
+        native_weight: weight of the native view's cross entropy, where each other view's is 1; by default 1, gentle 4.
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
         train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (every classifier).
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
-        crop_area: smallest and largest share of the image in a crop; the paper trains from scratch with 0.08 to 1.
+        crop_area: smallest and largest share of the image in a crop; by default 0.35 to 1, gentle 0.7 to 1.
         crop_aspect: smallest and largest width over height of a crop.
         color_jitter: strength of random brightness, contrast and saturation, once per image.
         rand_augment: timm's RandAugment, such as ``rand-m9-mstd0.5``, drawn once per image.
@@ -82,7 +89,7 @@ class FinetuneConfig:
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
-        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0.5, 0 for a new classifier.
+        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0, gentle 0.2.
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
@@ -118,14 +125,14 @@ class FinetuneConfig:
     distill: Distillation = "full"
     labels: Literal["data", "none"] = "data"
     teacher: str | None = None
-    native_weight: Annotated[float, _ABOVE_0] = 1.0
+    native_weight: Annotated[float | None, _ABOVE_0] = None
     label_smoothing: Annotated[float, _BELOW_1] = 0.0
     class_weights: Annotated[tuple[float, ...] | None, _WEIGHTS] = None
     class_map: str | None = None
     train: Literal["all", "bn", "head"] = "all"
     crop: Literal["shared", "per-view"] = "shared"
     flip: Literal["shared", "per-view", "off"] = "shared"
-    crop_area: Annotated[tuple[float, ...], _SHARES] = (0.35, 1.0)
+    crop_area: Annotated[tuple[float, ...] | None, _SHARES] = None
     crop_aspect: Annotated[tuple[float, ...], _RATIOS] = (3 / 4, 4 / 3)
     color_jitter: Annotated[float | None, _ABOVE_0] = None
     rand_augment: str | None = None
@@ -181,18 +188,23 @@ class FinetuneConfig:
                 f"distill is {self.distill}, in which only the views teach; full or vanilla is accepted with labels "
                 "none or a teacher."
             )
-        for name in ("label_smoothing", "class_weights", "mixup", "cutmix") if self.labels == "none" else ():
-            if getattr(self, name):
+        for name in ("label_smoothing", "class_weights", "mixup", "cutmix", "native_weight"):
+            if self.labels == "none" and getattr(self, name) not in (None, 0, 1 if name == "native_weight" else 0):
                 raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
 
-    def mixed_share(self, *, trained: bool) -> float:
-        """Return the share of the starting weights in force: by default half where they are worth keeping, else none.
+    def filled(self, *, gentle: bool, views: int = 1, processes: int = 1) -> "FinetuneConfig":
+        """Return the settings with numbers in place of the None of ``lr`` and of what follows from the network.
 
-        They are where all of a network learns that was ``trained`` before and keeps its classifier.
+        Args:
+            gentle: whether the network was trained, keeps its classifier and learns as a whole: it has much to lose.
+            views: S of the summed loss.
         """
-        if self.start_share is not None:
-            return self.start_share
-        return _START_SHARE if trained and self.train == "all" else 0.0
+        given = {name: getattr(self, name) for name in _GENTLE}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        # The native view's weight counts labels, and has no effect on one view.
+        defaults = {**(_GENTLE if gentle else _USUAL), **({"native_weight": 1.0} if self.labels == "none" else {})}
+        lr = self.peak_lr(views, processes) * (_GENTLE_RATE if gentle and self.lr is None else 1)
+        return replace(self, **{**defaults, **chosen, "lr": lr})
 
     def drawn_views(self, resolutions: int) -> int:
         """Return how many views a forward has, of a network of S resolutions.
@@ -210,14 +222,10 @@ class FinetuneConfig:
             )
         return asked
 
-    def peak_lr(self, views: int, processes: int = 1, *, start_share: float = 0.0) -> float:
-        """Return the learning rate in force for the loss of that many views.
-
-        Args:
-            start_share: of the mixture, which goes the rest of the way; the default makes up for it.
-        """
+    def peak_lr(self, views: int, processes: int = 1) -> float:
+        """Return the learning rate for the loss of that many views: as set, or the usual one."""
         images = self.batch_size * self.grad_accum_steps * processes
-        return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views / (1 - start_share)
+        return self.lr if self.lr is not None else _BASE_LR * images / _BASE_BATCH / views
 
 
 class Setting(NamedTuple):
@@ -258,6 +266,8 @@ _PAPER: dict[str, Any] = {
     "schedule": "cosine",
     "warmup_epochs": 0.0,
     "crop_area": (0.08, 1.0),
+    "native_weight": 1.0,
+    "start_share": 0.0,
     "crop_aspect": (3 / 4, 4 / 3),
     "flip": "per-view",
     "best": "native",

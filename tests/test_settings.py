@@ -245,6 +245,6 @@ def test_the_help_of_an_option_ends_with_its_default() -> None:
     assert setting_help("train").sentence.endswith(
         "bn (all BN sets but the native one) or head (every classifier); default all."
     )
-    assert setting_help("crop_area").sentence.endswith("0.08 to 1; default 0.35, 1.")
+    assert setting_help("weight_decay").sentence.endswith("linear layers; default 0.0001.")
     assert setting_help("log_dir").sentence == "Folder for TensorBoard."
     assert "default" not in setting_help("low_memory").sentence

@@ -98,16 +98,15 @@ def _finetune(
     resume: bool,
     force: bool,
 ) -> None:
+    from rsconvert.training import explain_defaults, keep_freed_memory
     from rsconvert.training import finetune as train
-    from rsconvert.training import keep_freed_memory, starting_share
 
     if not config.low_memory:  # what is kept is memory too
         keep_freed_memory()
     if config.compile != "off" and leads:
         options.log("each path is compiled when it first runs, which takes a minute or more")
-    if config.start_share is None and leads:
-        share, reason = starting_share(net, config)
-        options.log(f"start_share {plain(share)}: {reason}")
+    if leads and (line := explain_defaults(net, config)) is not None:
+        options.log(line)
     log = partial(_log_epoch, epochs=config.epochs)
     result = train(net, data, output, config, resume=resume, force=force, progress=not as_json, on_epoch=log)
     if leads:

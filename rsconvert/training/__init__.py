@@ -10,7 +10,7 @@ from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_mem
 from rsconvert.training.linear_probe import Features, extract_features, fit_classifier
 from rsconvert.training.loss import mred_loss
 from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
-from rsconvert.training.step import starting_share
+from rsconvert.training.step import explain_defaults, fill_defaults
 
 if TYPE_CHECKING:
     from rsconvert.training.timm_task import MREDTask, ViewCollator
@@ -23,7 +23,9 @@ __all__ = [
     "Row",
     "ViewCollator",
     "data_identity",
+    "explain_defaults",
     "extract_features",
+    "fill_defaults",
     "finetune",
     "fit_classifier",
     "keep_freed_memory",
@@ -31,7 +33,6 @@ __all__ = [
     "open_for_training",
     "preview",
     "read_summary",
-    "starting_share",
 ]
 
 

@@ -19,6 +19,7 @@ from rsconvert.models import classifier_keys
 from rsconvert.settings import Distillation, FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import mred_loss
+from rsconvert.training.step import fill_defaults
 
 try:
     from timm.task import TrainingTask
@@ -60,8 +61,9 @@ class ViewCollator:
 
     def __init__(self, net: SwitchableModel, augmentation: Augmentation | None = None) -> None:
         self._resolutions, self._preprocessing = net.resolutions, net.source.preprocessing
-        area, interpolation = FinetuneConfig.crop_area, self._preprocessing.interpolation
-        default = Augmentation(crop_area=(area[0], area[1]), interpolation=interpolation)
+        area = fill_defaults(net, FinetuneConfig()).crop_area
+        assert area is not None
+        default = Augmentation(crop_area=(area[0], area[1]), interpolation=self._preprocessing.interpolation)
         self._augmentation = augmentation or default
 
     def __call__(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Views, Tensor]:

@@ -133,7 +133,7 @@ def test_a_step_is_the_hand_written_one(make_net: MakeNet, photos: str) -> None:
     train, val = open_train_val(photos)
     options = {"optimizer": "momentum", "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant"}
     (row,) = finetune(net, (train, val), config=settings(batch_size=24, alpha_lr=0.3, seed=4, **options))
-    area = FinetuneConfig().crop_area
+    area = (0.35, 1.0)
     loader = training_loader(
         train, (32, 24, 16), batch_size=24, seed=4, workers=0, augmentation=Augmentation(crop_area=(area[0], area[1]))
     )

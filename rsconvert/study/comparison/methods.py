@@ -151,7 +151,7 @@ def _subset(kept: Sequence[int], resolutions: Sequence[int]) -> Method:
 
 
 def _cropped(methods: Sequence[Method], crop_area: Sequence[float] | str) -> Iterator[Method]:
-    low, high = build_config(settings={"crop_area": crop_area}).crop_area
+    low, high = build_config(settings={"crop_area": crop_area}).crop_area or ()
     ending = f"-crop-{low:g}-{high:g}"
     cropping = [method for method in methods if method.fit in (None, "fixres")]
     if not cropping:

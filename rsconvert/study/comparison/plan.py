@@ -17,7 +17,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.methods import AGAINST, Method, another_network, choose_methods
 from rsconvert.surgery import SwitchableModel, check_resolutions
 from rsconvert.text import Table, plain
-from rsconvert.training import FREE_SETTINGS, data_identity, open_for_training, starting_share
+from rsconvert.training import FREE_SETTINGS, data_identity, fill_defaults, open_for_training
 
 __all__ = ["Plan", "PlannedRun", "plan_comparison"]
 
@@ -172,10 +172,10 @@ def plan_comparison(
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     others = _others(against or {}, net.native, samples, config)
-    common = {**_common(net, _rated(config, net), same_lr), **data_identity(net, samples, outputs), **_digests(others)}
+    common = {**_common(net, fill_defaults(net, config, views=1), same_lr), **data_identity(net, samples, outputs), **_digests(others)}
     settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
     of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
-    budgets = [(method, seed, _rated(config, others.get(method, net))) for seed in seeds for method in every]
+    budgets = [(method, seed, fill_defaults(others.get(method, net), config, views=1)) for seed in seeds for method in every]
     runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
     return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, others)
 
@@ -204,11 +204,6 @@ def _common(net: SwitchableModel, config: FinetuneConfig, same_lr: bool) -> dict
     settings = {name: value for name, value in asdict(config).items() if name not in _APART}
     own = {"lr": config.peak_lr(1), "same_lr": same_lr, "trained": net.resolutions}
     return {**settings, **own, "starting_network": digest(net.state_dict())}
-
-
-def _rated(config: FinetuneConfig, net: SwitchableModel) -> FinetuneConfig:
-    """Return the settings of an I-Net that starts from a network, with its rate."""
-    return replace(config, lr=config.peak_lr(1, start_share=starting_share(net, config)[0]))
 
 
 def _digests(others: Mapping[Method, SwitchableModel]) -> dict[str, str]:

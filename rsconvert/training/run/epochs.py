@@ -20,7 +20,7 @@ from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
 from rsconvert.training.run.summary import Board, Progress, Row, epoch_row, note_training
-from rsconvert.training.step import Feed, Stepper
+from rsconvert.training.step import Feed, Stepper, fill_defaults
 
 __all__ = ["Run"]
 
@@ -47,6 +47,7 @@ class Run:
         outputs: Sequence[int] | None = None,
         visible: bool = False,
     ) -> None:
+        config = fill_defaults(net, config, processes=processes.world_size)
         self.net, self.config, self.processes, self.folder = net, config, processes, folder
         self.interrupts, self.outputs, self.visible = interrupts, outputs, visible and processes.leads
         self.done, self._saved = Progress(), time.monotonic()
@@ -84,8 +85,7 @@ class Run:
         dtype = float_dtype(self.net) if self.amp is torch.float32 else self.amp
         return {
             "resolutions": self.net.resolutions,
-            "peak_lr": self.stepper.peak_lr,
-            "mixed_share": self.stepper.start_share,
+            "peak_lr": self.config.lr,
             "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
             "processes": self.processes.world_size,
@@ -268,14 +268,11 @@ class Run:
         """Return what must be the same, in addition to the settings, to resume from a state."""
         facts = self.facts()
         kept = {key: facts[key] for key in ("resolutions", "steps_per_epoch", "processes", "resolved_device")}
-        # None, as in the state of a version that mixed nothing.
-        mixed = {"mixed_share": facts["mixed_share"] or None}
-        return {**kept, **mixed, **self.identity, "teacher_network": self.stepper.taught_by}
+        return {**kept, **self.identity, "teacher_network": self.stepper.taught_by}
 
     def _note(self, epoch: int) -> None:
-        lr = self.facts()["peak_lr"]
         for net in (self.net, self.stepper.judged):
-            note_training(net, self.config, epoch, self.class_names, lr=lr, start_share=self.stepper.start_share)
+            note_training(net, self.config, epoch, self.class_names)
 
     def _check_weights(self) -> None:
         weights = torch.stack([parameter.detach().double().sum() for parameter in self.net.parameters()])
@@ -293,7 +290,7 @@ class Run:
     def _refuse(self, what: str, value: float, where: str) -> NoReturn:
         raise TrainingError(
             f"{what} is {value:.0f} at epoch {self.done.epoch + 1}, step {self._steps() + 1}{where}; a finite number "
-            f"is needed. Lower the learning rate (it is {self.facts()['peak_lr']:g}), or set amp to off. What was "
+            f"is needed. Lower the learning rate (it is {self.config.lr:g}), or set amp to off. What was "
             "written before is intact."
         )
 

@@ -18,7 +18,7 @@ from rsconvert.models import example_input
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.epochs import Run
-from rsconvert.training.step import Objective, Teacher, starting_share
+from rsconvert.training.step import Objective, Teacher
 
 __all__ = ["memory_estimate", "open_for_training", "preview"]
 
@@ -72,9 +72,7 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
     ):
         facts, teacher = run.facts(), run.stepper.objective.teacher
         return {
-            **asdict(config),
-            "lr": facts["peak_lr"],
-            "start_share": facts["mixed_share"],
+            **asdict(run.config),
             "amp": amp_name(run.amp),
             "device": str(processes.device),
             "processes": processes.world_size,
@@ -123,7 +121,7 @@ def memory_estimate(
         "gradients": trained,
         "optimizer": trained * (2 if config.optimizer == "adamw" else int(config.momentum > 0)),
         "average": weights if config.ema_decay else 0,
-        "mixture": 2 * weights if starting_share(net, config)[0] else 0,
+        "mixture": 2 * weights if objective.config.start_share else 0,
         "teacher": 0 if teacher is None else _bytes(_tensors(teacher)),
         "views": _bytes(views.values()) // _MORE * config.batch_size,
         "activations": _activations(objective, views),

@@ -22,6 +22,7 @@ Row = dict[str, Any]
 _NOTED = (
     "epochs",
     "batch_size",
+    "lr",
     "alpha_lr",
     "optimizer",
     "weight_decay",
@@ -31,6 +32,7 @@ _NOTED = (
     "train",
     "views",
     "crop_area",
+    "start_share",
     "seed",
 )
 
@@ -103,14 +105,10 @@ def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: f
 
 
 def note_training(
-    net: SwitchableModel, config: FinetuneConfig, epoch: int, class_names: tuple[str, ...] | None, **in_force: float
+    net: SwitchableModel, config: FinetuneConfig, epoch: int, class_names: tuple[str, ...] | None
 ) -> None:
-    """Record on a network, and so in its file, how it was trained; its classifier is no longer new.
-
-    Args:
-        in_force: settings that the network decides if they are left open, as they are.
-    """
-    training = {**{name: getattr(config, name) for name in _NOTED}, **in_force, "epoch": epoch}
+    """Record on a network, and so in its file, how it was trained; its classifier is no longer new."""
+    training = {**{name: getattr(config, name) for name in _NOTED}, "epoch": epoch}
     net.source = replace(net.source, new_classifier=(), class_names=class_names, training=training)
 
 

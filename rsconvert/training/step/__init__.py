@@ -1,10 +1,19 @@
 """One step of training: a batch, the loss of all resolutions, its gradients, and the update."""
 
 from rsconvert.training.step.batches import Feed
+from rsconvert.training.step.defaults import explain_defaults, fill_defaults
 from rsconvert.training.step.gradients import generator_states, set_generators
-from rsconvert.training.step.mixture import starting_share
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.stepper import Stepper
 from rsconvert.training.step.teacher import Teacher
 
-__all__ = ["Feed", "Objective", "Stepper", "Teacher", "generator_states", "set_generators", "starting_share"]
+__all__ = [
+    "Feed",
+    "Objective",
+    "Stepper",
+    "Teacher",
+    "explain_defaults",
+    "fill_defaults",
+    "generator_states",
+    "set_generators",
+]

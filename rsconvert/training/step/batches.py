@@ -14,6 +14,7 @@ from rsconvert.evaluation import Processes, check_labels, float_dtype
 from rsconvert.models import count_outputs
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
+from rsconvert.training.step.defaults import fill_defaults
 
 __all__ = ["Feed", "mix"]
 
@@ -40,6 +41,8 @@ class Feed:
         processes: Processes,
         outputs: Sequence[int] | None = None,
     ) -> None:
+        config = fill_defaults(net, config)
+        assert config.crop_area is not None
         sizes = config.view_sizes or net.resolutions
         if len(sizes) != len(net.resolutions):
             raise ConfigError(

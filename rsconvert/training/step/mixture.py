@@ -5,10 +5,9 @@ import re
 
 import torch
 
-from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 
-__all__ = ["Mixture", "starting_share"]
+__all__ = ["Mixture"]
 
 _AT = re.compile(r"\.at\.\d+(?=\.)")  # of a private tensor's name
 
@@ -38,19 +37,3 @@ class Mixture:
             value.copy_(values[name])
             if name in self._start:
                 value.lerp_(self._start[name], self._share)
-
-
-def starting_share(net: SwitchableModel, config: FinetuneConfig) -> tuple[float, str]:
-    """Return the share of the start in the mixture of a run, see ``FinetuneConfig.mixed_share``, and why."""
-    source = net.source
-    known = source.weights is not None or source.training is not None
-    share = config.mixed_share(trained=known and not source.new_classifier)
-    if config.start_share is not None:
-        reason = "as set"
-    elif config.train != "all":
-        reason = f"train is {config.train}"
-    elif source.new_classifier:
-        reason = "the classifier is new"
-    else:
-        reason = "the network was trained and keeps its classifier" if known else "no trained weights are known"
-    return share, reason

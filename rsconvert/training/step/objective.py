@@ -14,6 +14,7 @@ from rsconvert.evaluation import autocast, check_labels, is_memory_error
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, copy_structure, eval_mode
 from rsconvert.training.loss import MREDLoss, mred_loss
+from rsconvert.training.step.defaults import fill_defaults
 from rsconvert.training.step.optimizer import learning_parameters
 
 __all__ = ["Objective", "drawn_places"]
@@ -49,7 +50,7 @@ class Objective(nn.Module):
         sync_bn: bool = False,
     ) -> None:
         super().__init__()
-        self.net, self.config, self.amp, self.teacher = net, config, amp, teacher
+        self.net, self.config, self.amp, self.teacher = net, fill_defaults(net, config), amp, teacher
         if config.grad_checkpointing:
             _set_checkpointing(net)
         weights, outputs = config.class_weights, net.source.num_classes
@@ -118,7 +119,7 @@ class Objective(nn.Module):
             torch.stack([self.net.alpha[place] for place in drawn_places(views)]),
             config.distill,
             teacher=teacher,
-            native_weight=config.native_weight if len(logits) > 1 and not unlabelled else 1.0,
+            native_weight=config.native_weight or 1.0 if len(logits) > 1 else 1.0,
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )

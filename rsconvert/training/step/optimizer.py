@@ -14,9 +14,9 @@ from rsconvert.errors import ConfigError
 from rsconvert.models import classifier_keys
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.step.mixture import starting_share
+from rsconvert.training.step.defaults import fill_defaults
 
-__all__ = ["create_optimizer", "create_schedule", "learning_parameters", "parameter_groups", "peak_lr"]
+__all__ = ["create_optimizer", "create_schedule", "learning_parameters", "parameter_groups"]
 
 # timm's parameters per layer for a model that has no order of layers.
 _DOZEN = 12
@@ -83,12 +83,6 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
     return groups
 
 
-def peak_lr(net: SwitchableModel, config: FinetuneConfig, processes: int = 1) -> float:
-    """Return the rate of a network's weights at its highest, see ``FinetuneConfig.peak_lr``."""
-    share, _ = starting_share(net, config)
-    return config.peak_lr(config.drawn_views(len(net.resolutions)), processes, start_share=share)
-
-
 def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes: int = 1) -> torch.optim.Optimizer:
     """Return timm's optimizer over the trainable parameters of a network.
 
@@ -98,7 +92,7 @@ def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes:
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         parameter_groups(net, config),
         opt="nesterov" if config.optimizer == "sgd" else config.optimizer,
-        lr=peak_lr(net, config, processes),
+        lr=fill_defaults(net, config, processes=processes).lr,
         # timm takes of these two what the optimizer has.
         momentum=config.momentum,
         betas=(config.momentum, 0.999),

@@ -17,10 +17,11 @@ from rsconvert.evaluation import Processes
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
+from rsconvert.training.step.defaults import fill_defaults
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
-from rsconvert.training.step.mixture import Mixture, starting_share
+from rsconvert.training.step.mixture import Mixture
 from rsconvert.training.step.objective import Objective, drawn_places
-from rsconvert.training.step.optimizer import create_optimizer, create_schedule, peak_lr
+from rsconvert.training.step.optimizer import create_optimizer, create_schedule
 from rsconvert.training.step.teacher import create_teacher
 
 __all__ = ["Stepper"]
@@ -45,6 +46,7 @@ class Stepper:
     def __init__(
         self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype, processes: Processes
     ) -> None:
+        config = fill_defaults(net, config, processes=processes.world_size)
         self.net, self.config, self.processes = net, config, processes
         self.steps_per_epoch = batches // config.grad_accum_steps
         if not self.steps_per_epoch:
@@ -59,13 +61,11 @@ class Stepper:
         if processes.world_size > 1 and not config.low_memory:
             draws = config.drawn_views(len(net.resolutions)) < len(net.resolutions)
             self.forward = DistributedDataParallel(self.objective, find_unused_parameters=draws, **_OWN_BUFFERS)
-        self.start_share, _ = starting_share(net, config)
-        self.peak_lr = peak_lr(net, config, processes.world_size)
         self.optimizer = create_optimizer(net, config, processes=processes.world_size)
         self.schedule = create_schedule(self.optimizer, config, self.steps_per_epoch)
         self.scaler = torch.amp.GradScaler(processes.device.type, enabled=amp is torch.float16)
         self.average = None if config.ema_decay is None else ModelEmaV3(net, config.ema_decay, use_warmup=True)
-        self.mixture = Mixture(net, self.start_share) if self.start_share else None
+        self.mixture = Mixture(net, config.start_share) if config.start_share else None
 
     @property
     def averaged(self) -> SwitchableModel | None:

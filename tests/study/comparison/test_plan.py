@@ -194,7 +194,7 @@ def test_a_name_stands_for_a_way_to_train(
     planned: Callable[..., Plan], settings: Settings, name: str, changes: dict[str, Any], views: int, private: bool
 ) -> None:
     run = planned(methods=[name], seeds=(0,)).runs[0]
-    assert run.config == replace(settings(), lr=run.config.lr, **changes)
+    assert run.config == replace(settings().filled(gentle=False), lr=run.config.lr, **changes)
     assert (len(run.resolutions), run.method.private) == (views, private)
     assert run.method.trained(SIDES) == ((32,) if name == "one-size" else SIDES)
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rsconvert.models import classifier_keys
-from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.step.mixture import Mixture, starting_share
+from rsconvert.training.step.mixture import Mixture
 
 MakeNet = Callable[..., SwitchableModel]
 
@@ -46,23 +44,3 @@ def test_what_did_not_move_keeps_its_bits(make_net: MakeNet) -> None:
     for name, value in mixture.net.state_dict().items():
         assert torch.equal(value, net.state_dict()[name]), name
         assert value.data_ptr() != net.state_dict()[name].data_ptr(), name
-
-
-@pytest.mark.parametrize(
-    ("facts", "settings", "share", "reason"),
-    [
-        ({}, {}, 0.0, "no trained weights are known"),
-        ({"weights": "w.safetensors"}, {}, 0.5, "the network was trained and keeps its classifier"),
-        ({"training": {"epoch": 1}}, {}, 0.5, "the network was trained and keeps its classifier"),
-        ({"weights": "w.safetensors", "new_classifier": ("fc.weight",)}, {}, 0.0, "the classifier is new"),
-        ({"weights": "w.safetensors"}, {"train": "bn"}, 0.0, "train is bn"),
-        ({"weights": "w.safetensors"}, {"train": "bn", "start_share": 0.2}, 0.2, "as set"),
-        ({"weights": "w.safetensors"}, {"start_share": 0}, 0.0, "as set"),
-    ],
-)
-def test_the_share_follows_from_what_is_known_of_the_start(
-    make_net: MakeNet, facts: dict[str, Any], settings: dict[str, Any], share: float, reason: str
-) -> None:
-    net = make_net()
-    net.source = replace(net.source, **facts)
-    assert starting_share(net, FinetuneConfig(**settings)) == (share, reason)
