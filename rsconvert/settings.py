@@ -19,8 +19,8 @@ __all__ = ["FILLED", "RECIPES", "Distillation", "FinetuneConfig", "Setting", "bu
 _BASE_LR, _BASE_BATCH = 0.005, 32
 # What follows from the network: few images spoil one that was trained and keeps its classifier.
 _USUAL: dict[str, Any] = {"native_weight": 1.0, "crop_area": (0.35, 1.0), "start_share": 0.0}
-_GENTLE: dict[str, Any] = {"native_weight": 4.0, "crop_area": (0.7, 1.0), "start_share": 0.2}
-_GENTLE_RATE = 0.2
+_GENTLE: dict[str, Any] = {"native_weight": 4.0, "crop_area": (0.7, 1.0), "start_share": 0.3}
+_GENTLE_RATE = 0.5
 FILLED = ("lr", *_USUAL)
 
 
@@ -60,7 +60,7 @@ class FinetuneConfig:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
-        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, gentle a fifth of it.
+        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, gentle half of it.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -89,7 +89,7 @@ class FinetuneConfig:
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
-        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0, gentle 0.2.
+        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0, gentle 0.3.
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.
