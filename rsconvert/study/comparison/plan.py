@@ -172,10 +172,16 @@ def plan_comparison(
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     others = _others(against or {}, net.native, samples, config)
-    common = {**_common(net, fill_defaults(net, config, views=1), same_lr), **data_identity(net, samples, outputs), **_digests(others)}
+    common = {
+        **_common(net, fill_defaults(net, config, views=1), same_lr),
+        **data_identity(net, samples, outputs),
+        **_digests(others),
+    }
     settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
     of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
-    budgets = [(method, seed, fill_defaults(others.get(method, net), config, views=1)) for seed in seeds for method in every]
+    budgets = [
+        (method, seed, fill_defaults(others.get(method, net), config, views=1)) for seed in seeds for method in every
+    ]
     runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
     return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, others)
 
