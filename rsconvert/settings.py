@@ -20,8 +20,8 @@ _BASE_LR, _BASE_BATCH = 0.005, 32
 # What follows from the network: few images spoil one that was trained and keeps its classifier.
 _USUAL: dict[str, Any] = {"native_weight": 1.0, "crop_area": (0.35, 1.0), "start_share": 0.0}
 _GENTLE: dict[str, Any] = {"native_weight": 4.0, "crop_area": (0.7, 1.0), "start_share": 0.3}
-_GENTLE_RATE = 0.5
-FILLED = ("lr", *_USUAL)
+_GENTLE_RATE, _PROBE_EPOCHS = 0.5, 5
+FILLED = ("lr", "probe_epochs", *_USUAL)
 
 
 class _Rule(NamedTuple):
@@ -53,14 +53,15 @@ class FinetuneConfig:
     ``lr`` is the rate for the summed loss of S views, whose gradient is S to 2S times that of one cross entropy: divide
     a rate known from ordinary finetuning by S. With ``views`` S is their number.
 
-    Four settings are None by default and follow from the network, see ``filled``: they are gentle for one that was
-    trained, keeps its classifier and learns as a whole.
+    Five settings are None by default and follow from the network, see ``filled``: they are gentle for one that was
+    trained, keeps its classifier or has it fitted first, and learns as a whole.
 
     Attributes:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
         lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, gentle half of it.
+        probe_epochs: passes that fit the classifier alone to cached features first; by default 5, or 0 if untrained.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -114,6 +115,7 @@ class FinetuneConfig:
     batch_size: Annotated[int, _INT32] = 32
     grad_accum_steps: Annotated[int, _AT_LEAST_1] = 1
     lr: Annotated[float | None, _ABOVE_0] = None
+    probe_epochs: Annotated[int | None, _FROM_0] = None
     alpha_lr: Annotated[float, _ABOVE_0] = 0.1
     optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
     momentum: Annotated[float, _BELOW_1] = 0.9
@@ -180,6 +182,10 @@ class FinetuneConfig:
             )
         self._check_teaching()
 
+        if self.probe_epochs and (self.train == "bn" or self.labels == "none"):
+            what = "train bn, which leaves the classifier alone" if self.train == "bn" else "labels none"
+            raise ConfigError(f"probe_epochs is {self.probe_epochs} and has no effect with {what}. Leave it out.")
+
     def _check_teaching(self) -> None:
         """Refuse what has no effect with the teacher of p_0."""
         taught = self.teacher is not None or self.labels == "none"
@@ -192,17 +198,19 @@ class FinetuneConfig:
             if self.labels == "none" and getattr(self, name) not in (None, 0, 1 if name == "native_weight" else 0):
                 raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
 
-    def filled(self, *, gentle: bool, views: int = 1, processes: int = 1) -> "FinetuneConfig":
+    def filled(self, *, gentle: bool, probe: bool = False, views: int = 1, processes: int = 1) -> "FinetuneConfig":
         """Return the settings with numbers in place of the None of ``lr`` and of what follows from the network.
 
         Args:
-            gentle: whether the network was trained, keeps its classifier and learns as a whole: it has much to lose.
+            gentle: whether the network was trained and learns as a whole: it has much to lose.
+            probe: whether its classifier is fitted first.
             views: S of the summed loss.
         """
-        given = {name: getattr(self, name) for name in _GENTLE}
+        given = {name: getattr(self, name) for name in FILLED if name != "lr"}
         chosen = {name: value for name, value in given.items() if value is not None}
-        # The native view's weight counts labels, and has no effect on one view.
-        defaults = {**(_GENTLE if gentle else _USUAL), **({"native_weight": 1.0} if self.labels == "none" else {})}
+        defaults = {**(_GENTLE if gentle else _USUAL), "probe_epochs": _PROBE_EPOCHS if probe else 0}
+        if self.labels == "none":  # the native view's weight counts labels
+            defaults["native_weight"] = 1.0
         lr = self.peak_lr(views, processes) * (_GENTLE_RATE if gentle and self.lr is None else 1)
         return replace(self, **{**defaults, **chosen, "lr": lr})
 
@@ -268,6 +276,7 @@ _PAPER: dict[str, Any] = {
     "crop_area": (0.08, 1.0),
     "native_weight": 1.0,
     "start_share": 0.0,
+    "probe_epochs": 0,
     "crop_aspect": (3 / 4, 4 / 3),
     "flip": "per-view",
     "best": "native",

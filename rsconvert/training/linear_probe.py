@@ -1,9 +1,10 @@
 """Linear probe: classifiers alone, fitted to features of central crops that are computed once."""
 
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -29,9 +30,10 @@ from rsconvert.evaluation import (
 from rsconvert.models import classifier_keys, example_input
 from rsconvert.surgery import SwitchableModel, eval_mode
 
-__all__ = ["Features", "extract_features", "fit_classifier"]
+__all__ = ["Features", "classifier_name", "extract_features", "fit_classifier", "probe"]
 
 _Layer = nn.Linear | nn.Conv2d
+_ENOUGH = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,31 @@ class Features:
     classifier: str
     inputs: Mapping[int, Tensor]
     targets: Tensor
+
+
+def probe(
+    net: SwitchableModel,
+    samples: Samples,
+    epochs: int,
+    *,
+    outputs: Sequence[int] | None = None,
+    seed: int = 0,
+    **reading: Any,
+) -> None:
+    """Fit the classifier before all learns, so that it does not spoil what it receives (LP-FT, Kumar et al. 2022).
+
+    Of many images a part is enough, for their features are held in memory. The classifier is no longer new.
+
+    Args:
+        epochs: as of ``fit_classifier``.
+        reading: as of ``extract_features``.
+    Raises:
+        UnsupportedModelError, DataError, TrainingError: as of both.
+    """
+    some = sorted(random.Random(seed).sample(range(len(samples)), min(len(samples), _ENOUGH)))
+    features = extract_features(net, samples.subset(some), outputs=outputs, **reading)
+    fit_classifier(net, features, epochs=epochs, seed=seed)
+    net.source = replace(net.source, new_classifier=())
 
 
 @torch.no_grad()
@@ -81,7 +108,7 @@ def extract_features(
         raise DataError("the data holds no images; a classifier learns from at least one.")
     where, asked = choose_device(device), tuple(resolutions or net.resolutions)
     precision = choose_precision(amp, where)
-    name = _classifier_name(net.to(where))
+    name = classifier_name(net.to(where))
     with (
         plain_memory_errors(batch_size, workers),
         postponed_interrupts() as check,
@@ -179,8 +206,12 @@ def _classifier(path: nn.Module, name: str) -> _Layer:
     return cast(_Layer, path.get_submodule(name))
 
 
-def _classifier_name(net: SwitchableModel) -> str:
-    """Return the name of the layer whose outputs are the logits."""
+def classifier_name(net: SwitchableModel) -> str:
+    """Return the name of the layer whose outputs are the logits.
+
+    Raises:
+        UnsupportedModelError: no single layer, linear or a 1×1 convolution, gives them.
+    """
     path = net.at(net.native)
     names = dict.fromkeys(key.rpartition(".")[0] for key in classifier_keys(path))
     with eval_mode([path]), _watched(path, names) as seen:

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import torch
@@ -12,15 +12,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from rsconvert.checkpoint import digest, fill
-from rsconvert.data import Interrupts, Samples
+from rsconvert.data import Interrupts, Samples, Stream
 from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingError
 from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
+from rsconvert.training.linear_probe import probe
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
 from rsconvert.training.run.summary import Board, Progress, Row, epoch_row, note_training
-from rsconvert.training.step import Feed, Stepper, fill_defaults
+from rsconvert.training.step import Feed, Stepper, fill_defaults, learning_parameters
 
 __all__ = ["Run"]
 
@@ -31,6 +32,7 @@ class Run:
     Args:
         outputs: the network's output for each class of the data; None if these are the same.
         visible: show a bar on stderr.
+        planned: whether it is not to run: the network keeps its classifier.
     Raises:
         ConfigError, DataError: a setting does not fit the network or the data.
     """
@@ -46,7 +48,10 @@ class Run:
         *,
         outputs: Sequence[int] | None = None,
         visible: bool = False,
+        planned: bool = False,
     ) -> None:
+        if isinstance(samples[0], Stream) and config.probe_epochs is None:
+            config = replace(config, probe_epochs=0)  # an epoch of a stream may have no end
         config = fill_defaults(net, config, processes=processes.world_size)
         self.net, self.config, self.processes, self.folder = net, config, processes, folder
         self.interrupts, self.outputs, self.visible = interrupts, outputs, visible and processes.leads
@@ -68,10 +73,32 @@ class Run:
             rank=processes.rank,
             world_size=processes.world_size,
         )
+        if not planned:
+            self._fit_classifier(samples[0])
         self.stepper = Stepper(net, config, len(self.feed), self.amp, processes)
         self.board: Board | None = None
         # With a class map the outputs keep the names that they had.
         self.class_names = samples[0].classes if outputs is None else net.source.class_names
+
+    def _fit_classifier(self, train: Samples) -> None:
+        """Fit the classifier first, if asked; a resumed run does so again, for it starts from the same network."""
+        config, processes = self.config, self.processes
+        if not config.probe_epochs:
+            return
+        probe(
+            self.net,
+            train,
+            config.probe_epochs,
+            outputs=self.outputs,
+            seed=config.seed,
+            workers=config.workers,
+            device=processes.device,
+            amp=config.amp,
+            progress=self.visible,
+        )
+        if processes.world_size > 1:  # a GPU need not give all of them the same bits
+            for tensor in learning_parameters(self.net, "head", alpha=False):
+                tensor.data.copy_(processes.total(tensor.data) / processes.world_size)
 
     def close(self) -> None:
         """End the worker processes and the curves."""

@@ -68,7 +68,7 @@ def preview(net: SwitchableModel, data: str | Path, config: FinetuneConfig) -> d
     samples, outputs = open_for_training(net, data, config)
     with (
         joined_processes(config.device) as processes,
-        closing(Run(net, samples, config, processes, None, Interrupts(), outputs=outputs)) as run,
+        closing(Run(net, samples, config, processes, None, Interrupts(), outputs=outputs, planned=True)) as run,
     ):
         facts, teacher = run.facts(), run.stepper.objective.teacher
         return {

@@ -23,6 +23,7 @@ _NOTED = (
     "epochs",
     "batch_size",
     "lr",
+    "probe_epochs",
     "alpha_lr",
     "optimizer",
     "weight_decay",

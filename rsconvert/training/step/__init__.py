@@ -4,6 +4,7 @@ from rsconvert.training.step.batches import Feed
 from rsconvert.training.step.defaults import explain_defaults, fill_defaults
 from rsconvert.training.step.gradients import generator_states, set_generators
 from rsconvert.training.step.objective import Objective
+from rsconvert.training.step.optimizer import learning_parameters
 from rsconvert.training.step.stepper import Stepper
 from rsconvert.training.step.teacher import Teacher
 
@@ -15,5 +16,6 @@ __all__ = [
     "explain_defaults",
     "fill_defaults",
     "generator_states",
+    "learning_parameters",
     "set_generators",
 ]
