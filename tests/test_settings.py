@@ -181,6 +181,9 @@ def test_the_default_rate_counts_all_images_of_a_step() -> None:
         ({"labels": "none", "mixup": 0.2}, "mixup has no effect with labels none"),
         ({"labels": "none", "label_smoothing": 0.1}, "label_smoothing has no effect"),
         ({"labels": "none", "class_weights": (1.0, 2.0)}, "class_weights has no effect"),
+        ({"labels": "none", "native_weight": 2}, "native_weight has no effect with labels none"),
+        ({"labels": "none", "probe_epochs": 2}, "probe_epochs is 2 and has no effect with labels none"),
+        ({"train": "bn", "probe_epochs": 2}, "probe_epochs is 2 and has no effect with train bn"),
     ],
 )
 def test_what_has_no_effect_beside_another_is_refused(settings: dict[str, Any], told: str) -> None:

@@ -30,7 +30,7 @@ from rsconvert.evaluation import (
 from rsconvert.models import classifier_keys, example_input
 from rsconvert.surgery import SwitchableModel, eval_mode
 
-__all__ = ["Features", "classifier_name", "extract_features", "fit_classifier", "probe"]
+__all__ = ["Features", "classifier_name", "extract_features", "fit_classifier", "fit_classifier_first"]
 
 _Layer = nn.Linear | nn.Conv2d
 _ENOUGH = 10_000
@@ -51,7 +51,7 @@ class Features:
     targets: Tensor
 
 
-def probe(
+def fit_classifier_first(
     net: SwitchableModel,
     samples: Samples,
     epochs: int,

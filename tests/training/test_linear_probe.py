@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rsconvert.data import Samples, normalize, open_split
 from rsconvert.errors import DataError, TrainingError, UnsupportedModelError
 from rsconvert.evaluation import validation_loader
 from rsconvert.surgery import SwitchableModel, make_switchable
-from rsconvert.training.linear_probe import Features, extract_features, fit_classifier
+from rsconvert.training.linear_probe import Features, extract_features, fit_classifier, fit_classifier_first
 
 MakeNet = Callable[..., SwitchableModel]
 
@@ -206,3 +207,27 @@ def test_a_fit_that_fails_leaves_the_classifier(net: SwitchableModel, samples: S
     with pytest.raises(DataError, match="a target is 3"):
         fit_classifier(net, Features("fc", found.inputs, found.targets + 1))
     assert state(net) == before
+
+
+# Before all learns
+
+
+def test_the_classifier_is_fitted_first_to_the_features_of_all_resolutions(make_net: MakeNet, samples: Samples) -> None:
+    net, by_hand = make_net(), make_net()
+    net.source = replace(net.source, new_classifier=("fc.weight", "fc.bias"))
+    before = state(net)
+    fit_classifier_first(net, samples, 2, seed=3, workers=0, device="cpu")
+    fit_classifier(by_hand, probe(by_hand, samples), epochs=2, seed=3)
+    assert state(net) == state(by_hand)
+    assert {name for name, content in state(net).items() if content != before[name]} == {"fc.weight", "fc.bias"}
+    assert net.source.new_classifier == ()
+
+
+def test_of_many_images_a_part_is_enough(
+    net: SwitchableModel, samples: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr("rsconvert.training.linear_probe._ENOUGH", 5)
+    monkeypatch.setattr(samples, "subset", lambda some: seen.extend(some) or Samples.subset(samples, some))
+    fit_classifier_first(net, samples, 1, workers=0, device="cpu")
+    assert len(set(seen)) == len(seen) == 5

@@ -17,7 +17,7 @@ from rsconvert.errors import CheckpointError, ConfigError, DataError, TrainingEr
 from rsconvert.evaluation import Evaluation, Processes, choose_precision, float_dtype, measure, validation_loader
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.linear_probe import probe
+from rsconvert.training.linear_probe import fit_classifier_first
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
 from rsconvert.training.run.summary import Board, Progress, Row, epoch_row, note_training
@@ -85,7 +85,7 @@ class Run:
         config, processes = self.config, self.processes
         if not config.probe_epochs:
             return
-        probe(
+        fit_classifier_first(
             self.net,
             train,
             config.probe_epochs,

@@ -27,8 +27,8 @@ def explain_defaults(net: SwitchableModel, config: FinetuneConfig) -> str | None
     """Return in a line what the open settings become as training starts, and why; None if there are none."""
     gentle, _, reason = _choice(net, config)
     filled = fill_defaults(net, config)
-    values = [f"{name} {plain(getattr(filled, name))}" for name in FILLED if getattr(config, name) is None]
-    return f"{'gentle' if gentle else 'usual'} defaults, since {reason}: {', '.join(values)}" if values else None
+    values = [f"{name}={plain(getattr(filled, name))}" for name in FILLED if getattr(config, name) is None]
+    return f"{'gentle' if gentle else 'usual'} defaults, since {reason}: {'  '.join(values)}" if values else None
 
 
 def _choice(net: SwitchableModel, config: FinetuneConfig) -> tuple[bool, bool, str]:

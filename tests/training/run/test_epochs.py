@@ -63,7 +63,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw", "clip_grad": 0.5},
     "accumulated": {"grad_accum_steps": 2, "batch_size": 3},
     "averaged": {"ema_decay": 0.9, "mixup": 0.2, "cutmix": 1.0},
-    "mixed": {"start_share": 0.5},
+    "mixed after a probe": {"start_share": 0.5, "probe_epochs": 2},
     "by view": {"low_memory": True},
     "drawn": {"views": "sandwich"},
     "drawn, accumulated": {"views": "sandwich", "grad_accum_steps": 2, "batch_size": 3, "ema_decay": 0.9},

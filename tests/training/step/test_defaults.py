@@ -32,7 +32,7 @@ def test_a_network_with_little_to_lose_has_the_usual_ones(
     filled = fill_defaults(net, config, processes=2)
     assert {name: getattr(filled, name) for name in USUAL} == USUAL
     assert filled.lr == pytest.approx(0.005 * 4 / 3)
-    assert str(explain_defaults(net, config)).startswith(f"usual defaults, since {reason}: lr 0.0033")
+    assert str(explain_defaults(net, config)).startswith(f"usual defaults, since {reason}: lr=0.0033")
 
 
 def test_a_new_classifier_of_a_trained_network_is_fitted_first(make_net: MakeNet) -> None:
@@ -40,7 +40,7 @@ def test_a_new_classifier_of_a_trained_network_is_fitted_first(make_net: MakeNet
     net.source = replace(net.source, **KEPT, new_classifier=("fc.weight",))
     filled = vars(fill_defaults(net, FinetuneConfig()))
     assert (filled["probe_epochs"], filled["native_weight"]) == (5, 4)
-    assert "its new classifier is fitted first: lr" in str(explain_defaults(net, FinetuneConfig()))
+    assert "its new classifier is fitted first: lr=" in str(explain_defaults(net, FinetuneConfig()))
 
 
 @pytest.mark.parametrize("facts", [KEPT, {"training": {"epoch": 1}}])
@@ -53,7 +53,7 @@ def test_a_trained_network_that_keeps_its_classifier_has_gentle_ones(make_net: M
     assert gentle["probe_epochs"] == (5 if "weights" in facts else 0)
     assert gentle["crop_area"][0] > 0.35
     line = str(explain_defaults(net, FinetuneConfig()))
-    assert line.startswith("gentle defaults, since the network was trained and keeps its classifier: lr 0.0008")
+    assert line.startswith("gentle defaults, since the network was trained and keeps its classifier: lr=0.0008")
 
 
 def test_what_is_set_stays(make_net: MakeNet) -> None:
