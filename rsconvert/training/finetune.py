@@ -66,11 +66,10 @@ def finetune(
 ) -> FinetuneResult:
     """Train all resolutions of a network together by multi-resolution ensemble distillation (RS-Nets, Sec. 3).
 
-    The network is trained in place, and ends as the last evaluation saw it, average and mixture included. Each step
-    takes one crop of every image, resizes it to S views, runs path i on view i and sums the losses. The network's
-    mode, device, memory format and ``requires_grad`` flags are left as training needs them; torch's global
-    generator is left alone. Ctrl-C and SIGTERM take effect after the step in progress, whose state is kept. Started
-    by torchrun, processes share the images; only the first one writes.
+    The network is trained in place and ends as the last evaluation saw it. Each step takes one crop of every image,
+    resizes it to S views, runs path i on view i and sums the losses. The network's mode, device, memory format and
+    ``requires_grad`` flags are left as training needs them; torch's global generator is left alone. Ctrl-C and SIGTERM
+    take effect after the step in progress. Started by torchrun, processes share the images; only the first one writes.
 
     Args:
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.

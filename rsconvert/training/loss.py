@@ -66,9 +66,8 @@ def mred_loss(
     Teachers are detached: logits learn from classification and distillation, alpha from the ensemble term alone.
     The total holds the ensemble term in every mode, so ``none`` trains the network exactly as parallel training does
     and still learns the importance scores.
-
-    A teacher's logits give p_0 in the ensemble's place, and with them a single resolution has something to learn as
-    well. Without labels the first two terms are exact zeros, and so is the gradient of alpha.
+    A teacher's logits give p_0 in the ensemble's place, also for a single resolution. Without labels the first two
+    terms are exact zeros, and so is the gradient of alpha.
 
     Each term is a mean over the samples, for dense logits over all positions whose target is not ``ignore_index``;
     without any the loss is nan, as torch's is. Probability targets ignore no position and get no gradient.
@@ -79,7 +78,6 @@ def mred_loss(
         target: class indices (N,) or (N, H, W), or probabilities of the logits' shape, or None with a teacher.
         alpha: the scores before softmax, (S,).
         teacher: logits of one view's shape, for ``full`` and ``vanilla``; detached.
-        native_weight: above 0; S views pull the shared weights, and only one of them is native.
         label_smoothing: in [0, 1]; like class_weights, (C,), as in torch's cross entropy, for those terms only.
     Raises:
         ConfigError: a value is unknown or out of range, a shape or dtype does not fit, or an argument has no effect.
@@ -91,8 +89,8 @@ def mred_loss(
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
         outside = None if teacher is None else teacher.detach().to(views[0])
         teaching = _teachers(mode, len(views), teacher is not None)
-        scores = alpha.to(views[0].dtype).softmax(0)
-        parts = _ClosedForm.apply(*teaching, native_weight, labels, share, scores, outside, *views)
+        weights = native_weight, labels, share, alpha.to(views[0].dtype).softmax(0)
+        parts = _ClosedForm.apply(*teaching, *weights, outside, *views)
     return MREDLoss(parts[0] + parts[1] + parts[2], *parts)
 
 

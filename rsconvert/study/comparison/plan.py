@@ -149,13 +149,11 @@ def plan_comparison(
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
         output: a new folder, or that of the same comparison, whose runs are resumed; methods, seeds and resolutions
             may be added to it.
-        config: what all runs have in common; its ``lr`` is the rate of a network of one resolution, divided by S for a
-            network of S; ``distill``, ``view_sizes`` and ``seed`` are left to the comparison; ``views`` are those of
-            the networks that train all resolutions, each at its own size.
+        config: what all runs have in common; ``lr`` is the rate of a network of one resolution, a network of S has it
+            divided by S; ``views`` are of those that train all resolutions; ``distill``, ``view_sizes`` and ``seed`` are its own.
         methods: names out of ``methods.KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
-        crop_area: a second range of crop areas, with which all methods are trained once more (RS-Nets, Fig. 9); text
-            such as ``0.08,1`` is parsed.
+        crop_area: a second range of crop areas, with which all methods are trained once more (Fig. 9); text is parsed.
         seeds: each method is trained with each.
         resolutions: where all are tested, in pixels; None takes those of the network.
         same_lr: give networks of S resolutions the rate of one, as the paper does.
@@ -172,16 +170,12 @@ def plan_comparison(
     folder, asked = Path(output), check_resolutions(net.resolutions if resolutions is None else resolutions)
     samples, outputs = open_for_training(net, data, config)
     others = _others(against or {}, net.native, samples, config)
-    common = {
-        **_common(net, fill_defaults(net, config, views=1), same_lr),
-        **data_identity(net, samples, outputs),
-        **_digests(others),
-    }
+    own = _common(net, fill_defaults(net, config, views=1), same_lr)
+    common = {**own, **data_identity(net, samples, outputs), **_digests(others)}
     settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
     of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
-    budgets = [
-        (method, seed, fill_defaults(others.get(method, net), config, views=1)) for seed in seeds for method in every
-    ]
+    each = {method: fill_defaults(others.get(method, net), config, views=1) for method in every}
+    budgets = [(method, seed, each[method]) for seed in seeds for method in every]
     runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
     return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, others)
 
