@@ -149,8 +149,8 @@ def plan_comparison(
         data: a folder with ``train/`` and ``val/``, a timm data-set string, or the two opened splits.
         output: a new folder, or that of the same comparison, whose runs are resumed; methods, seeds and resolutions
             may be added to it.
-        config: what all runs have in common; ``lr`` is the rate of a network of one resolution, a network of S has it
-            divided by S; ``views`` are of those that train all resolutions; ``distill``, ``view_sizes`` and ``seed`` are its own.
+        config: what all runs have in common; ``lr`` is the rate for one resolution, divided by S for a network of S;
+            ``views`` are of those that train all. Leave out ``distill``, ``view_sizes`` and ``seed``.
         methods: names out of ``methods.KNOWN``.
         subsets: resolutions for further networks, trained in parallel (RS-Nets, Fig. 5).
         crop_area: a second range of crop areas, with which all methods are trained once more (Fig. 9); text is parsed.
