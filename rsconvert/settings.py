@@ -60,8 +60,8 @@ class FinetuneConfig:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
-        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, gentle half of it.
-        probe_epochs: passes that fit the classifier alone to cached features first; by default 5, or 0 if untrained.
+        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, half if trained.
+        probe_epochs: passes that fit the classifier alone to cached features first; by default 5 for trained weights.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
         momentum: of SGD; the first beta of AdamW.
@@ -73,14 +73,14 @@ class FinetuneConfig:
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
         labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
         teacher: a model, checkpoint or run folder that teaches in the ensemble's place.
-        native_weight: weight of the native view's cross entropy, where each other view's is 1; by default 1, gentle 4.
+        native_weight: weight of the native view's cross entropy, where another's is 1; by default 1, trained 4.
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
         train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (every classifier).
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
-        crop_area: smallest and largest share of the image in a crop; by default 0.35 to 1, gentle 0.7 to 1.
+        crop_area: smallest and largest share of the image in a crop; by default 0.35 to 1, trained 0.7 to 1.
         crop_aspect: smallest and largest width over height of a crop.
         color_jitter: strength of random brightness, contrast and saturation, once per image.
         rand_augment: timm's RandAugment, such as ``rand-m9-mstd0.5``, drawn once per image.
@@ -90,7 +90,7 @@ class FinetuneConfig:
         view_sizes: sizes of the S views in pixels, when they are not the resolutions (RS-Nets, Table 6).
         clip_grad: largest norm of the gradient.
         ema_decay: decay per step of a moving average of the network, which is then evaluated and saved.
-        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0, gentle 0.3.
+        start_share: share of the starting weights in what is saved (WiSE-FT); by default 0, 0.3 for trained weights.
         best: the best epoch has the highest top-1: ``mean`` over the resolutions, or ``native``.
         patience: epochs without a better best after which the run stops early; the schedule is still that of all.
         amp: mixed precision; by default bf16 on a GPU that has it, else off.

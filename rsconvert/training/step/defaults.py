@@ -18,6 +18,8 @@ def fill_defaults(
         views: S of the summed loss; None takes those of a step.
         processes: how many train together, for the rate that follows from the images per step.
     """
+    if all(getattr(config, name) is not None for name in FILLED):
+        return config
     gentle, probe, _ = _choice(net, config)
     drawn = config.drawn_views(len(net.resolutions)) if views is None else views
     return config.filled(gentle=gentle, probe=probe, views=drawn, processes=processes)
