@@ -1,5 +1,6 @@
 """The switchable network: what the user holds, its layers, its paths, and the tree that it shows."""
 
+from rsconvert.surgery.network.assembly import assemble, regroup
 from rsconvert.surgery.network.attributes import Measured
 from rsconvert.surgery.network.copying import copy_model, copy_structure, on_meta
 from rsconvert.surgery.network.layer import (
@@ -23,7 +24,7 @@ from rsconvert.surgery.network.resolutions import (
     side_of_call,
     with_middles,
 )
-from rsconvert.surgery.network.switchable import SwitchableModel, assemble, regroup
+from rsconvert.surgery.network.switchable import SwitchableModel
 
 __all__ = [
     "BUILD",

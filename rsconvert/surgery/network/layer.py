@@ -15,8 +15,9 @@ from torch.func import functional_call
 
 from rsconvert.errors import ResolutionError, TrainingError, UnsupportedModelError
 from rsconvert.surgery.network.copying import HOOKS, copy_all, copy_modules, hook_registries
-from rsconvert.surgery.network.parts import Children, Part, PrivateTensorError, StandIn
+from rsconvert.surgery.network.parts import Part, PrivateTensorError, StandIn
 from rsconvert.surgery.network.recognition import is_batchnorm
+from rsconvert.surgery.network.registries import Children
 
 __all__ = ["SwitchableBN", "SwitchableHead", "SwitchableLayer", "interpolated", "interpolation_weights"]
 

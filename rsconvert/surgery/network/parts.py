@@ -4,7 +4,7 @@ import copy
 import functools
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -13,111 +13,26 @@ from torch.utils._pytree import tree_leaves
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.network.copying import CONTAINERS, HOOKS
 from rsconvert.surgery.network.recognition import is_batchnorm
+from rsconvert.surgery.network.registries import REMOVED, Children, Handles, Hooks
 
-__all__ = ["Children", "Hooks", "Part", "PrivateTensorError", "StandIn", "clear_caches", "in_path", "make_part"]
+__all__ = ["Part", "PrivateTensorError", "StandIn", "clear_caches", "in_path", "make_part"]
 
 _NAMED = ("_modules", "_parameters", "_buffers")
 _REGISTRIES = ("_parameters", "_buffers", "_non_persistent_buffers_set")
 # What binds one module to its code: the twins have their own.
 _BOUND = frozenset({"__class__", "__dict__", "_call_impl", "_compiled_call_impl", "forward"})
-# Stands for a child that is removed.
-_REMOVED = nn.Module()
 
 
 class PrivateTensorError(AttributeError, UnsupportedModelError):
     """A tensor of one resolution is asked of all: what hasattr expects, and an error of ours."""
 
 
-class Children(dict[str, nn.Module | None]):
-    """The ``_modules`` of a stand-in.
-
-    Args:
-        children: the ones that are there already.
-        change: called with the name and the new child, or a marker of a removed one, before a change; makes it in the
-            paths, or raises.
-    """
-
-    def __init__(
-        self, children: Mapping[str, nn.Module | None], change: Callable[[str, nn.Module | None], None]
-    ) -> None:
-        super().__init__(children)
-        self._change = change
-
-    def __setitem__(self, name: str, child: nn.Module | None) -> None:
-        self._change(name, child)
-        super().__setitem__(name, child)
-
-    def __delitem__(self, name: str) -> None:
-        if name in self:
-            self._change(name, _REMOVED)
-        super().__delitem__(name)
-
-    # dict's own would bypass the two above.
-    update = MutableMapping.update
-    setdefault = MutableMapping.setdefault
-    pop = MutableMapping.pop
-    popitem = MutableMapping.popitem
-    clear = MutableMapping.clear
-
-    def __ior__(self, other: Any) -> "Children":  # type: ignore[override,misc]
-        self.update(other)
-        return self
-
-
-class Hooks(OrderedDict[int, Any]):
-    """The hooks that several modules have in common; setting, removing or clearing them does so in all modules."""
-
-    _registries: Sequence[dict[int, Any]] = ()
-
-    def __init__(self, common: Mapping[int, Any], registries: Sequence[dict[int, Any]]) -> None:
-        super().__init__(common)
-        self._registries = registries
-
-    def __setitem__(self, key: int, hook: Any) -> None:
-        super().__setitem__(key, hook)
-        for registry in self._registries:
-            registry[key] = hook
-
-    def __delitem__(self, key: int) -> None:
-        hook = self[key]
-        super().__delitem__(key)
-        for registry in self._registries:
-            for own in [own for own, other in registry.items() if other is hook]:
-                del registry[own]
-
-    def clear(self) -> None:
-        """Remove all hooks from all modules."""
-        super().clear()
-        for registry in self._registries:
-            registry.clear()
-
-    pop = MutableMapping.pop  # type: ignore[assignment]
-    popitem = MutableMapping.popitem  # type: ignore[assignment]
-
-
-class _Handles:
-    """The handle of a hook on several modules."""
-
-    def __init__(self, handles: Iterable[Any]) -> None:
-        self.handles = tuple(handles)
-
-    def remove(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-    def __enter__(self) -> "_Handles":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-
 def _on_every_twin(name: str) -> Any:
     """Return the method of this name that registers a hook on every twin; one handle removes them all."""
 
     @functools.wraps(getattr(nn.Module, name))
-    def register(self: "StandIn", hook: Any, *args: Any, **options: Any) -> _Handles:
-        return _Handles(getattr(twin, name)(hook, *args, **options) for twin in self._rs_twins)
+    def register(self: "StandIn", hook: Any, *args: Any, **options: Any) -> Handles:
+        return Handles(getattr(twin, name)(hook, *args, **options) for twin in self._rs_twins)
 
     return register
 
@@ -348,7 +263,7 @@ class Part(StandIn):
         if id(child) not in elsewhere or not (old is None or id(old) in elsewhere):
             self._check_change(name, old, child)
         for place, twin in enumerate(self._rs_twins):
-            if child is _REMOVED:
+            if child is REMOVED:
                 del twin._modules[name]
             else:
                 twin.__dict__.pop(name, None)

@@ -1,51 +1,34 @@
 """SwitchableModel: one network, S paths over the same tensors."""
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map_only
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
-from rsconvert.models import Source, check_num_classes, classifier_layers, replace_classifier, source_of
+from rsconvert.models import Source
+from rsconvert.surgery.network.agreement import Agreement, check_batchnorms
 from rsconvert.surgery.network.attributes import Measured, fingerprint, service, structure
-from rsconvert.surgery.network.copying import (
-    HOOKS,
-    copy_model,
-    copy_modules,
-    copy_structure,
-    fresh,
-    has_bound_hooks,
-)
+from rsconvert.surgery.network.copying import HOOKS, copy_modules, copy_structure, fresh, has_bound_hooks
 from rsconvert.surgery.network.layer import SwitchableBN, SwitchableHead, SwitchableLayer
-from rsconvert.surgery.network.parts import Children, Hooks, Part, StandIn, in_path
+from rsconvert.surgery.network.parts import Part, StandIn
 from rsconvert.surgery.network.paths import divided, live_path, make_path, shown_children, snapshot
-from rsconvert.surgery.network.private import (
-    PrivateSets,
-    by_owner,
-    is_head,
-    private_sets,
-    private_tensors,
-    sets_of,
-    size_dependent,
-)
-from rsconvert.surgery.network.rebuilding import Build, build_like, build_with_classifier
-from rsconvert.surgery.network.recognition import batchnorms
+from rsconvert.surgery.network.private import PrivateSets, private_tensors, sets_of
+from rsconvert.surgery.network.rebuilding import Build, build_like
+from rsconvert.surgery.network.registries import Children, Hooks
 from rsconvert.surgery.network.resolutions import check_resolutions, run_views, side_of_call
 
 if TYPE_CHECKING:
     from rsconvert.surgery.report import ConversionReport
 
-__all__ = ["SwitchableModel", "assemble", "regroup"]
+__all__ = ["SwitchableModel"]
 
 # What is found again in a copy.
-_WATCHED = frozenset({"_bound", "_held", "_modes", "_parts", "_rs_roots", *HOOKS})
+_WATCHED = frozenset({"_agreement", "_bound", "_parts", "_rs_roots", *HOOKS})
 # What belongs to a network itself, whatever the source has under these names.
 _FACTS = ("build", "private", "report", "resolutions", "source")
 
@@ -79,6 +62,7 @@ class SwitchableModel(Part):
     private: bool
     build: Build | None
     _paths: dict[int, nn.Module]
+    _agreement: Agreement
 
     def __init__(
         self,
@@ -128,11 +112,8 @@ class SwitchableModel(Part):
         self._rs_note()
 
     def _rs_note(self) -> None:
-        """Remember which children the modules of every path have; `_check` compares with them, as fast as it can."""
-        twins = [[part._rs_twins[place] for part in (self, *self._parts)] for place in range(len(self.resolutions))]
-        held = [[twin._modules for twin in of_path] for of_path in twins]
-        self.__dict__["_held"] = [(registries, _children(registries)) for registries in held]
-        self.__dict__["_modes"] = [[vars(twin) for twin in of_path] for of_path in twins]
+        """Remember which children the modules of every path have, to compare with them."""
+        self.__dict__["_agreement"] = Agreement((self, *self._parts), self.resolutions)
 
     @property
     def _rs_twins(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
@@ -232,7 +213,7 @@ class SwitchableModel(Part):
 
     def train(self, mode: bool = True, *args: Any, **kwargs: Any) -> "SwitchableModel":
         """Set the mode of every path, each by the source's own ``train``."""
-        self._check_batchnorms()
+        check_batchnorms(self)
         for path in self._paths.values():
             path.train(mode, *args, **kwargs)
         running = set(self.running_modules())
@@ -311,22 +292,9 @@ class SwitchableModel(Part):
             AttributeError: the source has no such method.
             ConfigError: ``num_classes`` is negative or no whole number.
         """
-        check_num_classes(num_classes)
-        paths = {resolution: self.extract(resolution) for resolution in self.resolutions}
-        for plain in paths.values():
-            keys = replace_classifier(plain, num_classes)
-        heads = dict(self.switchable_heads())
-        others = [name for name in self.other_private_tensors() if name.rpartition(".")[0] not in heads]
-        layers = classifier_layers(plain).items() if heads else ()
-        others += [f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters()]
-        new = regroup(self, paths, others)
-        new.alpha.data.copy_(self.alpha)
-        source = replace(self.source, num_classes=num_classes, new_classifier=tuple(keys), class_names=None)
-        kwargs = {k: num_classes if k == "num_classes" else value for k, value in source.model_kwargs.items()}
-        new.source = replace(source, model_kwargs=kwargs)
-        if self.build is not None:
-            new.build = partial(build_with_classifier, self.build, num_classes)
-        self.__setstate__({**new.__getstate__(), "report": None})
+        from rsconvert.surgery.network.assembly import with_classifier  # which makes networks of this class
+
+        self.__setstate__({**with_classifier(self, num_classes).__getstate__(), "report": None})
 
     def other_private_tensors(self) -> list[str]:
         """Return the names of the private tensors that no BatchNorm owns: classifiers, tables, F.batch_norm's own."""
@@ -358,8 +326,7 @@ class SwitchableModel(Part):
         if views is None:
             return self._run(side_of_call(args, kwargs, self.source.images), args, kwargs)
         for place in range(len(self.resolutions)):
-            self._check(place)
-            self._check_modes(place)
+            self._agreement.check(place)
         if args or kwargs or len(views) != len(self.resolutions):
             raise ResolutionError(
                 f"views has {len(views)} tensors; {len(self.resolutions)} and no other argument are needed, "
@@ -380,42 +347,10 @@ class SwitchableModel(Part):
         Raises:
             UnsupportedModelError: a path holds another module than the network.
         """
-        self._check_batchnorms()
+        check_batchnorms(self)
         for place in range(len(self.resolutions)):
-            self._check(place)
+            self._agreement.check_children(place)
         return super().state_dict(*args, **kwargs)
-
-    def _check(self, place: int) -> None:
-        """Refuse what was changed in a path alone, where the network could not see it."""
-        registries, noted = self._held[place]
-        if _children(registries) == noted:
-            return
-        part = next((part for part in (self, *self._parts) if _differs(part, place)), self)
-        raise UnsupportedModelError(
-            f"{part._rs_label()} of net.at({self.resolutions[place]}) has other modules than the network shows; the "
-            "same are needed. Change the network itself, or net.extract(resolution)."
-        )
-
-    def _check_batchnorms(self) -> None:
-        """Refuse a BatchNorm that came into a shared module later: all resolutions would train it."""
-        sets = {id(m) for _, bn in self.switchable_bns() for one in bn.sets for m in nn.Module.modules(one)}
-        for name, module in self.named_modules() if self.private else ():
-            if isinstance(module, _BatchNorm) and id(module) not in sets:
-                raise UnsupportedModelError(
-                    f"{name} is a BatchNorm that all resolutions share, put in after the conversion; each resolution "
-                    "needs its own. Put it into the model before make_switchable."
-                )
-
-    def _check_modes(self, place: int) -> None:
-        """Refuse to run where one path is in train mode and another is not: they share modules that have one."""
-        own, other = ([values["training"] for values in self._modes[i]] for i in (place, place - 1))
-        if own == other:
-            return
-        part = next(part for part, one, two in zip((self, *self._parts), own, other, strict=True) if one != two)
-        raise UnsupportedModelError(
-            f"{part._rs_label()} is in train mode in some paths and in eval mode in others; one mode is needed for the "
-            "network to run. Call net.train() or net.eval(), or run net.at(resolution)."
-        )
 
     def _built(self, resolution: int) -> nn.Module:
         """Return the source as built for a resolution: the native path if one model takes all sizes."""
@@ -426,8 +361,7 @@ class SwitchableModel(Part):
     def _run(self, resolution: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         path = self._path_for(resolution)
         place = self.resolutions.index(resolution) if resolution in self._paths else 0
-        self._check(place)
-        self._check_modes(place)
+        self._agreement.check(place)
         if self.build is None or resolution in self._paths:
             return path(*args, **kwargs)
         try:
@@ -445,86 +379,3 @@ class SwitchableModel(Part):
                 "Resize the input, or call eval() to interpolate."
             )
         return self.at(resolution)
-
-
-def assemble(
-    model: nn.Module,
-    resolutions: Sequence[int],
-    *,
-    private: bool = True,
-    build: Build | None = None,
-    built: Mapping[int, nn.Module] | None = None,
-    others: Collection[str] = (),
-) -> SwitchableModel:
-    """Swap and share without a proof; ``rsconvert.load`` fills such a network.
-
-    Args:
-        build: makes the source again for a resolution; None if one model takes all sizes.
-        built: resolution → what ``build`` gives, around the tensors of ``model``.
-        others: names of further private tensors, such as those of the classifier, or those that modules hand to
-            F.batch_norm themselves.
-    Raises:
-        UnsupportedModelError: the model can't be copied.
-    """
-    trees = built or dict.fromkeys(resolutions, model)
-    base = trees[resolutions[0]]
-    bns = batchnorms(base) if private else {}
-    if "" in bns:
-        raise UnsupportedModelError(
-            f"the model is a {type(base).__name__} itself; a model with BatchNorms inside is needed. "
-            "Put it into an nn.Sequential."
-        )
-    layers: dict[int, SwitchableLayer] = {id(bn): SwitchableBN(bn, resolutions) for bn in bns.values()}
-    named = by_owner(base, others)
-    heads = [owner for owner, names in named.items() if is_head(base.get_submodule(owner), names)]
-    layers |= {id(head): SwitchableHead(head, resolutions) for head in map(base.get_submodule, heads)}
-    # A deepcopy finds every reference to a layer: two names, plain lists, bound methods.
-    native = copy_model(base, {key: layer.native for key, layer in layers.items()})
-    owners = size_dependent(built) if built else {}
-    for owner, names in named.items():
-        if owner not in heads:
-            owners[owner] = sorted({*owners.get(owner, []), *names})
-    sets = private_sets(owners, trees, resolutions[0])
-    owned = {id(layer.native): layer for layer in layers.values()}
-    return SwitchableModel(native, owned, sets, resolutions, source_of(model), build, built, private)
-
-
-def regroup(
-    net: SwitchableModel, paths: Mapping[int, nn.Module], others: Collection[str] | None = None
-) -> SwitchableModel:
-    """Return an independent network of other plain models, from the largest to the smallest, made as ``net`` was.
-
-    Args:
-        others: names of their private tensors that no BatchNorm owns; by default those of ``net``.
-    """
-    built, one = paths if net.build else None, next(iter(paths.values()))
-    others = net.other_private_tensors() if others is None else others
-    new = assemble(one, tuple(paths), private=net.private, build=net.build, built=built, others=others)
-    for place, (resolution, plain) in enumerate(paths.items()):
-        new.at(resolution).load_state_dict(plain.state_dict())
-        for name, layer in new.switchable_layers():
-            _take_settings(layer.sets[place], plain.get_submodule(name))
-    if net.restructured:
-        new.__dict__["_made"] = None
-    return new
-
-
-def _take_settings(own: nn.Module, other: nn.Module) -> None:
-    """Give a set the mode, the momentum and what learns of another one."""
-    own.train(other.training)
-    if hasattr(own, "momentum"):
-        own.momentum = getattr(other, "momentum", own.momentum)
-    learning = {name: parameter.requires_grad for name, parameter in other.named_parameters()}
-    for name, parameter in own.named_parameters():
-        parameter.requires_grad_(learning.get(name, parameter.requires_grad))
-
-
-def _children(registries: Sequence[Mapping[str, nn.Module | None]]) -> list[nn.Module | None]:
-    return [child for registry in registries for child in registry.values()]
-
-
-def _differs(part: Part, place: int) -> bool:
-    """Return whether a twin has other children than those that are shown."""
-    alone = (PrivateSets, nn.ParameterDict)
-    wanted = {name: in_path(m, place) for name, m in part._modules.items() if not isinstance(m, alone)}
-    return wanted != part._rs_twins[place]._modules

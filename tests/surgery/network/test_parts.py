@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch import nn
 
 from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.surgery.network.layer import SwitchableBN
-from rsconvert.surgery.network.parts import Children, Hooks, Part, PrivateTensorError, clear_caches, in_path, make_part
+from rsconvert.surgery.network.parts import Part, PrivateTensorError, clear_caches, in_path, make_part
 
 
 class Block(nn.Module):
@@ -153,37 +152,6 @@ def test_a_replaced_tensor_empties_caches(part: Part, twins: list[Block]) -> Non
     twins[0].grid_cache["2"] = twins[0].other = torch.ones(1)
     clear_caches(twins[0])
     assert (twins[0].grid_cache, twins[0].other.item()) == ({}, 1)
-
-
-def test_children_are_asked_before_every_change() -> None:
-    seen = []
-
-    def change(name: str, child: nn.Module | None) -> None:
-        if name == "fixed":
-            raise ValueError(name)
-        seen.append((name, type(child).__name__))
-
-    children = Children({"fixed": nn.ReLU(), "a": nn.ReLU()}, change)
-    children.update(a=nn.GELU())
-    children |= {"b": None}
-    children.setdefault("c", nn.Identity())
-    assert type(children.pop("a")) is nn.GELU
-    assert seen == [("a", "GELU"), ("b", "NoneType"), ("c", "Identity"), ("a", "Module")]
-    for attempt in (lambda: children.pop("fixed"), lambda: children.update(fixed=None), children.clear):
-        with pytest.raises(ValueError, match="fixed"):
-            attempt()
-    assert type(children["fixed"]) is nn.ReLU
-
-
-def test_hooks_in_common_change_in_all_registries() -> None:
-    one, two = OrderedDict({1: "a", 2: "own"}), OrderedDict({5: "a"})
-    hooks = Hooks({1: "a"}, [one, two])
-    hooks[7] = "b"
-    assert (one, two) == ({1: "a", 2: "own", 7: "b"}, {5: "a", 7: "b"})
-    del hooks[1]
-    assert (hooks, one, two) == ({7: "b"}, {2: "own", 7: "b"}, {7: "b"})
-    hooks.clear()
-    assert (one, two) == ({}, {})
 
 
 @pytest.mark.parametrize("kind", ["forward_pre", "forward", "full_backward_pre", "full_backward"])
