@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, first_line
 from rsconvert.text import plain
 
 __all__ = ["FILLED", "RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
@@ -296,7 +296,8 @@ def build_config(
     Strings among the settings are read as the field's type: ``"224,160"`` for a tuple, ``"none"`` for an optional one.
 
     Raises:
-        ConfigError: there is no such recipe; the file can't be read; a name is unknown; a value does not fit.
+        ConfigError: there is no such recipe; the file can't be read; a name is unknown; a value does not fit; the
+            teacher of the file would run code or be fetched.
     """
     if recipe is not None and recipe not in RECIPES:
         raise ConfigError(f"recipe is {recipe!r}; {', '.join(RECIPES)} are accepted.")
@@ -311,9 +312,22 @@ def build_config(
 
 def _read_toml(file: str | Path | None) -> dict[str, Any]:
     try:
-        return {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config {file} can't be read ({error}); a TOML file of settings is needed.") from error
+        held = {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"config {file} can't be read ({first_line(error)}); a TOML file of settings is needed."
+        ) from error
+    _check_teacher_of_file(file, held.get("teacher"))
+    return held
+
+
+def _check_teacher_of_file(file: str | Path | None, teacher: object) -> None:
+    """Refuse a teacher out of a file that would run code or be fetched: the caller alone may name it."""
+    if isinstance(teacher, str) and teacher != "none" and (".py:" in teacher or not Path(teacher).exists()):
+        raise ConfigError(
+            f"config {file} names the teacher {teacher!r}; a file may name a checkpoint or a run folder that exists, "
+            "no function, and no model to be downloaded. Give it by --teacher."
+        )
 
 
 def _check(name: str, value: object, rule: _Rule) -> None:

@@ -251,3 +251,28 @@ def test_the_help_of_an_option_ends_with_its_default() -> None:
     assert setting_help("weight_decay").sentence.endswith("linear layers; default 0.0001.")
     assert setting_help("log_dir").sentence == "Folder for TensorBoard."
     assert "default" not in setting_help("low_memory").sentence
+
+
+@pytest.mark.parametrize("teacher", ["mine.py:build", "resnet50", "hf-hub:USER/NAME", "missing.safetensors"])
+def test_a_file_names_no_code_and_nothing_to_fetch_as_the_teacher(tmp_path: Path, teacher: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f'teacher = "{teacher}"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.toml names the teacher .* Give it by --teacher"):
+        build_config(file)
+    with pytest.raises(ConfigError, match=r"run\.toml names the teacher"):  # even where it is overridden
+        build_config(file, {"teacher": "none"})
+    assert build_config(settings={"teacher": teacher}).teacher == teacher
+
+
+def test_a_file_may_name_a_checkpoint_as_the_teacher(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").touch()
+    file = tmp_path / "run.toml"
+    file.write_text(f"teacher = '{tmp_path / 'net.safetensors'}'\n", encoding="utf-8")
+    assert build_config(file).teacher == str(tmp_path / "net.safetensors")
+
+
+def test_a_file_that_is_nested_deeply_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("epochs = " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"run\.toml can't be read"):
+        build_config(file)

@@ -30,6 +30,11 @@ def inspect(checkpoint: str, as_json: bool) -> None:
 @options.unlabelled(required=False)
 @options.defaulted("export.verify_export", "--images", type=int, help="How many to draw from the data.")
 @options.defaulted("export.verify_export", "--tolerance", type=float, help="The largest relative difference.")
+@click.option(
+    "--native-code",
+    is_flag=True,
+    help="Run the library in a .pt2 that AOTInductor compiled: it acts with your rights. Only if you trust its maker.",
+)
 @options.model
 @options.as_json
 def verify(
@@ -39,6 +44,7 @@ def verify(
     data: str | None,
     images: int,
     tolerance: float,
+    native_code: bool,
     model: str | None,
     as_json: bool,
 ) -> None:
@@ -52,6 +58,8 @@ def verify(
     if data is None:
         options.refuse_given("images", without="data")
     net = load_network(checkpoint, model)
-    found = verify_export(export, net, resolutions, data=data, images=images, tolerance=tolerance)
+    found = verify_export(
+        export, net, resolutions, data=data, images=images, tolerance=tolerance, native_code=native_code
+    )
     options.print_result(found.to_dict(), as_json, found)
     found.check(export)

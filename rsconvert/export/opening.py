@@ -3,7 +3,6 @@
 import importlib
 import json
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from rsconvert.checkpoint import PUBLISHED, fill, load, read_header, read_tensors
 from rsconvert.errors import CheckpointError, ConfigError, first_line
+from rsconvert.export.program_archive import checked_program, is_compiled
 from rsconvert.models import TORCHVISION, create_model
 from rsconvert.surgery import SwitchableModel, check_resolutions, prepare_folded
 
@@ -46,13 +46,16 @@ class Export:
         return tuple(side for side in (self.height, self.width) if isinstance(side, int))
 
 
-def open_export(path: str | PathLike[str], net: SwitchableModel) -> Export:
+def open_export(path: str | PathLike[str], net: SwitchableModel, *, native_code: bool = False) -> Export:
     """Open what ``export`` wrote: ``.onnx``, ``.pt2``, a folder of timm or for a hub, or a state_dict of torchvision.
+
+    Opening runs no code of the file, unless ``native_code`` allows that of a package of AOTInductor.
 
     Args:
         net: the network that it was made from; a state_dict does not say its architecture.
+        native_code: load such a package, whose library then runs with all rights of this process.
     Raises:
-        CheckpointError: it is none of these, or is broken.
+        CheckpointError: it is none of these, or is broken; it would run code.
         ConfigError: the package that reads it is not installed.
     """
     path = Path(path)
@@ -63,7 +66,7 @@ def open_export(path: str | PathLike[str], net: SwitchableModel) -> Export:
     if path.suffix == ".onnx":
         return open_onnx(path)
     if path.suffix == ".pt2":
-        return _open_program(path)
+        return _open_compiled(path, native_code) if _is_compiled(path) else _open_program(path)
     if path.suffix in (".safetensors", ".pth", ".pt"):
         return _open_state(path, net)
     raise CheckpointError(
@@ -112,23 +115,40 @@ def needed(package: str) -> Any:
         ) from error
 
 
-def _open_program(path: Path) -> Export:
-    """Open a program of ``torch.export``, or a package that AOTInductor compiled of one."""
+def _is_compiled(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
-            compiled = any("/aotinductor/" in name for name in archive.namelist())
-        if compiled:
-            package = torch._inductor.aoti_load_package(str(path))
-            side = json.loads(package.get_metadata()["rsconvert.json"])["resolution"]
-            return Export(package, side, side)
+        return is_compiled(path)
+    except Exception as error:  # zip's own and the system's
+        raise _broken(path, "torch.export", error) from error
+
+
+def _open_compiled(path: Path, native_code: bool) -> Export:
+    """Open a package that AOTInductor compiled of a program."""
+    if not native_code:
+        raise CheckpointError(
+            f"{path} is a package of AOTInductor: its library would run with your rights as soon as it is opened, and "
+            "can't be checked. If you made it or trust its maker, allow that by --native-code."
+        )
+    try:
+        package = torch._inductor.aoti_load_package(str(path))
+        side = json.loads(package.get_metadata()["rsconvert.json"])["resolution"]
+    except Exception as error:  # torch's own and JSON's
+        raise _broken(path, "AOTInductor", error) from error
+    return Export(package, side, side)
+
+
+def _open_program(path: Path) -> Export:
+    """Open a program of ``torch.export``; its archive is checked first, and then read without pickle."""
+    try:
         with warnings.catch_warnings(action="ignore"):  # of torch about itself
-            program = torch.export.load(path)
+            program = torch.export.load(checked_program(path))
+            run = program.module(check_guards=False)
+        first = program.graph_signature.user_inputs[0]
+        image = next(node for node in program.graph.nodes if node.name == first)
+        batch, *_, height, width = [size if isinstance(size, int) else str(size) for size in image.meta["val"].shape]
     except Exception as error:  # zip, JSON and torch's own
         raise _broken(path, "torch.export", error) from error
-    first = program.graph_signature.user_inputs[0]
-    image = next(node for node in program.graph.nodes if node.name == first)
-    batch, *_, height, width = [size if isinstance(size, int) else str(size) for size in image.meta["val"].shape]
-    return Export(program.module(), height, width, batch)
+    return Export(run, height, width, batch)
 
 
 def _open_hub(folder: Path) -> Export:

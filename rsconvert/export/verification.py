@@ -126,6 +126,7 @@ def verify_export(
     data: str | PathLike[str] | Samples | None = None,
     images: int = 200,
     tolerance: float = 1e-4,
+    native_code: bool = False,
 ) -> Verification:
     """Compare an export with ``net(x)`` at each size, on random images in batches of 1 and 5, and on real ones.
 
@@ -138,6 +139,7 @@ def verify_export(
         images: how many of the data to draw at random; all, if there are fewer.
         tolerance: the largest relative difference that passes. Images less than tenfold above it are compared with
             the network in double precision, for a network may amplify PyTorch's own rounding.
+        native_code: run the library of a package of AOTInductor, see `open_export`.
     Raises:
         CheckpointError, ConfigError: as `open_export`; a setting is unusable.
         ResolutionError: the export or the network does not take a resolution.
@@ -146,7 +148,7 @@ def verify_export(
     """
     if not tolerance > 0 or images < 1:
         raise ConfigError(f"tolerance is {tolerance}, images {images}; both must be above 0.")
-    opened = export if isinstance(export, Export) else open_export(export, net)
+    opened = export if isinstance(export, Export) else open_export(export, net, native_code=native_code)
     rows: dict[_Size, Agreement] = {}
     exact = partial(_in_float64, net)
     with eval_mode([net, *map(net.at, net.resolutions)]):

@@ -27,10 +27,11 @@ __all__ = ["create_model", "is_file_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
-_RESERVED = {
-    *("cache_dir", "checkpoint_path", "num_classes", "pretrained", "pretrained_backbone", "pretrained_cfg"),
-    *("pretrained_cfg_overlay", "weights", "weights_backbone"),
+_ELSEWHERE = {
+    *("cache_dir", "checkpoint_path", "pretrained_backbone", "pretrained_cfg", "pretrained_cfg_overlay"),
+    *("weights", "weights_backbone"),
 }
+_RESERVED = {"num_classes", "pretrained", *_ELSEWHERE}
 
 
 def create_model(
@@ -141,6 +142,11 @@ def _read_folder(name: str, scheme: str, place: str) -> tuple[str, dict[str, Any
             ) from error
     if not timm.is_model(architecture):
         raise unknown_model(architecture)
+    if unsafe := sorted(_ELSEWHERE & set(arguments or {})):
+        raise UnsupportedModelError(
+            f"{name} has the argument {unsafe[0]} in its config.json, which would load weights from elsewhere; "
+            "arguments of the architecture alone are accepted. Remove it."
+        )
     own = {key: value for key, value in (arguments or {}).items() if key not in _RESERVED}
     # timm reads the pooling from a folder's cfg, where the bare name would take its registered one.
     registered, pooling = timm.get_pretrained_cfg(architecture), cfg.get("global_pool")

@@ -302,3 +302,14 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
 
 def test_it_lists_its_names() -> None:
     assert create.__all__ == ["create_model", "is_file_name", "preprocessing_of"]
+
+
+def test_the_arguments_of_a_folder_load_nothing_from_elsewhere(folder, tmp_path: Path) -> None:
+    _, name = folder
+    config = tmp_path / "hub" / "config.json"
+    held = json.loads(config.read_text(encoding="utf-8"))
+    held["model_args"]["pretrained_cfg_overlay"] = {"source": "", "file": str(tmp_path / "other.bin")}
+    config.write_text(json.dumps(held), encoding="utf-8")
+    for pretrained in (True, False):
+        with pytest.raises(UnsupportedModelError, match="the argument pretrained_cfg_overlay"):
+            create_model(name, pretrained=pretrained)
