@@ -68,8 +68,8 @@ def load(
 ) -> nn.Module:
     """Return a network in eval mode as a SwitchableModel; or, for a ``resolution``, that path as a plain model.
 
-    Without ``model`` the network is built from the name in the file, which can be a timm or torchvision name only:
-    a file never makes rsconvert import code, nor fetch anything.
+    Without ``model`` the network is built from the name in the file, which can be a name of timm, torchvision or smp
+    only: a file never makes rsconvert import code, nor fetch anything.
 
     Args:
         place: a file, the folder of a run, whose best network it is, a folder for a hub, also as ``local-dir:DIR``, or
@@ -224,8 +224,8 @@ def _built(source: Source, path: str | Path) -> nn.Module:
     name = source.architecture
     if name is None or not names_library(source):
         raise CheckpointError(
-            f"{path} holds a network made by {name or 'code without a name'}; only timm and torchvision names are "
-            "built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
+            f"{path} holds a network made by {name or 'code without a name'}; only names of timm, torchvision and "
+            "smp are built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
             "--model file.py:function."
         )
     with unfilled():

@@ -10,7 +10,7 @@ from typing import Any
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.models import ImageArgument, Source
+from rsconvert.models import SMP, ImageArgument, Source, is_file_name
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
 
 __all__ = ["FORMAT_VERSION", "Metadata", "describe", "encode_metadata", "names_library", "read_metadata"]
@@ -126,8 +126,11 @@ def read_metadata(path: str | Path) -> Metadata:
 
 
 def names_library(source: Source) -> bool:
-    """Return whether a source is a model of timm or torchvision by name, which alone is built from a file."""
-    return source.architecture is not None and ":" not in source.architecture  # as in file.py:function and hf-hub:…
+    """Return whether a source is a model of a library by name, which alone is built from a file."""
+    name = source.architecture
+    if name is None or is_file_name(name):
+        return False
+    return name.startswith(SMP) or ":" not in name  # as in hf-hub:…
 
 
 def describe(path: str | Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def wrap(
 ) -> None:
     """Convert MODEL and write one switchable checkpoint.
 
-    MODEL is a timm name (resnet50, resnet50.a1_in1k, hf-hub:..., local-dir:...), torchvision/NAME, or FILE.py:FUNCTION.
+    MODEL: a timm name (resnet50, hf-hub:..., local-dir:...), torchvision/NAME, smp/DECODER:ENCODER or FILE.py:FUNCTION.
     """
     if dry_run and (force or output is not None):
         raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Leave them out.")

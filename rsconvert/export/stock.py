@@ -14,7 +14,7 @@ from torch import nn
 from rsconvert.checkpoint import fill, names_library, replacing, sync, write_tensors
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
 from rsconvert.evaluation import crop_shares
-from rsconvert.models import TORCHVISION, create_model, example_arguments, example_input
+from rsconvert.models import SMP, TORCHVISION, create_model, example_arguments, example_input
 from rsconvert.surgery import FoldReport, SwitchableModel, equal_outputs, fold_batchnorm, kwargs_at, run_trial
 
 __all__ = ["TIMM_FILES", "stock_library", "write_timm", "write_torchvision"]
@@ -60,7 +60,7 @@ def write_torchvision(net: SwitchableModel, resolution: int, path: Path, *, fold
 def stock_library(net: SwitchableModel) -> str:
     """Return the library that knows the network by name, ``timm`` or ``torchvision``; raise if neither does."""
     name = net.source.architecture
-    if name is None or not names_library(net.source):
+    if name is None or not names_library(net.source) or name.startswith(SMP):
         raise UnsupportedModelError(
             f"the network was made by {name or 'code without a name'}, which neither timm nor torchvision knows; a "
             "network with a name of theirs is needed. Save net.extract(resolution).state_dict() for your own class."

@@ -1,6 +1,6 @@
 """Models: names to plain models with their weights, the inputs they take, and what is known of them."""
 
-from rsconvert.models.builders import TORCHVISION, check_num_classes, unfilled
+from rsconvert.models.builders import SMP, TORCHVISION, check_num_classes, unfilled
 from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, replace_classifier
 from rsconvert.models.create import create_model, is_file_name, preprocessing_of
 from rsconvert.models.example import (
@@ -16,10 +16,12 @@ from rsconvert.models.example import (
     resizes_inside,
     static_stem,
 )
+from rsconvert.models.smp_models import smp_candidates
 from rsconvert.models.source import ImageArgument, Source, set_source, source_of
 from rsconvert.models.torchvision_models import candidates_for
 
 __all__ = [
+    "SMP",
     "TORCHVISION",
     "Arguments",
     "ImageArgument",
@@ -43,6 +45,7 @@ __all__ = [
     "replace_classifier",
     "resizes_inside",
     "set_source",
+    "smp_candidates",
     "source_of",
     "static_stem",
     "unfilled",

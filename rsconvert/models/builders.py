@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
 
 __all__ = [
+    "SMP",
     "TORCHVISION",
     "built",
     "check_num_classes",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 TORCHVISION = "torchvision/"
+SMP = "smp/"
 _FILLS = {"add_", "clamp_", "copy_", "erfinv_", "fill_", "mul_", "normal_", "ones_", "uniform_", "zero_", "zeros_"}
 
 
@@ -58,8 +60,8 @@ def unknown_model(name: str) -> UnsupportedModelError:
     known = [*tagged, *(TORCHVISION + n for n in torchvision.models.list_models())]
     near = difflib.get_close_matches(name, known, n=3)
     return UnsupportedModelError(
-        f"model {name} is unknown; a timm name, torchvision/NAME or file.py:function is accepted. "
-        + (f"Did you mean {', '.join(near)}?" if near else "See timm.list_models().")
+        f"model {name} is unknown; a timm name, torchvision/NAME, smp/DECODER:ENCODER or file.py:function is "
+        "accepted. " + (f"Did you mean {', '.join(near)}?" if near else "See timm.list_models().")
     )
 
 

@@ -1,4 +1,4 @@
-"""Names to plain models: timm, torchvision, a user's own file."""
+"""Names to plain models: timm, torchvision, segmentation_models_pytorch, a user's own file."""
 
 import importlib.util
 import inspect
@@ -17,8 +17,9 @@ from torch import nn
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
-from rsconvert.models.builders import TORCHVISION, built, check_num_classes, classes_argument, unknown_model
+from rsconvert.models.builders import SMP, TORCHVISION, built, check_num_classes, classes_argument, unknown_model
 from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.models.smp_models import from_smp
 from rsconvert.models.source import Source, set_source
 from rsconvert.models.torchvision_models import from_torchvision
 from rsconvert.models.weights import load_weights
@@ -45,9 +46,10 @@ def create_model(
     """Return a plain model that remembers its name, its arguments and the preprocessing of its weights.
 
     Args:
-        name: a timm name (``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:…``, ``local-dir:…``), ``torchvision/NAME``, or
-            ``file.py:function``, a function that returns an nn.Module.
-        pretrained: download weights by the loader of timm or torchvision.
+        name: a timm name (``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:…``, ``local-dir:…``), ``torchvision/NAME``,
+            ``smp/DECODER:ENCODER`` of segmentation_models_pytorch, or ``file.py:function``, a function that returns an
+            nn.Module.
+        pretrained: download weights by the loader of the library; of segmentation_models_pytorch the encoder's.
         weights: a safetensors or torch file to load strictly instead. A classifier that it lacks, or holds in
             another size, starts at zero. What wrappers put around the names is stripped, as ``module.`` and Lightning's
             ``model.``; the model's source says what was.
@@ -62,14 +64,21 @@ def create_model(
     kwargs = dict(model_kwargs or {})
     _check_arguments(kwargs, pretrained, weights)
     check_num_classes(num_classes)
-    build = _from_file if is_file_name(name) else from_torchvision if name.startswith(TORCHVISION) else _from_timm
-    model, source = build(name, pretrained, num_classes, kwargs)
+    model, source = _builder_of(name)(name, pretrained, num_classes, kwargs)
     if weights is not None:
         fresh, origin = load_weights(model, Path(weights))
         source = replace(source, weights=origin, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
     set_source(model, source)
     return model
+
+
+def _builder_of(name: str) -> Callable[[str, bool, int | None, dict[str, Any]], tuple[nn.Module, Source]]:
+    if is_file_name(name):
+        return _from_file
+    if name.startswith(SMP):
+        return from_smp
+    return from_torchvision if name.startswith(TORCHVISION) else _from_timm
 
 
 def is_file_name(name: str) -> bool:
@@ -159,7 +168,7 @@ def _from_file(
 ) -> tuple[nn.Module, Source]:
     if pretrained:
         raise ConfigError(
-            f"{name} has no pretrained weights to download; only timm and torchvision names have. "
+            f"{name} has no pretrained weights to download; only names of timm, torchvision and smp have. "
             "Give a file by --weights, or use --no-pretrained."
         )
     with _importable(Path(name.rpartition(":")[0]).parent):

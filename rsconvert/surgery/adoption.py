@@ -25,6 +25,7 @@ from rsconvert.models import (
     count_outputs,
     example_arguments,
     preprocessing_of,
+    smp_candidates,
     source_of,
     unfilled,
 )
@@ -77,7 +78,7 @@ def _proved(model: nn.Module) -> Source | None:
 
 
 def _candidates(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Module]]]:
-    """Yield what may have made a model of timm or torchvision, and how to build it; nothing for another model."""
+    """Yield what may have made a model of a known library, and how to build it; nothing for another model."""
     library = type(model).__module__.partition(".")[0]
     if library == "timm":
         cfg = getattr(model, "pretrained_cfg", None) or {}
@@ -88,6 +89,8 @@ def _candidates(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.Modu
             yield source, partial(timm.create_model, source.architecture, **arguments)
     elif library == "torchvision":
         yield from candidates_for(model)
+    elif library == "segmentation_models_pytorch":
+        yield from smp_candidates(model)
 
 
 def _is_same(model: nn.Module, built: nn.Module) -> bool:

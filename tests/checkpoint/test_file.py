@@ -238,7 +238,7 @@ def test_a_file_from_before_images_were_noted_chooses_by_the_signature(net: Swit
 @pytest.mark.parametrize("prefix", ["hf-hub:", "HF-HUB:", "hf_hub:", "local-dir:", "Local-Dir:"])
 def test_a_name_that_leads_elsewhere_is_refused(saved: Path, tmp_path: Path, prefix: str) -> None:
     rewrite(saved, architecture=f"{prefix}{tmp_path}")
-    refused(lambda: rsconvert.load(saved), "only timm and torchvision names")
+    refused(lambda: rsconvert.load(saved), "only names of timm, torchvision and smp")
 
 
 def test_a_file_never_has_code_imported(net: SwitchableModel, saved: Path, tmp_path: Path) -> None:

@@ -183,7 +183,8 @@ def test_file_names() -> None:
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_an_unknown_model_gets_similar_names(name: str, near: str, pretrained: bool) -> None:
     with pytest.raises(
-        UnsupportedModelError, match=r"is unknown; a timm name, torchvision/NAME or file\.py:function"
+        UnsupportedModelError,
+        match=r"is unknown; a timm name, torchvision/NAME, smp/DECODER:ENCODER or file\.py:function",
     ) as error:
         create_model(name, pretrained=pretrained)
     assert near in one_line(error)

@@ -97,7 +97,7 @@ def test_a_function_that_nobody_named_is_not_run(make_net: MakeNet, tmp_path: Pa
     save_as.source = replace(save_as.source, architecture=f"{tmp_path / 'other.py'}:build")
     save(save_as, tmp_path / "other.safetensors")
     (tmp_path / "other.py").write_text("raise SystemExit('it ran')")
-    with pytest.raises(CheckpointError, match=r"made by .*other\.py:build; only timm and torchvision"):
+    with pytest.raises(CheckpointError, match=r"made by .*other\.py:build; only names of timm, torchvision and smp"):
         create_teacher(make_net(), FinetuneConfig(teacher=str(tmp_path / "other.safetensors")), CPU)
 
 
