@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rsconvert.checkpoint import load, save
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
-    from rsconvert.models import create_model
+    from rsconvert.models import Task, create_model
     from rsconvert.runtime import cascade, for_budget
     from rsconvert.settings import FinetuneConfig
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
@@ -59,6 +59,7 @@ __all__ = [
     "ResolutionError",
     "SwitchableBN",
     "SwitchableModel",
+    "Task",
     "TrainingError",
     "UnsupportedModelError",
     "calibrate",
@@ -90,7 +91,7 @@ _HOMES = {
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "settings": ("FinetuneConfig",),
     "training": ("finetune", "mred_loss"),
-    "models": ("create_model",),
+    "models": ("Task", "create_model"),
 }
 
 

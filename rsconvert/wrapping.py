@@ -10,7 +10,7 @@ from rsconvert.checkpoint import fill_from_rsnets
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, ResolutionError
 from rsconvert.evaluation import crop_shares, multiply_adds
-from rsconvert.models import Source, create_model, is_file_name, unfilled
+from rsconvert.models import Source, Task, create_model, is_file_name, unfilled
 from rsconvert.surgery import (
     ConversionReport,
     SwitchableModel,
@@ -34,6 +34,7 @@ def wrap(
     num_classes: int | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    task: Mapping[str, Any] | None = None,
     private: Collection[str] = ("bn",),
     large_head: bool = False,
     on_refusal: Callable[[ConversionReport], None] | None = None,
@@ -45,15 +46,14 @@ def wrap(
         rsnets: a checkpoint of the paper's public release.
         preprocessing: values that override those of the weights; None among them overrides nothing. ``crop_pct`` may
             be a table by resolution, from which those that it leaves out are interpolated.
+        task: values that override those of the recognised task; None among them overrides nothing.
         private, large_head: as for `make_switchable`.
         on_refusal: takes the report on a model that does not work at all resolutions, before the error.
     Raises:
         ConfigError: several things give the values, or one of the arguments is unusable.
-        UnsupportedModelError, ResolutionError, CheckpointError: as `create_model`, `make_switchable` and
-            `fill_from_rsnets`.
+        UnsupportedModelError, ResolutionError, CheckpointError: as the functions that it calls.
     """
-    if rsnets is not None and (pretrained or weights is not None):
-        raise ConfigError(f"rsnets is {rsnets}, together with pretrained or weights; one of them is accepted.")
+    _check_values(rsnets, pretrained, weights)
     own = _own_values(preprocessing or {}, resolutions)
     given = weights is not None or rsnets is not None or is_file_name(name)
     download = not given if pretrained is None else pretrained
@@ -65,7 +65,7 @@ def wrap(
             model = create_model(
                 name, pretrained=True, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs
             )
-        net = make_switchable(model, resolutions, private=private, large_head=large_head)
+        net = make_switchable(model, resolutions, task=_given(task), private=private, large_head=large_head)
     except ResolutionError:
         if on_refusal is not None:
             on_refusal(examine(model, resolutions))
@@ -76,9 +76,14 @@ def wrap(
     return net
 
 
+def _check_values(rsnets: str | Path | None, pretrained: bool | None, weights: str | Path | None) -> None:
+    if rsnets is not None and (pretrained or weights is not None):
+        raise ConfigError(f"rsnets is {rsnets}, together with pretrained or weights; one of them is accepted.")
+
+
 def _own_values(preprocessing: Mapping[str, Any], resolutions: Sequence[int]) -> dict[str, Any]:
     """Return the values that are given, crop_pct as one number or one per resolution."""
-    own = {key: value for key, value in preprocessing.items() if value is not None}
+    own = _given(preprocessing)
     table, trained = own.get("crop_pct"), check_resolutions(resolutions)
     if isinstance(table, Mapping):
         if not table or not table.keys() <= {*trained}:
@@ -90,6 +95,10 @@ def _own_values(preprocessing: Mapping[str, Any], resolutions: Sequence[int]) ->
         shares = Preprocessing(crop_pct=tuple(table[r] for r in known))
         own["crop_pct"] = crop_shares(shares, known, trained)
     return own
+
+
+def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (values or {}).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -115,6 +124,7 @@ class Conversion:
             "refused": [r for r, same in report.exact.items() if not same],
             "weights": self.source.weights,
             "new_classifier": list(self.source.new_classifier),
+            "task": self.source.task.name,
             **vars(self.source.preprocessing),
         }
 
@@ -122,6 +132,8 @@ class Conversion:
         source, costs = self.source, self.multiply_adds
         lines = [str(self.report), "multiply-adds: " + ", ".join(f"{r} {c / 1e6:.1f} M" for r, c in costs.items())]
         lines += [f"{key}: {plain(value)}" for key, value in vars(source.preprocessing).items()]
+        if source.task != Task():
+            lines.append(f"task: {source.task}")
         if source.weights is not None:
             lines.append(f"weights: {source.weights}")
         if source.new_classifier:

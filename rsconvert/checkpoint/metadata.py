@@ -10,7 +10,7 @@ from typing import Any
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
-from rsconvert.models import SMP, ImageArgument, Source, is_file_name
+from rsconvert.models import SMP, ImageArgument, Source, Task, is_file_name
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
 
 __all__ = ["FORMAT_VERSION", "Metadata", "describe", "encode_metadata", "names_library", "read_metadata"]
@@ -21,6 +21,10 @@ _TYPES = {
     "architecture": str,
     "model_kwargs": dict,
     "num_classes": int,
+    "task": str,
+    "output": str,
+    "ignore_index": int,
+    "auxiliary": dict,
     "built_with": str,
     "images": list,
     "private": bool,
@@ -66,6 +70,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "architecture": None if net.restructured else source.architecture,
         "model_kwargs": dict(source.model_kwargs),
         "num_classes": source.num_classes,
+        **_task_facts(source.task),
         "built_with": source.built_with,
         "resolutions": net.resolutions,
         **vars(source.preprocessing),
@@ -214,6 +219,7 @@ def _source(facts: Mapping[str, Any]) -> Source:
         architecture=facts.get("architecture"),
         model_kwargs=facts.get("model_kwargs", {}),
         num_classes=facts.get("num_classes"),
+        task=_task(facts),
         built_with=facts.get("built_with"),
         images=None if images is None else tuple(map(ImageArgument.from_dict, images)),
         preprocessing=Preprocessing(mean=mean, std=std, interpolation=interpolation, crop_pct=crop_pct),
@@ -223,6 +229,17 @@ def _source(facts: Mapping[str, Any]) -> Source:
         class_names=None if names is None else tuple(names),
         training=facts.get("training"),
     )
+
+
+def _task_facts(task: Task) -> dict[str, Any]:
+    """Return what a file says of a task; nothing of a classifier whose output is a tensor."""
+    facts = {"task": task.name if task.dense else None, "output": task.output, "ignore_index": task.ignore_index}
+    return {**facts, "auxiliary": dict(task.auxiliary)}
+
+
+def _task(facts: Mapping[str, Any]) -> Task:
+    own = {name: facts[name] for name in ("output", "ignore_index", "auxiliary") if name in facts}
+    return Task(name=facts.get("task", "classification"), **own)
 
 
 def _check_crop_pct(preprocessing: Preprocessing, resolutions: Sequence[int]) -> None:

@@ -1,7 +1,7 @@
 """Commands that convert a model, and list what can be converted: wrap, models."""
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from rsconvert.surgery import ConversionReport, SwitchableModel
 
 __all__ = ["models", "wrap"]
+
+
+class _Told(TypedDict):
+    """The options of `wrap` that say what a network is for."""
+
+    task: str | None
+    ignore_index: int | None
+    output_key: str | None
 
 
 @click.command()
@@ -46,6 +54,13 @@ __all__ = ["models", "wrap"]
     "224=0.95,96=0.875, linear in between.",
 )
 @click.option(
+    "--task",
+    type=click.Choice(["classification", "segmentation"]),
+    help="What the logits stand for; recognised for torchvision and segmentation_models_pytorch, else classification.",
+)
+@click.option("--ignore-index", type=int, help="Of segmentation: the value of a mask where nothing is known; 255.")
+@click.option("--output-key", metavar="KEY", help="The logits in an output that is a dict or a tuple.")
+@click.option(
     "--private",
     default="bn",
     show_default=True,
@@ -77,17 +92,13 @@ def wrap(
     dry_run: bool,
     force: bool,
     as_json: bool,
+    **told: Unpack[_Told],
 ) -> None:
     """Convert MODEL and write one switchable checkpoint.
 
     MODEL: a timm name (resnet50, hf-hub:..., local-dir:...), torchvision/NAME, smp/DECODER:ENCODER or FILE.py:FUNCTION.
     """
-    if dry_run and (force or output is not None):
-        raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Leave them out.")
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
-    target = None if dry_run else f"{name}.rs.safetensors" if output is None else output
-    if target is not None:
-        options.refuse_existing(target, force)
+    target = _target(model, output, dry_run, force)
     from rsconvert.wrapping import wrap as converted
 
     net = converted(
@@ -104,11 +115,23 @@ def wrap(
             "interpolation": interpolation,
             "crop_pct": None if crop_pct is None else options.share_table("crop_pct", crop_pct),
         },
+        task={"name": told["task"], "ignore_index": told["ignore_index"], "output": told["output_key"]},
         private=options.words(private),
         large_head=large_head,
         on_refusal=partial(_print_refusal, as_json=as_json) if dry_run else None,
     )
     _finish(net, target, as_json)
+
+
+def _target(model: str, output: str | None, dry_run: bool, force: bool) -> str | None:
+    """Return the file to write; None if there is none."""
+    if dry_run and (force or output is not None):
+        raise ConfigError("dry-run writes nothing, so --output and --force have no effect. Leave them out.")
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in model.rpartition("/")[2])
+    target = None if dry_run else f"{name}.rs.safetensors" if output is None else output
+    if target is not None:
+        options.refuse_existing(target, force)
+    return target
 
 
 def _print_refusal(report: "ConversionReport", as_json: bool) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples, read_class_map
 from rsconvert.errors import DataError
-from rsconvert.models import Source, example_stem, source_of
+from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
 
 __all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
@@ -15,7 +15,10 @@ __all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "k
 
 def known_source(model: nn.Module) -> Source:
     """Return what is known of a network, switchable or plain."""
-    return model.source if isinstance(model, SwitchableModel) else source_of(model)
+    if isinstance(model, SwitchableModel):
+        return model.source
+    source = source_of(model)
+    return Source(task=recognised_task(model)) if source == Source() else source
 
 
 def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | None = None) -> None:

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from rsconvert.data import Preprocessing, Samples, Size, ViewLoader, evaluation_loader, normalize
-from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError
 from rsconvert.evaluation.device import autocast, float_dtype
 from rsconvert.evaluation.fitting import check_targets, known_source
 from rsconvert.evaluation.sizes import check_sizes, multiply_adds, resolution_of
+from rsconvert.models import Task
 from rsconvert.surgery import SwitchableModel, eval_mode
 
 __all__ = ["Answers", "Subject", "check_logits", "collect", "crop_shares", "validation_loader"]
@@ -37,7 +38,8 @@ class Subject:
             self.trained = model.resolutions
             self.paths = {size: model.at(resolution_of(size)) for size in sizes}
             self.alpha = model.alpha if set(self.trained) <= self.paths.keys() else None
-        self.preprocessing = known_source(model).preprocessing
+        source = known_source(model)
+        self.preprocessing, self.task = source.preprocessing, source.task
         self.crop_pct = crop_shares(self.preprocessing, self.trained, sizes)
         self.costs = {size: multiply_adds(path, size) for size, path in self.paths.items()}
         self.device = next(model.parameters()).device
@@ -72,7 +74,7 @@ class Subject:
         for (size, path), view in zip(self.paths.items(), views, strict=True):
             with autocast(self.device, amp):
                 output = path(self.images(view))
-            every = check_logits(output)
+            every = check_logits(output, self.task)
             check_targets(targets, every, self.outputs)
             given[size] = every if self.outputs is None else every[:, self.outputs]
         if self.alpha is not None:
@@ -81,14 +83,14 @@ class Subject:
         return given
 
 
-def check_logits(output: object) -> Tensor:
-    """Return a network's output in at least float32; raise an UnsupportedModelError if it is not logits (N, C)."""
-    if not isinstance(output, Tensor) or output.ndim != 2:
-        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
-        raise UnsupportedModelError(
-            f"the network's output is a {found}; logits (N, classes) are needed. Wrap the model."
-        )
-    return output.to(torch.promote_types(output.dtype, torch.float32))
+def check_logits(output: object, task: Task | None = None) -> Tensor:
+    """Return the logits of a network's output in at least float32; raise an UnsupportedModelError if it has none.
+
+    Args:
+        task: None is classification.
+    """
+    logits = (task or Task()).logits(output)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Sequence[Size]) -> tuple[float, ...]:

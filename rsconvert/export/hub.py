@@ -141,10 +141,16 @@ def _front_matter(net: SwitchableModel, licence: str | None, datasets: list[str]
         license=(licence or "unknown") if known else "other",
         license_name=None if known else licence,
         datasets=datasets or None,
-        pipeline_tag="image-classification" if count_outputs(net.at(net.native)) else None,
+        pipeline_tag=_pipeline(net),
         tags=[library, "rsconvert", "resolution-switchable"],
     )
     return data.to_yaml()
+
+
+def _pipeline(net: SwitchableModel) -> str | None:
+    if net.source.task.dense:
+        return "image-segmentation"
+    return "image-classification" if count_outputs(net.at(net.native)) else None
 
 
 def _facts(net: SwitchableModel, licence: str | None, datasets: list[str]) -> dict[str, str]:

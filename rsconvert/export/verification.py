@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from rsconvert.data import Samples, normalize, open_images
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
 from rsconvert.evaluation import check_colours, float_dtype, size_name, validation_loader
 from rsconvert.export.opening import Export, open_export
-from rsconvert.models import example_input
+from rsconvert.models import Task, example_input
 from rsconvert.surgery import (
     SwitchableModel,
     check_resolutions,
@@ -166,7 +166,7 @@ def verify_export(
                 rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance, exact)
         if data is not None:
             for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
-                rows[size] += compare(opened.run, x, net(x), tolerance, exact)
+                rows[size] += compare(opened.run, x, logits_of(net, x), tolerance, exact)
     return Verification(tolerance, {size_name(h if h == w else (h, w)): row for (h, w), row in rows.items()})
 
 
@@ -207,27 +207,31 @@ def _random_images(export: Export, net: SwitchableModel, size: _Size) -> Iterato
 
 
 def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
-    """Return what a network gives for images (N, C, H, W): one tensor (N, classes, …); else raise."""
+    """Return the logits that a network gives for images (N, C, H, W): one tensor (N, classes, …); else raise."""
     try:
-        logits = net(x)
+        output = net(x)
     except Exception as error:  # whatever the model's own code raises
         raise ResolutionError(
             f"resolution {x.shape[-1]} does not work in the network ({first_line(error)}); one that does is needed. "
             "Choose another one, as a rule a larger one or a multiple of 32."
         ) from error
-    if isinstance(logits, Tensor) and logits.ndim > 1:
-        return logits
+    if isinstance(output, Tensor) and output.ndim > 1:
+        return output
+    if net.source.task != Task():
+        return net.source.task.logits(output)
     raise UnsupportedModelError(
-        f"the network gives a {type(logits).__name__}; one tensor (N, classes, …) can be compared. Wrap the model."
+        f"the network gives a {type(output).__name__}; one tensor (N, classes, …) can be compared. Wrap the model, or "
+        "name the output at its conversion."
     )
 
 
 def _in_float64(net: SwitchableModel, x: Tensor) -> Tensor | None:
     path = net.extract(side_of(x)).double()
     try:
-        return cast(Tensor, path(x.double()))
+        output = path(x.double())
     except RuntimeError:  # a model may fix the precision of some of its tensors
         return None
+    return output if isinstance(output, Tensor) else net.source.task.logits(output)
 
 
 def _real_images(

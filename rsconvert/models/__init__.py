@@ -18,6 +18,7 @@ from rsconvert.models.example import (
 )
 from rsconvert.models.smp_models import smp_candidates
 from rsconvert.models.source import ImageArgument, Source, set_source, source_of
+from rsconvert.models.task import Task, chosen_task, recognised_task
 from rsconvert.models.torchvision_models import candidates_for
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "ImageArgument",
     "Source",
     "Stem",
+    "Task",
     "argument_names",
     "as_call",
     "candidates_for",
     "check_num_classes",
+    "chosen_task",
     "classifier_keys",
     "classifier_layers",
     "count_outputs",
@@ -42,6 +45,7 @@ __all__ = [
     "positional_names",
     "preprocessing_of",
     "receivers",
+    "recognised_task",
     "replace_classifier",
     "resizes_inside",
     "set_source",

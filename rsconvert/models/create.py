@@ -21,6 +21,7 @@ from rsconvert.models.builders import SMP, TORCHVISION, built, check_num_classes
 from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
 from rsconvert.models.smp_models import from_smp
 from rsconvert.models.source import Source, set_source
+from rsconvert.models.task import recognised_task
 from rsconvert.models.torchvision_models import from_torchvision
 from rsconvert.models.weights import load_weights
 
@@ -69,7 +70,7 @@ def create_model(
         fresh, origin = load_weights(model, Path(weights))
         source = replace(source, weights=origin, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
-    set_source(model, source)
+    set_source(model, replace(source, task=recognised_task(model)))
     return model
 
 

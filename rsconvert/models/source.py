@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rsconvert.data import Preprocessing
+from rsconvert.models.task import Task
 
 __all__ = ["ImageArgument", "Source", "set_source", "source_of"]
 
@@ -83,8 +84,9 @@ class Source:
 
     ``architecture`` is a timm name, ``torchvision/NAME``, ``file.py:function`` or None for a model made elsewhere;
     ``model_kwargs`` are its arguments, with ``num_classes`` only if a file's function was given it, ``num_classes`` the
-    outputs. ``built_with`` is the builder's argument that fits the model to a resolution, ``img_size`` or
-    ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes all sizes.
+    outputs. ``task`` says what they stand for. ``built_with`` is the builder's argument that fits the model to a
+    resolution, ``img_size`` or ``dynamic_img_size``, ``build`` for a function of the caller's, None if one model takes
+    all sizes.
     ``images`` are the arguments of ``forward`` whose size chooses the path, None if that was not looked into.
     ``weights`` says where the values came from, ``licence`` what their publisher says of them, None if unknown,
     ``new_classifier`` which tensors they lacked; ``training`` holds what a finetuning run recorded.
@@ -93,6 +95,7 @@ class Source:
     architecture: str | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     num_classes: int | None = None
+    task: Task = field(default_factory=Task)
     built_with: str | None = None
     images: tuple[ImageArgument, ...] | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)

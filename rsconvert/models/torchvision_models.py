@@ -32,7 +32,7 @@ def from_torchvision(
     source = Source(
         architecture=name,
         model_kwargs=kwargs if own is None else _weights_arguments(short) | kwargs,
-        # Segmentation or detection gives no logits (N, C), but its builder takes the classes all the same.
+        # Detection gives no logits, but its builder takes the classes all the same.
         num_classes=num_classes if outputs is None else outputs,
         preprocessing=_preprocessing(model, own),
         weights=f"pretrained {own}" if own is not None else None,

@@ -40,7 +40,7 @@ from rsconvert.evaluation import (
     plain_memory_errors,
     validation_loader,
 )
-from rsconvert.models import classifier_keys
+from rsconvert.models import Task, classifier_keys
 from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, step_style
 from rsconvert.surgery import SwitchableModel, eval_mode
 from rsconvert.text import Table
@@ -246,7 +246,7 @@ def _drawn(samples: Samples, images: int, seed: int) -> Samples:
 @contextmanager
 def _classifier_input(path: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list that receives the inputs of the classifier's layers in the order in which they run."""
-    names = {key.rpartition(".")[0] for key in classifier_keys(path)}
+    names = {key.rpartition(".")[0] for key in classifier_keys(path, Task())}
     if not names:
         raise UnsupportedModelError(
             f"{type(path).__name__} has no classifier, whose input would be the pooled values; a classification "

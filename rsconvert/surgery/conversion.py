@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from rsconvert.errors import ConfigError, ResolutionError, UnsupportedModelError
-from rsconvert.models import Source, check_num_classes, count_outputs, is_file_name, source_of
+from rsconvert.models import (
+    Source,
+    Task,
+    check_num_classes,
+    chosen_task,
+    count_outputs,
+    is_file_name,
+    source_of,
+)
 from rsconvert.surgery.adoption import adopted
 from rsconvert.surgery.convertible import check_convertible
 from rsconvert.surgery.heads import Private, head_tensors, private_parts
@@ -30,6 +38,7 @@ def make_switchable(
     *,
     name: str | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
+    task: Task | str | Mapping[str, Any] | None = None,
     private: Private = True,
     large_head: bool = False,
     build: Build | None = None,
@@ -38,41 +47,40 @@ def make_switchable(
 ) -> SwitchableModel:
     """Return a network with one private BN set per resolution, all equal to the model's; see ``net.report``.
 
-    The model stays unchanged and shares no tensor with the network. Each path is proved equal to the model,
-    bit for bit in eval mode, on scrambled BatchNorm tensors. A model that does not take every size is built again for
-    each of them around the same tensors; its position tables are private then, resampled by timm's own functions.
+    The model stays unchanged and shares no tensor with the network. Each path is proved equal to the model, bit for bit
+    in eval mode, on scrambled BN tensors. A model that does not take every size is built again for each of them around
+    the same tensors; its position tables are private then, resampled by timm's own functions.
 
     Args:
         resolutions: in pixels, in any order.
         name: what ``rsconvert.load`` builds the model from; known already for a model from ``create_model``.
         model_kwargs: the arguments that the builder of that name needs.
-        private: what each resolution has of its own, some of ``("bn", "head")``: BatchNorm, and the classifier (its
-            linear or convolutional layers). True is ``("bn",)``; False keeps all shared (RS-Nets, Fig. 4 left).
+        task: a ``Task``, its name, or some of its values; the rest is recognised, or that of a classification.
+        private: what each resolution has of its own, of ``("bn", "head")``: BatchNorm, the classifier's layers. True is
+            ``("bn",)``; False keeps all shared (RS-Nets, Fig. 4 left).
         large_head: accept private classifiers that add more than a tenth to the model's parameters.
-        build: a function of the resolution that makes the model for it; needed if the model does not take every size,
-            unless the builder of its name takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
+        build: a function of the resolution that makes the model for it; needed if one model does not take every size,
+            unless the named builder takes ``img_size`` or ``dynamic_img_size``. Only position tables may differ.
         example: a function of the resolution that returns the arguments of ``forward``, a tuple or a dict by keyword;
             needed if they are not images (N, C, H, W). What changes with the resolution is an image.
-        image: the one whose size chooses the path, by name (``batch.image`` inside a dict) or position. By default all
-            images count, and ``net(x)`` refuses where their sizes differ.
+        image: whose size chooses the path, by name (``batch.image`` in a dict) or position; None takes that of all.
     Raises:
         ResolutionError: a resolution is malformed, repeated, or does not work in the model.
-        UnsupportedModelError: the model holds no BatchNorm, something that can't be converted, or a path differs.
+        UnsupportedModelError: the model holds no BatchNorm or what can't be converted, or has no logits of its task.
         ConfigError: ``model_kwargs`` comes without a ``name``, an argument is malformed, or the classifier is large.
     """
     resolutions = check_resolutions(resolutions)
-    source, notes = adopted(model, _named(model, name, model_kwargs))
+    source, notes = _origin(model, _named(model, name, model_kwargs), task)
     start = time.perf_counter()
     bn, heads = _private(model, source, resolutions, private, large_head)
     found = survey(model, source, resolutions, private=bn, heads=heads, build=build, example=example, image=image)
     _check_all_work(model, source, found)
     others = (*(found.functional if bn else ()), *heads)
     net = assemble(model, resolutions, private=bn, build=found.build, built=found.built, others=others)
-    net.source = replace(source, built_with=found.way, images=found.images)
-    exact = prove(found, net)
+    net.source = replace(_with_outputs(source, found), built_with=found.way, images=found.images)
+    _check_exact(model, exact := prove(found, net))
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)
-    _check_exact(model, exact)
     return net
 
 
@@ -97,6 +105,22 @@ def check_switchable(
     _private(model, source, resolutions, private, large_head)
     if len(working_resolutions(Survey(arguments_of(model)), model, resolutions)) < len(resolutions):
         _check_all_work(model, source, survey(model, source, resolutions))
+
+
+def _origin(
+    model: nn.Module, source: Source, task: Task | str | Mapping[str, Any] | None
+) -> tuple[Source, tuple[str, ...]]:
+    """Return what is known of a model, with its task, and a line on each fact that it shows itself."""
+    known, notes = adopted(model, source)
+    return replace(known, task=chosen_task(model, known.task, task)), notes
+
+
+def _with_outputs(source: Source, found: Survey) -> Source:
+    """Return the source of a segmentation network with its number of classes, as its logits show it."""
+    if not source.task.dense:
+        return source
+    logits = source.task.logits(next(iter(found.trials.values())).output)
+    return replace(source, num_classes=int(logits.shape[1]))
 
 
 def _private(

@@ -43,7 +43,7 @@ def head_tensors(model: nn.Module, source: Source, resolutions: Collection[int],
         UnsupportedModelError: the model has no linear or convolutional classifier, or one that can't have copies.
         ConfigError: they would add too much.
     """
-    name, layers = source.architecture or type(model).__name__, classifier_layers(model)
+    name, layers = source.architecture or type(model).__name__, classifier_layers(model, source.task)
     if not layers:
         raise UnsupportedModelError(
             f"{name} has no classifier to make private; a linear or convolutional layer that gives logits (N, C) is "

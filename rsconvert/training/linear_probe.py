@@ -213,9 +213,9 @@ def classifier_name(net: SwitchableModel) -> str:
         UnsupportedModelError: no single layer, linear or a 1×1 convolution, gives them.
     """
     path = net.at(net.native)
-    names = dict.fromkeys(key.rpartition(".")[0] for key in classifier_keys(path))
+    names = dict.fromkeys(key.rpartition(".")[0] for key in classifier_keys(path, net.source.task))
     with eval_mode([path]), _watched(path, names) as seen:
-        logits = check_logits(path(example_input(path, net.native)))
+        logits = check_logits(path(example_input(path, net.native)), net.source.task)
     for name, (inputs, outputs) in seen.items():
         layer = path.get_submodule(name)
         if isinstance(layer, nn.Linear | nn.Conv2d) and outputs.flatten(1).shape == logits.shape:

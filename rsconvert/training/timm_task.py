@@ -130,7 +130,8 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
             UnsupportedModelError: the network's output is no logits (N, classes).
             DataError: a target is beyond the network's outputs.
         """
-        logits = [check_logits(output) for output in self.trainable_module(views=list(input))]
+        task = self.net.source.task
+        logits = [check_logits(output, task) for output in self.trainable_module(views=list(input))]
         if not target.is_floating_point():
             check_labels(target, logits[0].shape[1])
         loss = mred_loss(logits, target, self.net.alpha, self.distill, label_smoothing=self.label_smoothing)
@@ -152,6 +153,6 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
 
     def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
         """Return what is clipped: everything, or all but the classifier, of every path where it is private."""
-        keys = classifier_keys(self.net.at(self.net.native)) if exclude_head else ()
+        keys = classifier_keys(self.net.at(self.net.native), self.net.source.task) if exclude_head else ()
         head = {self.net.at(r).get_parameter(key) for r in self.net.resolutions for key in keys}
         return [parameter for parameter in self.net.parameters() if parameter not in head]

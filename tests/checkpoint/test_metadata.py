@@ -14,6 +14,7 @@ import rsconvert
 from rsconvert.checkpoint import describe, read_metadata
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
+from rsconvert.models import Task
 from rsconvert.surgery import Measured, SwitchableModel
 
 ROW = {"resolution": 64, "form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 9, "latency_ms": 1.5}
@@ -226,3 +227,32 @@ def test_other_rows_of_costs_are_refused(saved: Path, fields: dict[str, Any]) ->
 def test_what_is_no_list_of_rows_is_refused(saved: Path, rows: Any) -> None:
     rewrite(saved, costs={"A": rows})
     assert "costs of 'A'" in refusal(saved)
+
+
+def test_the_task_of_a_network_is_kept(net: SwitchableModel, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    net.source = replace(
+        net.source, task=Task(name="segmentation", output="out", ignore_index=0, auxiliary={"aux": 0.4})
+    )
+    rsconvert.save(net, path)
+    facts = json.loads(header_of(path)["rsconvert"])
+    own = {"task": "segmentation", "output": "out", "ignore_index": 0, "auxiliary": {"aux": 0.4}}
+    assert {name: facts[name] for name in own} == own
+    assert rsconvert.load(path).source.task == net.source.task
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"task": "detection"},
+        {"task": 3},
+        {"ignore_index": 255},
+        {"task": "segmentation", "ignore_index": "255"},
+        {"task": "segmentation", "auxiliary": {"aux": "much"}},
+    ],
+)
+def test_a_damaged_task_is_refused(net: SwitchableModel, tmp_path: Path, fields: dict[str, Any]) -> None:
+    path = tmp_path / "x.safetensors"
+    rsconvert.save(net, path)
+    rewrite(path, **fields)
+    assert "damaged metadata" in refusal(path)

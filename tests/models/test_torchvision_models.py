@@ -78,7 +78,7 @@ def test_segmentation_is_built_again_for_its_classes() -> None:
     model = create_model("torchvision/lraspp_mobilenet_v3_large", num_classes=4)
     assert source_of(model).num_classes == 4
     assert rebuilt(model).state_dict()["classifier.low_classifier.weight"].shape[0] == 4
-    assert source_of(create_model("torchvision/lraspp_mobilenet_v3_large")).num_classes is None
+    assert source_of(create_model("torchvision/lraspp_mobilenet_v3_large")).num_classes == 21
 
 
 def test_old_names_in_a_file_are_read(monkeypatch) -> None:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import rsconvert
-from rsconvert.errors import ResolutionError
+from rsconvert.errors import ResolutionError, UnsupportedModelError
 from rsconvert.evaluation import multiply_adds
-from rsconvert.models import create_model
+from rsconvert.models import Task, create_model
 from rsconvert.surgery import make_switchable
 
 
@@ -22,6 +22,20 @@ def test_segmentation_returns_its_dictionary_at_the_size_of_the_image(write, wri
         assert net(x)["out"].shape == (2, 4, resolution, resolution)
         assert torch.equal(net(x)["out"], own(x)["out"])
     assert multiply_adds(net.at(32), 32) < multiply_adds(net.at(64), 64)
+
+
+def test_the_task_is_recognised_or_said(tiny, image, tmp_path) -> None:
+    model = create_model("torchvision/lraspp_mobilenet_v3_large", num_classes=4)
+    net = make_switchable(model, (64, 32), task={"ignore_index": 7})
+    rsconvert.save(net, tmp_path / "net.safetensors")
+    source = rsconvert.load(tmp_path / "net.safetensors").source
+    assert (source.task, source.num_classes) == (Task(name="segmentation", output="out", ignore_index=7), 4)
+    dense = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1))
+    assert make_switchable(dense, (16, 8)).source.task == Task()
+    source = make_switchable(dense, (16, 8), task="segmentation").source
+    assert (source.task, source.num_classes) == (Task(name="segmentation", ignore_index=255), 6)
+    with pytest.raises(UnsupportedModelError, match=r"shape \(1, 5\); logits \(N, classes, H, W\) are needed"):
+        make_switchable(tiny(), (32, 24), task="segmentation")
 
 
 def test_heads_that_train_alone_are_private_too(image) -> None:

@@ -95,7 +95,7 @@ def with_classifier(net: SwitchableModel, num_classes: int) -> SwitchableModel:
         keys = replace_classifier(plain, num_classes)
     heads = dict(net.switchable_heads())
     others = [name for name in net.other_private_tensors() if name.rpartition(".")[0] not in heads]
-    layers = classifier_layers(plain).items() if heads else ()
+    layers = classifier_layers(plain, net.source.task).items() if heads else ()
     others += [f"{name}.{key}" for name, layer in layers for key, _ in layer.named_parameters()]
     new = regroup(net, paths, others)
     new.alpha.data.copy_(net.alpha)

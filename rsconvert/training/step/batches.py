@@ -52,7 +52,7 @@ class Feed:
         self.preprocessing = net.source.preprocessing
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.outputs = None if outputs is None else torch.tensor(outputs)
-        self.classes = net.source.num_classes or count_outputs(net.at(net.native)) or 0
+        self.classes = net.source.num_classes or count_outputs(net.at(net.native), net.source.task) or 0
         self.loader = training_loader(
             train,
             sizes,

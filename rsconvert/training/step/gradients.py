@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.training.loss import MREDLoss
-from rsconvert.training.step.objective import Objective, drawn_places
+from rsconvert.training.step.objective import Logits, Objective, drawn_places
 
 __all__ = ["backward", "backward_by_view", "generator_states", "kept_buffers", "set_generators"]
 
@@ -44,14 +44,14 @@ def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tens
     their gradient with the same random numbers.
     """
     largest = objective.logits(0, views[0])
-    outputs, replays = [largest.detach()], []
+    outputs, replays = [_detached(largest)], []
     _, *others = drawn_places(views)
     for place in others:
         path = objective.net.at(objective.net.resolutions[place])
         replays.append(generator_states(views[place].device))
         with torch.no_grad(), kept_buffers(path):
-            outputs.append(objective.logits(place, views[place]))
-    leaves = [z.requires_grad_() for z in outputs]
+            outputs.append(_detached(objective.logits(place, views[place])))
+    leaves = [[z.requires_grad_() for z in own] for own in outputs]
     loss = objective.loss(leaves, views, target)
     torch.autograd.backward(scale(loss.total))
     _take_back(objective, largest, leaves[0])
@@ -64,12 +64,17 @@ def backward_by_view(objective: Objective, views: Sequence[Tensor], target: Tens
     return MREDLoss(*(part.detach() for part in loss))
 
 
-def _take_back(objective: Objective, logits: Tensor, leaf: Tensor) -> None:
-    if not logits.requires_grad:
-        return
-    assert leaf.grad is not None
-    with _still(objective):
-        torch.autograd.backward(logits, leaf.grad.to(logits.dtype))
+def _take_back(objective: Objective, logits: Logits, leaves: Logits) -> None:
+    pairs = [
+        (z, leaf.grad) for z, leaf in zip(logits, leaves, strict=True) if z.requires_grad and leaf.grad is not None
+    ]
+    if pairs:
+        with _still(objective):
+            torch.autograd.backward([z for z, _ in pairs], [grad.to(z.dtype) for z, grad in pairs])
+
+
+def _detached(logits: Logits) -> Logits:
+    return [z.detach() for z in logits]
 
 
 def _still(objective: Objective) -> AbstractContextManager[None]:

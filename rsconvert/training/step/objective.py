@@ -17,7 +17,10 @@ from rsconvert.training.loss import MREDLoss, mred_loss
 from rsconvert.training.step.defaults import fill_defaults
 from rsconvert.training.step.optimizer import learning_parameters
 
-__all__ = ["Objective", "drawn_places"]
+__all__ = ["Logits", "Objective", "drawn_places"]
+
+Logits = list[Tensor]
+"""Of one view: the network's own, then those of its auxiliary outputs."""
 
 
 class Objective(nn.Module):
@@ -38,7 +41,7 @@ class Objective(nn.Module):
 
     class_weights: Tensor | None
     _paths: list[nn.Module]
-    _runs: list[Callable[[Tensor], Tensor]]
+    _runs: list[Callable[[Tensor], object]]
 
     def __init__(
         self,
@@ -99,13 +102,17 @@ class Objective(nn.Module):
             logits = [self._run(place, views[place]) for place in drawn_places(views)]
         return self.loss(logits, views, target)
 
-    def logits(self, place: int, view: Tensor) -> Tensor:
-        """Return the logits of one of the S views, by its place from the largest to the smallest resolution."""
+    def logits(self, place: int, view: Tensor) -> Logits:
+        """Return the logits of one of the S views, by its place from the largest to the smallest resolution.
+
+        Those of auxiliary outputs follow the network's own.
+        """
         with autocast(view.device, self.amp):
             return self._run(place, view)
 
-    def loss(self, logits: Sequence[Tensor], views: Sequence[Tensor], target: Tensor) -> MREDLoss:
-        """Return the loss of one batch, from the logits (N, classes) of the views that are drawn."""
+    def loss(self, outputs: Sequence[Logits], views: Sequence[Tensor], target: Tensor) -> MREDLoss:
+        """Return the loss of one batch, from what ``logits`` gives for the views that are drawn."""
+        logits = [own[0] for own in outputs]
         config, unlabelled = self.config, self.config.labels == "none"
         if not (unlabelled or target.is_floating_point()):
             check_labels(target, logits[0].shape[1])
@@ -113,16 +120,33 @@ class Objective(nn.Module):
         if self.teacher is not None:
             with autocast(views[0].device, self.amp):
                 teacher = self.teacher(views[0])
+        alpha = torch.stack([self.net.alpha[place] for place in drawn_places(views)])
+        loss = self._mred(logits, None if unlabelled else target, alpha, config.distill, teacher)
+        return loss if unlabelled else self._with_auxiliary(loss, outputs, target)
+
+    def _mred(
+        self, logits: Sequence[Tensor], target: Tensor | None, alpha: Tensor, distill: str, teacher: Tensor | None
+    ) -> MREDLoss:
+        config = self.config
         return mred_loss(
             logits,
-            None if unlabelled else target,
-            torch.stack([self.net.alpha[place] for place in drawn_places(views)]),
-            config.distill,
+            target,
+            alpha,
+            distill,
             teacher=teacher,
             native_weight=config.native_weight or 1.0 if len(logits) > 1 else 1.0,
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )
+
+    def _with_auxiliary(self, loss: MREDLoss, outputs: Sequence[Logits], target: Tensor) -> MREDLoss:
+        """Add the cross entropies of the auxiliary outputs, each with its weight, to those of the classification."""
+        extra = torch.zeros_like(loss.total)
+        for i, weight in enumerate((w for w in self.net.source.task.auxiliary.values() if w), start=1):
+            if logits := [own[i] for own in outputs if len(own) > i]:  # a path in eval mode may give none
+                alpha = torch.zeros(len(logits), device=target.device)
+                extra = extra + weight * self._mred(logits, target, alpha, "none", None).classification
+        return loss._replace(total=loss.total + extra, classification=loss.classification + extra)
 
     def _freeze_shared_buffers(self) -> None:
         """Hold what moves a buffer of the native path too, such as spectral_norm's vectors."""
@@ -132,26 +156,27 @@ class Objective(nn.Module):
                 if any(id(buffer) in shared for buffer in module.buffers(recurse=False)):
                     module.training = False
 
-    def _compiled(self, path: nn.Module) -> Callable[[Tensor], Tensor]:
+    def _compiled(self, path: nn.Module) -> Callable[[Tensor], object]:
         mode = self.config.compile
         run = path if mode == "off" else torch.compile(path, dynamic=False, mode=mode)
-        return cast(Callable[[Tensor], Tensor], run)
+        return cast(Callable[[Tensor], object], run)
 
-    def _run(self, place: int, view: Tensor) -> Tensor:
+    def _run(self, place: int, view: Tensor) -> Logits:
         frozen = self.config.train == "bn" and place == 0
         try:
             with eval_mode([self._paths[0]]) if frozen else nullcontext():
-                logits: object = self._runs[place](view)
+                output: object = self._runs[place](view)
         except Exception as error:  # whatever the network's own code raises
             if isinstance(error, RSConvertError) or is_memory_error(error):
                 raise
             raise TrainingError(self._failure(place, view, error)) from error
-        if not isinstance(logits, Tensor):
+        if not isinstance(output, Tensor) and self.net.source.task.output is None:
             raise TrainingError(
-                f"the network returns a {type(logits).__name__} in train mode; one tensor of logits is needed. "
-                "Switch auxiliary outputs off by model_kwargs, or wrap the model."
+                f"the network returns a {type(output).__name__} in train mode; one tensor of logits is needed. "
+                "Switch auxiliary outputs off by model_kwargs, name the logits at the conversion, or wrap the model."
             )
-        return logits
+        task = self.net.source.task
+        return [task.logits(output), *task.auxiliary_logits(output)]
 
     def _failure(self, place: int, view: Tensor, error: Exception) -> str:
         reason, resolution = first_line(error) or type(error).__name__, self.net.resolutions[place]

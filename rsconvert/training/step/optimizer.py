@@ -39,7 +39,7 @@ def learning_parameters(net: SwitchableModel, part: str, *, alpha: bool = True) 
 
 
 def _head(net: SwitchableModel) -> list[nn.Parameter]:
-    keys = set(classifier_keys(net.at(net.native)))
+    keys = set(classifier_keys(net.at(net.native), net.source.task))
     if not keys:
         raise ConfigError("train is head, but the network has no classifier; all or bn is accepted.")
     return [parameter for r in net.resolutions for name, parameter in net.at(r).named_parameters() if name in keys]

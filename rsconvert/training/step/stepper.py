@@ -124,7 +124,7 @@ class Stepper:
             logits = {place: self.objective.logits(place, views[place]) for place in drawn_places(views)}
             loss = self.objective.loss(list(logits.values()), views, target)
         parts = [n for n, part in zip(MREDLoss._fields[1:], loss[1:], strict=True) if not part.isfinite()]
-        broken = (self.net.resolutions[place] for place, z in logits.items() if not z.isfinite().all())
+        broken = (self.net.resolutions[place] for place, z in logits.items() if not z[0].isfinite().all())
         return parts, next(broken, None)
 
     @torch.no_grad()
