@@ -29,7 +29,8 @@ _OF_ACTIVATION = ("basis", "moment", "updates")
 class QuantizationReport:
     """What `quantize_` did: ``layers`` maps each quantized convolution to its bits (weights, activations).
 
-    ``reasons`` maps each other convolution to why it stays float, ``float_inputs`` each quantized one whose activations do.
+    ``reasons`` maps each other convolution to why it stays float, ``float_inputs`` each quantized one whose activations
+    stay float.
     """
 
     bits: str
@@ -56,8 +57,8 @@ def quantize_(
 ) -> QuantizationReport:
     """Quantize a network's convolutions in place as LQ-Nets do; BatchNorms and the classifier stay float.
 
-    The weights move to the levels of a basis per filter, fitted to them; all resolutions share both. Every tensor of the
-    network is another one afterwards: take paths and make optimizers after it. Few bits need training with
+    The weights move to the levels of a basis per filter, fitted to them; all resolutions share both. Every tensor of
+    the network is another one afterwards: take paths and make optimizers after it. Few bits need training with
     ``finetune`` after that, and so do quantized activations, whose bases know nothing yet. A network that is
     quantized already is quantized anew, from the weights that it has.
 
@@ -74,7 +75,9 @@ def quantize_(
     if activation_bases not in ("shared", "private"):
         raise ConfigError(f"activation_bases is {activation_bases!r}; shared or private is accepted.")
     if activation_bases == "private" and activations == FLOAT_BITS:
-        raise ConfigError(f"activation_bases is private with bits {bits}, which leaves activations float. Leave it out.")
+        raise ConfigError(
+            f"activation_bases is private with bits {bits}, which leaves activations float. Leave it out."
+        )
     paths = {resolution: net.extract(resolution) for resolution in net.resolutions}
     for plain in paths.values():
         for conv in quantized_convolutions(plain).values():

@@ -68,7 +68,7 @@ class ActivationQuantizer(nn.Module):
             y = grid.levels[places].to(x.dtype)
             if self.training:
                 self._average(x, grid.codes[places])
-        return _PassedUpTo.apply(x, y, grid.levels[-1]) if x.requires_grad else y  # type: ignore[no-any-return]
+        return _PassedUpTo.apply(x, y, grid.levels[-1]) if x.requires_grad else y
 
     def _average(self, x: Tensor, codes: Tensor) -> None:
         with torch.autocast(x.device.type, enabled=False):
@@ -120,10 +120,10 @@ class QuantizedConv2d(nn.Conv2d):
         return self.weight_basis.shape[1], FLOAT_BITS if self.activation is None else len(self.activation.basis)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, bits={self.weight_basis.shape[1]}"
+        return f"{super().extra_repr()}, bits={self.weight_basis.shape[1]}"  # type: ignore[no-untyped-call]
 
 
-class QuantizedConv2dSame(QuantizedConv2d, Conv2dSame):
+class QuantizedConv2dSame(QuantizedConv2d, Conv2dSame):  # type: ignore[misc]  # timm's types are skipped
     """`QuantizedConv2d` with the padding of TensorFlow, which timm's convolution of this name has."""
 
 
@@ -134,7 +134,7 @@ _CLASSES: dict[type[nn.Module], type[QuantizedConv2d]] = {
 
 
 def can_quantize(module: nn.Module) -> bool:
-    """Return whether a module is a convolution, quantized or not, of a class that is known to use its weight as it is."""
+    """Return whether a module is a convolution, quantized or not, of a class that uses its weight as it is."""
     return type(module) in _CLASSES or isinstance(module, QuantizedConv2d)
 
 
@@ -198,7 +198,8 @@ def dequantize_(model: nn.Module) -> nn.Module:
 
 def restore_layer(conv: QuantizedConv2d) -> None:
     """Make a quantized convolution an ordinary one in place, with the weight that it has."""
-    conv.__class__ = next(plain for plain, own in _CLASSES.items() if own is type(conv))
+    plain: Any = next(plain for plain, own in _CLASSES.items() if own is type(conv))
+    conv.__class__ = plain
     for key in [key for key in conv._buffers if key in TRAINING_BUFFERS or key == "weight_basis"]:
         del conv._buffers[key]
     del conv._modules["activation"]

@@ -51,13 +51,14 @@ def initial_weight_basis(scale: Tensor, bits: int) -> Tensor:
     Args:
         scale: (out,); the release takes √(2 / (k · k · out)) for a k×k convolution as it is initialised.
     """
-    powers = 2.0 ** torch.arange(bits, dtype=scale.dtype, device=scale.device)
-    return scale[:, None] * powers * _QUARTILE / 2 ** (bits - 1)
+    powers: Tensor = 2.0 ** torch.arange(bits, dtype=scale.dtype, device=scale.device)
+    return scale[:, None] * powers * (_QUARTILE / 2.0 ** (bits - 1))
 
 
 def initial_activation_basis(bits: int) -> Tensor:
     """Return the basis (K,) for activations whose size is not known: 2^j · 2 · 0.6745 / (2^K - 1)."""
-    return 2.0 ** torch.arange(bits) * 2 * _QUARTILE / (2**bits - 1)
+    powers: Tensor = 2.0 ** torch.arange(bits)
+    return powers * (2 * _QUARTILE / (2.0**bits - 1))
 
 
 def grid_of(basis: Tensor, *, signed: bool) -> Grid:
@@ -101,7 +102,7 @@ def fit_basis(x: Tensor, codes: Tensor, basis: Tensor, *, signed: bool) -> Tenso
     cross = (digits.mT @ x[..., None]).double()
     ridge = _RIDGE if signed else _TINY * x.shape[-1]
     held = ridge * torch.eye(basis.shape[-1], dtype=torch.float64, device=x.device)
-    solved = torch.linalg.solve(gram + held, cross + ridge * basis[..., None].double())
+    solved: Tensor = torch.linalg.solve(gram + held, cross + ridge * basis[..., None].double())
     return solved[..., 0].to(basis.dtype)
 
 
@@ -113,7 +114,8 @@ def average_basis(moment: Tensor, fitted: Tensor, updates: Tensor) -> None:
 
 def basis_of_average(moment: Tensor, updates: Tensor) -> Tensor:
     """Return m / (1 - 0.9^t) after t updates: without the share of the zeros that the average started from."""
-    return (moment.double() / (1 - DECAY ** updates.double())).to(moment.dtype)
+    share: Tensor = 1 - DECAY ** updates.double()
+    return (moment.double() / share).to(moment.dtype)
 
 
 def quantize_filters(weight: Tensor, basis: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Weights of quantized convolutions as a file holds them: K bits for a weight, and the basis of each filter.
 
 ``weight_codes`` holds the numbers of the codes one after the other, in the order of the weights (out, in, h, w), K bits
-each, the lowest first, from the lowest bit of the first byte on; the last byte ends with zeros. Bit j of a code says whether
-number j of the filter's basis is added or subtracted: weight = Σ_j (2 · bit_j - 1) · basis_j.
+each, the lowest first, from the lowest bit of the first byte on; the last byte ends with zeros. Bit j of a code says
+whether number j of the filter's basis is added or subtracted: weight = Σ_j (2 · bit_j - 1) · basis_j.
 """
 
 import math
@@ -28,8 +28,8 @@ def pack_weight(weight: Tensor, basis: Tensor, name: str = "the weight") -> Tens
     places = nearest(filters, grid)
     if not torch.equal(grid.levels.gather(1, places), filters):
         raise UnsupportedModelError(
-            f"{name} was changed after it was quantized: not all of it lies on the {2 ** basis.shape[1]} levels of each "
-            "filter, which the file holds. Quantize the network again: rsconvert.quantize_."
+            f"{name} was changed after it was quantized: not all of it lies on the {2 ** basis.shape[1]} levels of "
+            "each filter, which the file holds. Quantize the network again: rsconvert.quantize_."
         )
     numbers = grid.codes.gather(1, places).flatten().cpu().numpy().astype(np.uint8)
     bits = (numbers[:, None] >> np.arange(basis.shape[1], dtype=np.uint8)) & 1

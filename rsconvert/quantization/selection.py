@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
 from rsconvert.models import as_call, classifier_layers, example_arguments
 from rsconvert.quantization.layers import FLOAT_BITS, can_quantize
 from rsconvert.surgery import eval_mode
@@ -106,8 +106,8 @@ def _watched(model: nn.Module, resolution: int) -> _Run:
             model(*args, **kwargs)
     except Exception as error:  # whatever the model's own code raises
         raise UnsupportedModelError(
-            f"{type(model).__name__} does not run on an example at {resolution} ({type(error).__name__}: {error}), which "
-            "shows its first convolution; a model that takes images is needed."
+            f"{type(model).__name__} does not run on an example at {resolution} ({type(error).__name__}: "
+            f"{first_line(error)}), which shows its first convolution; a model that takes images is needed."
         ) from error
     finally:
         for handle in handles:
@@ -121,7 +121,7 @@ def _default_float(model: nn.Module, convs: Mapping[str, nn.Module], run: _Run) 
 
 
 def _named_float(convs: Mapping[str, nn.Module], names: Collection[str]) -> dict[str, str]:
-    kept = {}
+    kept: dict[str, str] = {}
     for name in names:
         found = [conv for conv in convs if conv == name or conv.startswith(f"{name}.")]
         if not found:

@@ -84,9 +84,7 @@ def test_private_bases_differ_shared_ones_do_not(net: SwitchableModel) -> None:
         assert {int(q.updates) for q in quantizers.values()} == {3 // count}
     assert sum("activation.at" in key for key in net.state_dict()) == 6
     middle = net.eval().at(20).conv2.activation.basis
-    torch.testing.assert_close(
-        middle, (net.at(24).conv2.activation.basis + net.at(16).conv2.activation.basis) / 2
-    )
+    torch.testing.assert_close(middle, (net.at(24).conv2.activation.basis + net.at(16).conv2.activation.basis) / 2)
 
 
 def test_other_bits_take_the_place_of_earlier_ones(net: SwitchableModel) -> None:
