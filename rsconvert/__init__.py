@@ -10,7 +10,6 @@ A map of the package, in the order in which it is used:
     data/           one crop of an image → S views
     models/         names → plain models
     surgery/        a network goes in, a switchable network comes out
-    quantization/   weights and activations of few bits
     compatibility/  what the conversion does to each model of the libraries
     checkpoint/     the one switchable file
     evaluation/     accuracy, cost and latency at each resolution
@@ -18,7 +17,7 @@ A map of the package, in the order in which it is used:
     calibration/    statistics without labels
     training/       the loss, a step, a run
     export/         files for other software
-    runtime/        the choice of a path: by a budget, or image by image
+    runtime/        the choice of a path: by a budget, or image by image; photos → names of classes
     study/          the paper's tables and figures, comparison, report
     demo/, cli/     the commands
 
@@ -45,8 +44,7 @@ if TYPE_CHECKING:
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.models import Task, create_model
-    from rsconvert.quantization import quantize_
-    from rsconvert.runtime import cascade, for_budget
+    from rsconvert.runtime import cascade, for_budget, predict
     from rsconvert.settings import FinetuneConfig
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
     from rsconvert.training import finetune, mred_loss
@@ -78,7 +76,7 @@ __all__ = [
     "load",
     "make_switchable",
     "mred_loss",
-    "quantize_",
+    "predict",
     "save",
     "to_graph",
 ]
@@ -90,8 +88,7 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_hub", "export_onnx", "export_program", "export_timm", "export_torchvision"),
-    "quantization": ("quantize_",),
-    "runtime": ("cascade", "for_budget"),
+    "runtime": ("cascade", "for_budget", "predict"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "settings": ("FinetuneConfig",),
     "training": ("finetune", "mred_loss"),

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint import fill_from_rsnets
-from rsconvert.data import Preprocessing
+from rsconvert.data import Preprocessing, crop_shares
 from rsconvert.errors import ConfigError, ResolutionError
-from rsconvert.evaluation import crop_shares, multiply_adds
+from rsconvert.evaluation import multiply_adds
 from rsconvert.models import Source, Task, create_model, is_file_name, unfilled
 from rsconvert.surgery import (
     ConversionReport,

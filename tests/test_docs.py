@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 import rsconvert
 from rsconvert.evaluation import machine_key
@@ -26,16 +25,6 @@ RESOLUTIONS = (64, 48, 32)
 
 def code_of(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def reader(function: str) -> Any:
-    """Return a function of the page on the file."""
-    (source,) = (
-        code for code in code_of(ROOT / "docs" / "checkpoint_format.md", "python") if f"def {function}(" in code
-    )
-    names: dict[str, object] = {}
-    exec(source, names)
-    return names[function]
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +42,13 @@ def net() -> rsconvert.SwitchableModel:
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 def test_the_file_is_read_without_rsconvert(net: rsconvert.SwitchableModel, tmp_path: Path, resolution: int) -> None:
     rsconvert.save(net, tmp_path / "net.safetensors")
-    model = reader("read")(tmp_path / "net.safetensors", resolution)
+    (source,) = code_of(ROOT / "docs" / "checkpoint_format.md", "python")
+    names: dict[str, object] = {}
+    exec(source, names)
+    model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
     x = torch.rand(2, 3, resolution, resolution)
     assert torch.equal(model(x), net.at(resolution)(x))
     assert not torch.equal(model(x), net.at(RESOLUTIONS[RESOLUTIONS.index(resolution) - 1])(x))
-
-
-def test_the_weights_of_a_quantized_network_are_read_without_rsconvert(
-    net: rsconvert.SwitchableModel, tmp_path: Path
-) -> None:
-    small = copy.deepcopy(net)
-    rsconvert.quantize_(small, "3/32")
-    rsconvert.save(small, tmp_path / "net.safetensors")
-    tensors = load_file(tmp_path / "net.safetensors")
-    convs = [key.removesuffix(".weight_codes") for key in tensors if key.endswith(".weight_codes")]
-    assert convs
-    for conv in convs:
-        weight = small.get_parameter(f"{conv}.weight").detach().numpy()
-        assert (reader("read_weight")(tensors, conv, weight.shape) == weight).all()
 
 
 def test_a_file_with_position_tables_is_read_without_rsconvert(tmp_path: Path) -> None:
@@ -79,9 +57,11 @@ def test_a_file_with_position_tables_is_read_without_rsconvert(tmp_path: Path) -
         if tensor.is_floating_point():
             tensor.add_(0.01 * torch.rand_like(tensor))
     rsconvert.save(net, tmp_path / "net.safetensors")
+    names: dict[str, object] = {}
+    exec(code_of(ROOT / "docs" / "checkpoint_format.md", "python")[0], names)
     for resolution in net.resolutions:
         x = torch.rand(2, 3, resolution, resolution)
-        model = reader("read")(tmp_path / "net.safetensors", resolution)
+        model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
         assert torch.equal(model(x), net.at(resolution)(x))
 
 
@@ -143,7 +123,7 @@ def test_no_page_holds_the_marks_of_a_merge(page: Path) -> None:
 
 
 def test_the_lines_on_run_time_run_as_they_stand(net: rsconvert.SwitchableModel, tmp_path: Path, monkeypatch) -> None:
-    budget, cascade = code_of(ROOT / "docs" / "runtime.md", "python")
+    photos, budget, cascade = code_of(ROOT / "docs" / "runtime.md", "python")
     net, images = copy.deepcopy(net).train(), torch.randn(2, 3, 64, 64)
     row = {"form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 1, "latency_ms": 9.0, "top1": 50.0}
     here = machine_key(torch.device("cpu"))
@@ -153,7 +133,14 @@ def test_the_lines_on_run_time_run_as_they_stand(net: rsconvert.SwitchableModel,
     monkeypatch.chdir(tmp_path)
     for name in ("net", "best.cascade"):
         rsconvert.save(net, f"{name}.safetensors")
-    names: dict[str, object] = {"images": images}
+    names: dict[str, Any] = {"images": images, "net": net, "rsconvert": rsconvert}
+    (tmp_path / "holiday").mkdir()
+    for name in ("photo.jpg", "holiday/a.jpg"):
+        Image.new("RGB", (80, 70), (200, 90, 10)).save(tmp_path / name)
+    exec(photos.replace("160", "48"), names)
+    assert [p.image for p in names["found"]] == ["photo.jpg", "holiday/a.jpg"]
+    assert [len(p.classes) for p in names["found"]] == [3, 3]
+    assert names["x"].shape == (1, 3, 48, 48)
     exec(budget, names)
     assert torch.equal(names["logits"], net.eval().at(64)(images))  # type: ignore[arg-type]
     exec(cascade, names)
@@ -220,7 +207,8 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
     small |= {
         "epochs=4), progress=True": "epochs=1, workers=0, batch_size=16)",
         "(224, 192, 160, 128, 96)": "(64, 32)",
-        "160, 160": "64, 64",
+        '"photo.jpg", resolution=160': '"photos/val/0/0.png", resolution=64, device="cpu"',
+        '"photo.jpg", 160': '"photos/val/0/0.png", 64',
         "at(128)": "at(48)",
     }
     for large, little in small.items():

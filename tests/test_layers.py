@@ -18,7 +18,6 @@ LAYERS = (
     "data",
     "models",
     "surgery",
-    "quantization",
     "compatibility",
     "checkpoint",
     "evaluation",

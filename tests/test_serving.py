@@ -18,6 +18,7 @@ from rsconvert.surgery import SwitchableModel, scrambled, write
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 SIDES = (64, 48, 32)
+NAMES = ("ant", "bee", "cat", "dog", "eel")
 SECONDS = {64: 0.040, 48: 0.020, 32: 0.010}
 
 
@@ -32,7 +33,8 @@ def net() -> SwitchableModel:
     net = rsconvert.make_switchable(rsconvert.create_model("test_resnet", num_classes=5), SIDES).eval()
     for side in SIDES:
         write(net.at(side), scrambled(net.at(side), side))
-    net.source = replace(net.source, preprocessing=replace(net.source.preprocessing, crop_pct=(0.9, 0.8, 0.875)))
+    preprocessing = replace(net.source.preprocessing, crop_pct=(0.9, 0.8, 0.875))
+    net.source = replace(net.source, preprocessing=preprocessing, class_names=NAMES)
     return net
 
 
@@ -109,8 +111,8 @@ def test_a_burst_is_answered_within_the_target_in_order_of_arrival(serving) -> N
 
 
 def test_the_file_answers_as_the_network_does(serving, net: SwitchableModel, file: Path) -> None:
-    answer, sides = serving["open_network"](str(file))
-    assert sides == [64, 56, 48, 40, 32]
+    answer, sides, names = serving["open_network"](str(file))
+    assert (sides, names) == ([64, 56, 48, 40, 32], [*NAMES])
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8))
     seconds = serving["measure"](answer, image, sides, batch=3, runs=1)
     assert all(value > 0 for value in seconds.values())
@@ -144,3 +146,19 @@ def test_the_repository_of_triton_tells_what_the_file_takes(file: Path, tmp_path
         assert [int(size) for size in found[3].split(",")] == ([3, -1, -1] if kind == "input" else [5])
         assert all(isinstance(size, str) for size in value.shape[2:])
     assert text.count("{") == text.count("}")
+
+
+def test_the_names_of_the_classes_are_printed(
+    net: SwitchableModel,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8)).save(photo)
+    monkeypatch.setattr("sys.argv", ["serving.py", str(file), "100000", str(photo)])
+    runpy.run_path(str(EXAMPLES / "serving.py"), run_name="__main__")
+    (line,) = capsys.readouterr().out.splitlines()
+    (predicted,) = rsconvert.predict(net, photo, device="cpu")
+    assert line == f"{photo} 64 {predicted.name}"

@@ -10,10 +10,11 @@ from PIL import Image, ImageOps
 
 
 def open_network(path):
-    """Return a function of images and a side in pixels that gives logits (N, classes), and the sides that are fast."""
+    """Return a function of images and a side in pixels that gives logits (N, classes), fast sides, names of classes."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-    trained, mean, std, crop = (json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct"))
+    facts = {"class_names": "[]", **session.get_modelmeta().custom_metadata_map}
+    known = {key: json.loads(facts[key]) for key in ("resolutions", "mean", "std", "crop_pct", "class_names")}
+    trained, mean, std, crop, names = known.values()
     method, shares = Image.Resampling[facts["interpolation"].upper()], np.broadcast_to(crop, len(trained))
 
     def predict(images, side):
@@ -22,7 +23,7 @@ def open_network(path):
         pixels = (np.stack(views).astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
         return session.run(["logits"], {"images": pixels.transpose(0, 3, 1, 2)})[0]
 
-    return predict, json.loads(facts.get("branches", facts["resolutions"]))
+    return predict, json.loads(facts.get("branches", facts["resolutions"])), names or range(10**6)
 
 
 def measure(predict, image, sides, batch, runs=5, clock=time.perf_counter):
@@ -51,9 +52,8 @@ def step(waiting, predict, seconds, batch, target, clock=time.perf_counter):
 
 
 if __name__ == "__main__":
-    predict, sides = open_network(sys.argv[1])
-    photos = [Image.open(path) for path in sys.argv[3:]]
-    seconds, start = measure(predict, photos[0], sides, batch=8), time.perf_counter()
-    queue = [(start, photo, lambda logits, side: print(side, logits.argmax())) for photo in photos]
+    predict, sides, names = open_network(sys.argv[1])
+    seconds, start = measure(predict, Image.open(sys.argv[3]), sides, batch=8), time.perf_counter()
+    queue = [(start, Image.open(p), lambda z, side, p=p: print(p, side, names[z.argmax()])) for p in sys.argv[3:]]
     while queue:
         step(queue, predict, seconds, batch=8, target=float(sys.argv[2]) / 1000)

@@ -17,6 +17,7 @@ from rsconvert.cli.convert import models, wrap
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, verify
 from rsconvert.cli.measure import benchmark, evaluate
+from rsconvert.cli.predict import predict
 from rsconvert.cli.study import analyze, report
 from rsconvert.cli.train import compare, demo, finetune
 from rsconvert.errors import ConfigError, NamelessModelWarning, RSConvertError
@@ -88,6 +89,6 @@ def main(debug: bool) -> None:
 
 
 _SHARED = (finetune, evaluate)  # by several processes
-_ALONE = (benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
+_ALONE = (predict, benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
 for _command in (wrap, calibrate, *_SHARED, *_ALONE):
     main.add_command(_command if _command in _SHARED else _run_once(_command))

@@ -25,6 +25,7 @@ __all__ = [
     "bundle",
     "checkpoint",
     "class_map",
+    "class_map_of_outputs",
     "config",
     "data",
     "data_root",
@@ -329,6 +330,12 @@ class_map = click.option(
     type=click.Path(),
     metavar="FILE",
     help="Gives each class folder its output, if the network has more: lines NAME INDEX, or a JSON object.",
+)
+class_map_of_outputs = click.option(
+    "--class-map",
+    type=click.Path(),
+    metavar="FILE",
+    help="Names of the outputs, among which alone is predicted: lines NAME INDEX, or a JSON object.",
 )
 amp = settings("amp")
 workers = defaulted("evaluation.predict", "--workers", type=int, help="Processes that read images.")

@@ -9,7 +9,8 @@ from rsconvert.data.loading import (
     share_of_batches,
     training_loader,
 )
-from rsconvert.data.samples import Samples, read_class_map
+from rsconvert.data.photos import Photo, photo_samples, prepare_photo
+from rsconvert.data.samples import Samples, read_class_map, read_output_names
 from rsconvert.data.sets import open_images, open_split, open_train_val
 from rsconvert.data.streams import Stream
 from rsconvert.data.views import (
@@ -17,8 +18,10 @@ from rsconvert.data.views import (
     Augmentation,
     Preprocessing,
     Size,
+    crop_shares,
     evaluation_views,
     normalize,
+    resolution_of,
     training_views,
 )
 
@@ -28,11 +31,13 @@ __all__ = [
     "EncodedImage",
     "EvaluationViews",
     "Interrupts",
+    "Photo",
     "Preprocessing",
     "Samples",
     "Size",
     "Stream",
     "ViewLoader",
+    "crop_shares",
     "evaluation_loader",
     "evaluation_views",
     "from_pillow",
@@ -40,8 +45,12 @@ __all__ = [
     "open_images",
     "open_split",
     "open_train_val",
+    "photo_samples",
     "postponed_interrupts",
+    "prepare_photo",
     "read_class_map",
+    "read_output_names",
+    "resolution_of",
     "share_of_batches",
     "training_loader",
     "training_views",

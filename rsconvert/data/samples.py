@@ -14,7 +14,7 @@ from rsconvert.data.decoding import EncodedImage, from_pillow, one_line
 from rsconvert.errors import DataError
 from rsconvert.text import read_pairs
 
-__all__ = ["Samples", "read_class_map"]
+__all__ = ["Samples", "read_class_map", "read_output_names"]
 
 
 class _Source(Protocol):
@@ -99,6 +99,18 @@ def read_class_map(path: str | Path, classes: Sequence[str] | None) -> tuple[int
             )
         owners[indices[name]] = name
     return tuple(owners)
+
+
+def read_output_names(path: str | Path) -> dict[int, str]:
+    """Return the name of each output that a class map names, in the order of the file.
+
+    Raises:
+        DataError: as `read_class_map`, or the file names none.
+    """
+    names = list(_indices(path))
+    if not names:
+        raise DataError(f"class map {path} is empty; lines NAME INDEX, or a JSON object, are needed.")
+    return dict(zip(read_class_map(path, names), names, strict=True))
 
 
 def _indices(path: str | Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["open_images", "open_split", "open_train_val"]
+__all__ = ["images_below", "open_images", "open_split", "open_train_val"]
 
 Split = Literal["train", "val"]
 
@@ -61,7 +61,7 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
     if not data or not folder.is_dir() or root is not None:
         return open_split(data, "train", root=root)
     base = folder / "train" if (folder / "train").is_dir() else folder
-    paths = sorted(_images_below(base), key=natural_key)
+    paths = sorted(images_below(base), key=natural_key)
     return Samples(_Files(paths, [0] * len(paths)), str(base), None, paths)
 
 
@@ -102,7 +102,7 @@ def _open_folder(folder: Path, split: Split) -> Samples:
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        found = sorted(_images_below(base / name), key=natural_key)
+        found = sorted(images_below(base / name), key=natural_key)
         if not found:
             raise DataError(
                 f"{base / name} holds no images; a class folder needs at least one file that ends in "
@@ -127,7 +127,8 @@ def _split_folder(folder: Path, split: Split) -> Path:
     raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def images_below(folder: Path) -> Iterator[str]:
+    """Yield the images below a folder by their suffixes, without hidden files; links are followed."""
     for parent, _, files in os.walk(folder, followlinks=True):
         for file in files:
             if os.path.splitext(file)[1].lower() in _EXTENSIONS and not file.startswith("."):

@@ -33,8 +33,10 @@ __all__ = [
     "Preprocessing",
     "Size",
     "augment",
+    "crop_shares",
     "evaluation_views",
     "normalize",
+    "resolution_of",
     "training_views",
 ]
 
@@ -165,6 +167,27 @@ def evaluation_views(
         _central_view(batch, (size, size) if isinstance(size, int) else size, share, interpolation)
         for size, share in zip(resolutions, shares, strict=True)
     ]
+
+
+def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Sequence[Size]) -> tuple[float, ...]:
+    """Return crop_pct for each size: linear between two trained ones, beyond the ends that of the nearest.
+
+    Raises:
+        ConfigError: ``crop_pct`` has another length than the trained resolutions.
+    """
+    shares = preprocessing.crop_pct
+    if not isinstance(shares, tuple):
+        return (shares,) * len(sizes)
+    if len(shares) != len(trained):
+        raise ConfigError(
+            f"crop_pct has {len(shares)} numbers; {len(trained)} are needed, one per trained resolution or one for all."
+        )
+    return tuple(np.interp([*map(resolution_of, sizes)], trained[::-1], shares[::-1]).tolist())
+
+
+def resolution_of(size: Size) -> int:
+    """Return the resolution whose path runs a size: round(√(H·W))."""
+    return size if isinstance(size, int) else round(math.sqrt(size[0] * size[1]))
 
 
 def normalize(

@@ -18,8 +18,8 @@ from rsconvert.evaluation.latency import Switching, measure_latency, measure_swi
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.predictions import Predictions, check_order, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
-from rsconvert.evaluation.sizes import check_sizes, default_resolutions, multiply_adds, resolution_of, size_name
-from rsconvert.evaluation.subject import Subject, check_logits, crop_shares, validation_loader
+from rsconvert.evaluation.sizes import check_sizes, default_resolutions, multiply_adds, size_name
+from rsconvert.evaluation.subject import Subject, check_logits, validation_loader
 from rsconvert.evaluation.uncertainty import mean_interval, wilson_interval
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "check_sizes",
     "choose_device",
     "choose_precision",
-    "crop_shares",
     "default_resolutions",
     "differences",
     "evaluate",
@@ -65,7 +64,6 @@ __all__ = [
     "plain_memory_errors",
     "predict",
     "processor_name",
-    "resolution_of",
     "save_logits",
     "size_name",
     "store_costs",

@@ -1,6 +1,5 @@
 """Sizes of inputs, a resolution or the height and width of one that is not square, and what a path costs at one."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ from rsconvert.errors import ResolutionError, first_line
 from rsconvert.models import as_call, example_arguments
 from rsconvert.surgery import SwitchableModel, check_resolutions, copy_structure, with_middles
 
-__all__ = ["check_sizes", "default_resolutions", "multiply_adds", "resolution_of", "size_name"]
+__all__ = ["check_sizes", "default_resolutions", "multiply_adds", "size_name"]
 
 
 def check_sizes(sizes: Iterable[Any]) -> tuple[Size, ...]:
@@ -33,11 +32,6 @@ def _checked(size: Any) -> Size:
         raise ResolutionError(f"size is {size}; a height and a width are needed. Write two numbers.")
     height, width = (check_resolutions([side])[0] for side in size)
     return height if height == width else (height, width)
-
-
-def resolution_of(size: Size) -> int:
-    """Return the resolution whose path runs a size: round(√(H·W))."""
-    return size if isinstance(size, int) else round(math.sqrt(size[0] * size[1]))
 
 
 def size_name(size: Size) -> str:

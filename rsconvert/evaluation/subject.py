@@ -3,20 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Preprocessing, Samples, Size, ViewLoader, evaluation_loader, normalize
-from rsconvert.errors import ConfigError
+from rsconvert.data import Samples, Size, ViewLoader, crop_shares, evaluation_loader, normalize, resolution_of
 from rsconvert.evaluation.device import autocast, float_dtype
 from rsconvert.evaluation.fitting import check_targets, known_source
-from rsconvert.evaluation.sizes import check_sizes, multiply_adds, resolution_of
+from rsconvert.evaluation.sizes import check_sizes, multiply_adds
 from rsconvert.models import Task
 from rsconvert.surgery import SwitchableModel, eval_mode
 
-__all__ = ["Answers", "Subject", "check_logits", "collect", "crop_shares", "validation_loader"]
+__all__ = ["Answers", "Subject", "check_logits", "collect", "validation_loader"]
 
 
 class Subject:
@@ -91,22 +89,6 @@ def check_logits(output: object, task: Task | None = None) -> Tensor:
     """
     logits = (task or Task()).logits(output)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
-
-
-def crop_shares(preprocessing: Preprocessing, trained: Sequence[int], sizes: Sequence[Size]) -> tuple[float, ...]:
-    """Return crop_pct for each size: linear between two trained ones, beyond the ends that of the nearest.
-
-    Raises:
-        ConfigError: ``crop_pct`` has another length than the trained resolutions.
-    """
-    shares = preprocessing.crop_pct
-    if not isinstance(shares, tuple):
-        return (shares,) * len(sizes)
-    if len(shares) != len(trained):
-        raise ConfigError(
-            f"crop_pct has {len(shares)} numbers; {len(trained)} are needed, one per trained resolution or one for all."
-        )
-    return tuple(np.interp([*map(resolution_of, sizes)], trained[::-1], shares[::-1]).tolist())
 
 
 def validation_loader(

@@ -3,8 +3,8 @@
 import importlib
 import json
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Export:
         height, width, batch: the numbers that the file is bound to; a name is free, two equal names are one number.
         branches: the resolutions that a branch of an ONNX file serves.
         plain: it holds one path and does not say of which resolution.
+        facts: what an ONNX file says of itself, as text.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -39,6 +40,7 @@ class Export:
     batch: int | str = "batch"
     branches: tuple[int, ...] = ()
     plain: bool = False
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bound(self) -> tuple[int, ...]:
@@ -88,7 +90,8 @@ def open_onnx(path: str | PathLike[str]) -> Export:
     options.log_severity_level = 4  # what goes wrong is raised too
     try:
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        listed = json.loads(session.get_modelmeta().custom_metadata_map.get("branches", "null"))
+        facts = session.get_modelmeta().custom_metadata_map
+        listed = json.loads(facts.get("branches", "null"))
         branches = () if listed is None else check_resolutions(listed, "branches", "branch")
     except Exception as error:  # the runtime's own, JSON's and ours
         raise _broken(path, "ONNX", error) from error
@@ -100,7 +103,12 @@ def open_onnx(path: str | PathLike[str]) -> Export:
         )
     name, (batch, *_, height, width) = images[0].name, images[0].shape
     return Export(
-        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]), height, width, batch, branches=branches
+        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]),
+        height,
+        width,
+        batch,
+        branches=branches,
+        facts=facts,
     )
 
 

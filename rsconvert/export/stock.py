@@ -12,10 +12,9 @@ from timm.models._hub import save_config_for_hf  # timm.models has save_for_hf a
 from torch import nn
 
 from rsconvert.checkpoint import fill, names_library, replacing, sync, write_tensors
+from rsconvert.data import crop_shares
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
-from rsconvert.evaluation import crop_shares
 from rsconvert.models import SMP, TORCHVISION, create_model, example_arguments, example_input
-from rsconvert.quantization import dequantize_
 from rsconvert.surgery import FoldReport, SwitchableModel, equal_outputs, fold_batchnorm, kwargs_at, run_trial
 
 __all__ = ["TIMM_FILES", "stock_library", "write_timm", "write_torchvision"]
@@ -87,7 +86,7 @@ def _stock(
 
 def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
     """Return the model that the library itself builds, with the path's tensors; keys alone prove nothing."""
-    path = dequantize_(net.extract(resolution)).cpu().to(memory_format=torch.contiguous_format).eval()
+    path = net.extract(resolution).cpu().to(memory_format=torch.contiguous_format).eval()
     kwargs = kwargs_at(net.source, resolution)
     stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=kwargs).eval()
     try:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsconvert.data import crop_shares
 from rsconvert.errors import CheckpointError, RSConvertError
-from rsconvert.evaluation import crop_shares
 from rsconvert.export.verification import Verification
+from rsconvert.models import output_names
 from rsconvert.surgery import FoldReport, SwitchableModel
 
 __all__ = ["Exported", "check_folder", "check_target", "image_facts", "numbered", "replacing_folder"]
@@ -120,5 +121,5 @@ def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
         "resolution": resolution,
         **vars(source.preprocessing),
         "crop_pct": crop_shares(source.preprocessing, net.resolutions, [resolution])[0],
-        "class_names": source.class_names,
+        "class_names": output_names(source),
     }

@@ -1,6 +1,7 @@
 """Models: names to plain models with their weights, the inputs they take, and what is known of them."""
 
 from rsconvert.models.builders import SMP, TORCHVISION, check_num_classes, unfilled
+from rsconvert.models.class_names import output_names, readable_names
 from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, replace_classifier
 from rsconvert.models.create import create_model, is_file_name, preprocessing_of
 from rsconvert.models.example import (
@@ -42,8 +43,10 @@ __all__ = [
     "example_input",
     "example_stem",
     "is_file_name",
+    "output_names",
     "positional_names",
     "preprocessing_of",
+    "readable_names",
     "receivers",
     "recognised_task",
     "replace_classifier",

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rsconvert.data import Size
-from rsconvert.evaluation import Accuracy, Evaluation, resolution_of, size_name
+from rsconvert.data import Size, resolution_of
+from rsconvert.evaluation import Accuracy, Evaluation, size_name
 from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, series_style
 
 __all__ = [

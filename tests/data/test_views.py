@@ -19,6 +19,7 @@ from rsconvert.data.views import (
     Augmentation,
     Preprocessing,
     augment,
+    crop_shares,
     evaluation_views,
     normalize,
     training_views,
@@ -400,3 +401,14 @@ def test_unknown_sections_are_refused_with_what_is_accepted(config):
 def test_an_unusable_strength_is_refused_at_once(strength):
     with pytest.raises(ConfigError, match=r"color_jitter is .*; a number above 0"):
         Augmentation(color_jitter=strength)
+
+
+def test_an_untrained_size_takes_a_crop_between_its_neighbours() -> None:
+    preprocessing = Preprocessing(crop_pct=(1.0, 0.9))
+    found = crop_shares(preprocessing, (32, 16), (40, 32, (28, 28), 24, 18, 16, 8))
+    assert found == pytest.approx((1.0, 1.0, 0.975, 0.95, 0.9125, 0.9, 0.9), abs=1e-12)
+    assert (found[1], found[-2]) == (1.0, 0.9)  # exactly where it is trained
+    assert crop_shares(Preprocessing(crop_pct=(0.7, 0.7, 0.7)), (9, 6, 2), range(1, 12)) == (0.7,) * 11
+    assert crop_shares(Preprocessing(crop_pct=0.8), (), (40, 8)) == (0.8, 0.8)
+    with pytest.raises(ConfigError, match="crop_pct has 2 numbers; 3 are needed"):
+        crop_shares(preprocessing, (32, 24, 16), (32,))

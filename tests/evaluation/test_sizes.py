@@ -7,8 +7,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from rsconvert.data import resolution_of
 from rsconvert.errors import ResolutionError
-from rsconvert.evaluation import check_sizes, default_resolutions, multiply_adds, resolution_of, size_name
+from rsconvert.evaluation import check_sizes, default_resolutions, multiply_adds, size_name
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rsconvert.data import Preprocessing
-from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
-from rsconvert.evaluation.subject import Answers, Subject, check_logits, crop_shares
+from rsconvert.errors import DataError, UnsupportedModelError
+from rsconvert.evaluation.subject import Answers, Subject, check_logits
 from rsconvert.surgery import make_switchable
 
 
@@ -63,17 +62,6 @@ def test_what_is_no_logits_is_refused(output: object, found: str) -> None:
 def test_logits_are_at_least_float32() -> None:
     dtypes = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.float64: torch.float64}
     assert {dtype: check_logits(torch.zeros(2, 3, dtype=dtype)).dtype for dtype in dtypes} == dtypes
-
-
-def test_an_untrained_size_takes_a_crop_between_its_neighbours() -> None:
-    preprocessing = Preprocessing(crop_pct=(1.0, 0.9))
-    found = crop_shares(preprocessing, (32, 16), (40, 32, (28, 28), 24, 18, 16, 8))
-    assert found == pytest.approx((1.0, 1.0, 0.975, 0.95, 0.9125, 0.9, 0.9), abs=1e-12)
-    assert (found[1], found[-2]) == (1.0, 0.9)  # exactly where it is trained
-    assert crop_shares(Preprocessing(crop_pct=(0.7, 0.7, 0.7)), (9, 6, 2), range(1, 12)) == (0.7,) * 11
-    assert crop_shares(Preprocessing(crop_pct=0.8), (), (40, 8)) == (0.8, 0.8)
-    with pytest.raises(ConfigError, match="crop_pct has 2 numbers; 3 are needed"):
-        crop_shares(preprocessing, (32, 24, 16), (32,))
 
 
 LOGITS = torch.tensor([[0.0, 3.0, 1.0, 1.5, 2.0, 2.5], [9.0, 0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]])

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from rsconvert import __version__
 from rsconvert.checkpoint import file_of
-from rsconvert.data import EvaluationViews, Samples
+from rsconvert.data import EvaluationViews, Samples, resolution_of
 from rsconvert.errors import CheckpointError, ConfigError, DataError
 from rsconvert.evaluation import (
     NETWORK,
     Evaluation,
     Predictions,
     processor_name,
-    resolution_of,
     size_name,
     stored_costs,
 )

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from torch import nn
 
 from rsconvert.checkpoint import replacing
-from rsconvert.data import Samples, Size, open_split
+from rsconvert.data import Samples, Size, open_split, resolution_of
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import NETWORK, default_resolutions, predict, resolution_of, summarize, with_baselines
+from rsconvert.evaluation import NETWORK, default_resolutions, predict, summarize, with_baselines
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (

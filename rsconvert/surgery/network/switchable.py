@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
+from rsconvert.data import Photo, prepare_photo
 from rsconvert.errors import ResolutionError, UnsupportedModelError, first_line
 from rsconvert.models import Source
 from rsconvert.surgery.network.agreement import Agreement, check_batchnorms
@@ -236,6 +237,21 @@ class SwitchableModel(Part):
         check_resolutions([resolution])
         with torch.inference_mode(False):
             return snapshot(self, self._built(resolution), resolution, self.resolutions)
+
+    def preprocess(self, image: Photo, resolution: int) -> Tensor:
+        """Return an image as the path of a resolution takes it in evaluation: (1, 3, r, r), cropped and normalized.
+
+        Args:
+            image: a file, an image of Pillow, uint8 pixels (H, W, 3) or (H, W) of NumPy, or (3, H, W) of torch.
+            resolution: r in pixels, trained or not.
+        Raises:
+            DataError: the image can't be read.
+            ResolutionError: ``resolution`` is not a positive whole number.
+        """
+        check_resolutions([resolution])
+        view = prepare_photo(image, self.source.preprocessing, self.resolutions, resolution)
+        parameter = next(p for p in self._paths[self.native].parameters() if p.is_floating_point())
+        return view.to(parameter.device, parameter.dtype)
 
     def extract(self, resolution: int) -> nn.Module:
         """Return an independent plain model for a resolution, trained or not: it shares no tensor with the network.
