@@ -10,6 +10,7 @@ A map of the package, in the order in which it is used:
     data/           one crop of an image → S views
     models/         names → plain models
     surgery/        a network goes in, a switchable network comes out
+    quantization/   weights and activations of few bits
     compatibility/  what the conversion does to each model of the libraries
     checkpoint/     the one switchable file
     evaluation/     accuracy, cost and latency at each resolution
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from rsconvert.evaluation import evaluate
     from rsconvert.export import export_hub, export_onnx, export_program, export_timm, export_torchvision
     from rsconvert.models import Task, create_model
+    from rsconvert.quantization import quantize_
     from rsconvert.runtime import cascade, for_budget, predict
     from rsconvert.settings import FinetuneConfig
     from rsconvert.surgery import SwitchableBN, SwitchableModel, make_switchable, to_graph
@@ -77,6 +79,7 @@ __all__ = [
     "make_switchable",
     "mred_loss",
     "predict",
+    "quantize_",
     "save",
     "to_graph",
 ]
@@ -88,6 +91,7 @@ _HOMES = {
     "checkpoint": ("load", "save"),
     "evaluation": ("evaluate",),
     "export": ("export_hub", "export_onnx", "export_program", "export_timm", "export_torchvision"),
+    "quantization": ("quantize_",),
     "runtime": ("cascade", "for_budget", "predict"),
     "surgery": ("SwitchableBN", "SwitchableModel", "make_switchable", "to_graph"),
     "settings": ("FinetuneConfig",),

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import rsconvert
 from rsconvert.evaluation import machine_key
@@ -25,6 +26,16 @@ RESOLUTIONS = (64, 48, 32)
 
 def code_of(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def reader(function: str) -> Any:
+    """Return a function of the page on the file."""
+    (source,) = (
+        code for code in code_of(ROOT / "docs" / "checkpoint_format.md", "python") if f"def {function}(" in code
+    )
+    names: dict[str, object] = {}
+    exec(source, names)
+    return names[function]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +53,24 @@ def net() -> rsconvert.SwitchableModel:
 @pytest.mark.parametrize("resolution", RESOLUTIONS)
 def test_the_file_is_read_without_rsconvert(net: rsconvert.SwitchableModel, tmp_path: Path, resolution: int) -> None:
     rsconvert.save(net, tmp_path / "net.safetensors")
-    (source,) = code_of(ROOT / "docs" / "checkpoint_format.md", "python")
-    names: dict[str, object] = {}
-    exec(source, names)
-    model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
+    model = reader("read")(tmp_path / "net.safetensors", resolution)
     x = torch.rand(2, 3, resolution, resolution)
     assert torch.equal(model(x), net.at(resolution)(x))
     assert not torch.equal(model(x), net.at(RESOLUTIONS[RESOLUTIONS.index(resolution) - 1])(x))
+
+
+def test_the_weights_of_a_quantized_network_are_read_without_rsconvert(
+    net: rsconvert.SwitchableModel, tmp_path: Path
+) -> None:
+    small = copy.deepcopy(net)
+    rsconvert.quantize_(small, "3/32")
+    rsconvert.save(small, tmp_path / "net.safetensors")
+    tensors = load_file(tmp_path / "net.safetensors")
+    convs = [key.removesuffix(".weight_codes") for key in tensors if key.endswith(".weight_codes")]
+    assert convs
+    for conv in convs:
+        weight = small.get_parameter(f"{conv}.weight").detach().numpy()
+        assert (reader("read_weight")(tensors, conv, weight.shape) == weight).all()
 
 
 def test_a_file_with_position_tables_is_read_without_rsconvert(tmp_path: Path) -> None:
@@ -57,11 +79,9 @@ def test_a_file_with_position_tables_is_read_without_rsconvert(tmp_path: Path) -
         if tensor.is_floating_point():
             tensor.add_(0.01 * torch.rand_like(tensor))
     rsconvert.save(net, tmp_path / "net.safetensors")
-    names: dict[str, object] = {}
-    exec(code_of(ROOT / "docs" / "checkpoint_format.md", "python")[0], names)
     for resolution in net.resolutions:
         x = torch.rand(2, 3, resolution, resolution)
-        model = names["read"](tmp_path / "net.safetensors", resolution)  # type: ignore[operator]
+        model = reader("read")(tmp_path / "net.safetensors", resolution)
         assert torch.equal(model(x), net.at(resolution)(x))
 
 

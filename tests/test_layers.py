@@ -18,6 +18,7 @@ LAYERS = (
     "data",
     "models",
     "surgery",
+    "quantization",
     "compatibility",
     "checkpoint",
     "evaluation",

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint.metadata import Metadata, encode_metadata, names_library, read_metadata
+from rsconvert.checkpoint.packed import packed_state, read_unpacked
 from rsconvert.checkpoint.places import file_of, warn_of_loading
-from rsconvert.checkpoint.tensors import fill, read_tensors, write_tensors
+from rsconvert.checkpoint.tensors import fill, write_tensors
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, create_model, is_file_name, set_source, source_of, unfilled
+from rsconvert.quantization import build_quantized, can_quantize, quantize_layers
 from rsconvert.surgery import (
     BUILD,
     Build,
@@ -39,6 +42,7 @@ def save(net: SwitchableModel, path: str | Path) -> None:
         NamelessModelWarning: the file alone will not be enough to load the network, see ``loading_note``.
     Raises:
         CheckpointError: the file can't be written, or an argument of the model has no form in JSON.
+        UnsupportedModelError: a quantized weight was changed, so that the file's few bits can't hold it.
     """
     warn_of_loading(net)
     write_network(net, path)
@@ -46,7 +50,7 @@ def save(net: SwitchableModel, path: str | Path) -> None:
 
 def write_network(net: SwitchableModel, path: str | Path) -> None:
     """Write a network as ``save`` does, without a warning."""
-    tensors, aliases = _untied(net.state_dict())
+    tensors, aliases = packed_state(net, *_untied(net.state_dict()))
     write_tensors(tensors, path, encode_metadata(net, aliases))
 
 
@@ -91,8 +95,9 @@ def load(
     sides = held.resolutions if resolution is None else (resolution,)
     try:
         plain = _built(held.source, path) if model is None else model
+        plain = _quantized(plain, held)
         source = _source(held.source, plain, model)
-        again = rebuilt(_trusted(source, model), build)
+        again = _rebuilt(source, model, build, held)
         built = {r: build_like(again, plain, r) for r in sides} if again else {}
         if resolution is not None:
             one = copy.deepcopy(built.get(resolution, plain))
@@ -101,7 +106,7 @@ def load(
     except (UnsupportedModelError, ResolutionError, ConfigError) as error:
         raise CheckpointError(f"{path} can't be rebuilt: {error}") from error
     net.source = source
-    tensors = read_tensors(path)
+    tensors = read_unpacked(path, net, held.quantized)
     aliases = {alias: tensors[name] for alias, name in held.aliases.items() if name in tensors}
     fill(net, tensors | aliases, str(path))
     net.measured = held.measured
@@ -232,6 +237,22 @@ def _built(source: Source, path: str | Path) -> nn.Module:
         return create_model(name, num_classes=source.num_classes, model_kwargs=source.model_kwargs)
 
 
+def _quantized(plain: nn.Module, held: Metadata) -> nn.Module:
+    """Return a model with the file's quantized convolutions; a copy of the caller's own."""
+    if not held.quantized:
+        return plain
+    convs = {name for name, module in plain.named_modules() if can_quantize(module)}
+    if strange := sorted(held.quantized.keys() - convs):
+        raise UnsupportedModelError(f"its quantized {strange[0]} is no convolution of {type(plain).__name__}")
+    return quantize_layers(copy.deepcopy(plain), held.quantized)
+
+
+def _rebuilt(source: Source, model: nn.Module | None, build: Build | None, held: Metadata) -> Build | None:
+    """Return what builds the model for a resolution, with the file's quantized convolutions."""
+    again = rebuilt(_trusted(source, model), build)
+    return again if again is None or not held.quantized else partial(build_quantized, again, held.quantized)
+
+
 def _source(source: Source, plain: nn.Module, model: nn.Module | None) -> Source:
     """Return what is known: of a network without a name the given model may know its own."""
     if source.images is None:  # a file from before they were noted
@@ -265,7 +286,7 @@ def _filled(plain: nn.Module, source: Source, held: Metadata, path: str, resolut
         second = f"{owner}.at.{resolution}.{tensor}".lstrip(".")
         keys[key] = second if second in held.aliases else keys[key]
     stored = {key: held.aliases.get(name, name) for key, name in keys.items()}
-    tensors = read_tensors(path, sorted(set(stored.values())))
+    tensors = read_unpacked(path, plain, held.quantized, sorted(set(stored.values())))
     fill(plain, {key: tensors[name] for key, name in stored.items() if name in tensors}, path)
     set_source(plain, source)
     return plain

@@ -2,20 +2,24 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsconvert.checkpoint.packed import bytes_by_part
 from rsconvert.checkpoint.tensors import read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
 from rsconvert.models import SMP, ImageArgument, Source, Task, is_file_name
+from rsconvert.quantization import layout_of, parse_bits
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
 
 __all__ = ["FORMAT_VERSION", "Metadata", "describe", "encode_metadata", "names_library", "read_metadata"]
 
-FORMAT_VERSION = 1
+# A file without quantized convolutions has version 1, which every reader knows.
+FORMAT_VERSION = 2
 
 _TYPES = {
     "architecture": str,
@@ -37,8 +41,9 @@ _TYPES = {
     "training": dict,
     "costs": dict,
     "cascade": dict,
+    "quantized": dict,
 }
-_OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors")
+_OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors", "quantized")
 _COUNTS = ("resolution", "batch_size", "multiply_adds")
 
 
@@ -46,7 +51,8 @@ _COUNTS = ("resolution", "batch_size", "multiply_adds")
 class Metadata:
     """The checked metadata of a file; ``fields`` is all of it as plain data, without what is null.
 
-    ``private_tensors`` are those that no BatchNorm owns; ``aliases`` maps further names of a tensor to the stored one.
+    ``private_tensors`` are those that no BatchNorm owns; ``aliases`` maps further names of a tensor to the stored one;
+    ``quantized`` maps a quantized convolution to the bits of its weights and activations.
     """
 
     source: Source
@@ -55,6 +61,7 @@ class Metadata:
     private: bool
     private_tensors: Sequence[str]
     aliases: Mapping[str, str]
+    quantized: Mapping[str, tuple[int, int]]
     fields: Mapping[str, Any]
 
 
@@ -65,8 +72,9 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         CheckpointError: an argument of the model has no form in JSON, or ``crop_pct`` has another length.
     """
     source, measured = net.source, net.measured
+    quantized = {name: f"{own}/{activations}" for name, (own, activations) in layout_of(net).items()}
     facts = {
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if quantized else 1,
         "architecture": None if net.restructured else source.architecture,
         "model_kwargs": dict(source.model_kwargs),
         "num_classes": source.num_classes,
@@ -77,6 +85,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "private": net.private,
         "private_tensors": net.other_private_tensors(),
         "aliases": dict(aliases),
+        "quantized": quantized,
         "source": source.weights,
         "license": source.licence,
         "new_classifier": source.new_classifier,
@@ -142,7 +151,8 @@ def describe(path: str | Path) -> dict[str, Any]:
     """Return what a file holds as plain data, without building its network.
 
     That is its metadata, ``importance_scores`` by resolution (softmax of alpha), the number of ``tensors`` and
-    of the ``values`` in them, their ``dtypes``, and the size in ``bytes``.
+    of the ``values`` in them, their ``dtypes``, the size in ``bytes``, and that of its parts; of a quantized network
+    also how many convolutions have which bits.
 
     Raises:
         CheckpointError: the file is no intact switchable file of a known version.
@@ -162,6 +172,8 @@ def describe(path: str | Path) -> dict[str, Any]:
         "values": sum(t.numel() for t in tensors.values()),
         "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}),
         "bytes": Path(path).stat().st_size,
+        "bytes_by_part": bytes_by_part(tensors),
+        **({"layers_by_bits": dict(Counter(held.fields["quantized"].values()))} if held.quantized else {}),
     }
 
 
@@ -172,6 +184,8 @@ def _metadata(facts: Mapping[str, Any]) -> Metadata:
         ValueError: a field is missing or has another type.
     """
     _check_types(facts)
+    if "quantized" in facts and facts["format_version"] < 2:
+        raise ValueError(f"format_version is {facts['format_version']} with quantized")
     resolutions = facts.get("resolutions")
     if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
         raise ValueError(f"resolutions is {resolutions!r}")
@@ -187,6 +201,7 @@ def _metadata(facts: Mapping[str, Any]) -> Metadata:
         private=facts.get("private", True),
         private_tensors=facts.get("private_tensors", ()),
         aliases=facts.get("aliases", {}),
+        quantized={name: parse_bits(bits) for name, bits in facts.get("quantized", {}).items()},
         fields=facts,
     )
 

@@ -15,6 +15,7 @@ from rsconvert.checkpoint import fill, names_library, replacing, sync, write_ten
 from rsconvert.data import crop_shares
 from rsconvert.errors import CheckpointError, ResolutionError, UnsupportedModelError
 from rsconvert.models import SMP, TORCHVISION, create_model, example_arguments, example_input
+from rsconvert.quantization import dequantize_
 from rsconvert.surgery import FoldReport, SwitchableModel, equal_outputs, fold_batchnorm, kwargs_at, run_trial
 
 __all__ = ["TIMM_FILES", "stock_library", "write_timm", "write_torchvision"]
@@ -86,7 +87,7 @@ def _stock(
 
 def _stock_model(net: SwitchableModel, resolution: int, name: str) -> nn.Module:
     """Return the model that the library itself builds, with the path's tensors; keys alone prove nothing."""
-    path = net.extract(resolution).cpu().to(memory_format=torch.contiguous_format).eval()
+    path = dequantize_(net.extract(resolution)).cpu().to(memory_format=torch.contiguous_format).eval()
     kwargs = kwargs_at(net.source, resolution)
     stock = create_model(name, num_classes=net.source.num_classes, model_kwargs=kwargs).eval()
     try:

@@ -107,8 +107,8 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({"format_version": 2}, "format version 2.*Update"),
-        ({"format_version": 2, "resolutions": "of another kind"}, "Update"),
+        ({"format_version": 3}, "format version 3.*Update"),
+        ({"format_version": 3, "resolutions": "of another kind"}, "Update"),
         ({"format_version": ...}, "format_version is None"),
         ({"format_version": "1"}, "format_version is '1'"),
         ({"format_version": True}, "format_version is True"),

@@ -1,0 +1,148 @@
+"""A quantized network comes back from its file with the same bits, and its weights take theirs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import rsconvert
+from rsconvert.checkpoint import describe, read_metadata, subset
+from rsconvert.errors import CheckpointError, UnsupportedModelError
+from rsconvert.quantization import layout_of, packed_bytes, quantize_, quantized_convolutions
+from rsconvert.surgery import SwitchableModel
+
+SIDES = (64, 56, 48, 40, 32)
+
+
+def outputs(net: SwitchableModel) -> list[Tensor]:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        return [net(torch.rand(2, 3, side, side)) for side in SIDES]
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Tensor]], Any] = lambda tensors: None, **fields: Any) -> None:
+    with safe_open(str(path), framework="pt") as file:
+        facts = json.loads(file.metadata()["rsconvert"])
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt", "rsconvert": json.dumps({**facts, **fields})})
+
+
+@pytest.fixture
+def quantized(net: SwitchableModel) -> SwitchableModel:
+    quantize_(net, "2/32")
+    return net
+
+
+@pytest.mark.parametrize(("bits", "bases"), [("2/32", "shared"), ("3/2", "shared"), ("4/4", "private")])
+def test_what_is_saved_comes_back(net: SwitchableModel, tmp_path: Path, bits: str, bases: Any) -> None:
+    quantize_(net, bits, activation_bases=bases)
+    for quantizer in {id(m): m for m in net.running_modules() if type(m).__name__ == "ActivationQuantizer"}.values():
+        quantizer.basis.mul_(1.1)
+    rsconvert.save(net, tmp_path / "q.safetensors")
+    again = rsconvert.load(tmp_path / "q.safetensors")
+    assert layout_of(again) == layout_of(net)
+    assert again.other_private_tensors() == net.other_private_tensors()
+    expected = outputs(net)
+    assert all(torch.equal(a, b) for a, b in zip(outputs(again), expected, strict=True))
+    assert not again.restructured
+    path = rsconvert.load(tmp_path / "q.safetensors", resolution=48)
+    torch.manual_seed(1)
+    images = [torch.rand(2, 3, side, side) for side in SIDES]
+    assert torch.equal(path(images[2]), expected[2])
+    rsconvert.save(again, tmp_path / "again.safetensors")
+    one, other = (load_file(tmp_path / name) for name in ("q.safetensors", "again.safetensors"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert read_metadata(tmp_path / "q.safetensors") == read_metadata(tmp_path / "again.safetensors")
+
+
+def test_a_weight_takes_its_bits(quantized: SwitchableModel, tmp_path: Path) -> None:
+    rsconvert.save(quantized, tmp_path / "q.safetensors")
+    tensors, facts = load_file(tmp_path / "q.safetensors"), describe(tmp_path / "q.safetensors")
+    convs = quantized_convolutions(quantized)
+    assert {name for name in tensors if "weight_" in name} == {
+        f"{name}.{key}" for name in convs for key in ("weight_codes", "weight_basis")
+    }
+    assert not {f"{name}.weight" for name in convs} & tensors.keys()
+    codes = sum(packed_bytes(conv.weight.shape, 2) for conv in convs.values())
+    assert facts["bytes_by_part"]["codes"] == codes
+    assert facts["bytes_by_part"]["bases"] == sum(8 * len(conv.weight) for conv in convs.values())
+    assert sum(facts["bytes_by_part"].values()) == sum(t.nbytes for t in tensors.values())
+    assert facts["layers_by_bits"] == {"2/32": len(convs)}
+    assert facts["format_version"] == 2
+
+
+def test_a_float_network_has_version_1_still(net: SwitchableModel, tmp_path: Path) -> None:
+    rsconvert.save(net, tmp_path / "f.safetensors")
+    facts = read_metadata(tmp_path / "f.safetensors").fields
+    assert facts["format_version"] == 1
+    assert "quantized" not in facts
+
+
+def test_a_part_and_a_subset(quantized: SwitchableModel, tmp_path: Path) -> None:
+    small = subset(quantized, (48, 32))
+    rsconvert.save(small, tmp_path / "s.safetensors")
+    again = rsconvert.load(tmp_path / "s.safetensors")
+    x = torch.ones(1, 3, 48, 48)
+    assert torch.equal(again(x), quantized(x))
+
+
+def test_a_given_model_is_left_alone(tied_net: SwitchableModel, tied: torch.nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="first shares its weight"):
+        quantize_(tied_net, "2/32")
+    quantize_(tied_net, "2/32", keep_float=["first", "second"])
+    with pytest.warns(rsconvert.NamelessModelWarning):
+        rsconvert.save(tied_net, tmp_path / "t.safetensors")
+    before = list(tied.state_dict())
+    again = rsconvert.load(tmp_path / "t.safetensors", tied)
+    assert list(tied.state_dict()) == before
+    assert layout_of(again) == {"stem": (2, 32)}
+    assert torch.equal(again(torch.ones(1, 3, 48, 48)), tied_net(torch.ones(1, 3, 48, 48)))
+
+
+def test_a_changed_weight_is_not_saved_as_another_one(quantized: SwitchableModel, tmp_path: Path) -> None:
+    name, conv = next(iter(quantized_convolutions(quantized).items()))
+    conv.weight.data.mul_(1.01)
+    with pytest.raises(UnsupportedModelError, match=f"^{name}.weight was changed after it was quantized"):
+        rsconvert.save(quantized, tmp_path / "q.safetensors")
+    assert not (tmp_path / "q.safetensors").exists()
+
+
+def first(tensors: dict[str, Tensor], suffix: str) -> str:
+    return min(name for name in tensors if name.endswith(suffix))
+
+
+@pytest.mark.parametrize(
+    ("change", "fields", "match"),
+    [
+        (lambda t: t.pop(first(t, "weight_codes")), {}, "lacks .*weight_codes"),
+        (lambda t: t.pop(first(t, "weight_basis")), {}, "lacks .*weight_basis"),
+        (
+            lambda t: t.update({first(t, "weight_codes"): torch.zeros(1).byte()}),
+            {},
+            "codes are torch.uint8",
+        ),
+        (lambda t: t.update({first(t, "weight_basis"): torch.zeros(1, 2)}), {}, "a basis is"),
+        (lambda t: None, {"quantized": {"conv_stem": "2/99"}}, "damaged metadata .bits is '2/99'"),
+        (lambda t: None, {"quantized": {"conv_stem": 2}}, "damaged metadata"),
+        (lambda t: None, {"quantized": {"fc": "2/32"}}, "its quantized fc is no convolution"),
+        (lambda t: None, {"format_version": 1}, "format_version is 1 with quantized"),
+        (lambda t: None, {"format_version": 3}, "reads versions up to 2"),
+        (lambda t: None, {"quantized": None}, "does not fit"),
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_line(
+    quantized: SwitchableModel, tmp_path: Path, change: Any, fields: dict[str, Any], match: str
+) -> None:
+    rsconvert.save(quantized, tmp_path / "q.safetensors")
+    rewrite(tmp_path / "q.safetensors", change, **fields)
+    with pytest.raises(CheckpointError, match=match) as caught:
+        rsconvert.load(tmp_path / "q.safetensors")
+    assert "\n" not in str(caught.value)
