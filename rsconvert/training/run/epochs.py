@@ -63,7 +63,7 @@ class Run:
                 "the processes start from different networks; one is needed. Give all the same checkpoint."
             )
         self.val_images = len(samples[1])
-        self.feed = Feed(net, samples[0], config, processes, outputs)
+        self.feed = Feed(net, samples[0], config, processes, classes=None if outputs is None else len(outputs))
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]
         self.val_loader = validation_loader(
             net,
@@ -75,7 +75,7 @@ class Run:
         )
         if not planned:
             self._fit_classifier(samples[0])
-        self.stepper = Stepper(net, config, len(self.feed), self.amp, processes)
+        self.stepper = Stepper(net, config, len(self.feed), self.amp, processes, outputs)
         self.board: Board | None = None
         # With a class map the outputs keep the names that they had.
         self.class_names = samples[0].classes if outputs is None else net.source.class_names

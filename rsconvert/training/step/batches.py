@@ -28,7 +28,7 @@ class Feed:
     Views that are not drawn have the shape (N, 3, 0, 0); all processes draw alike.
 
     Args:
-        outputs: the network's output for each class of the data; None if these are the same.
+        classes: how many the targets have; None takes the network's outputs.
     Raises:
         ConfigError, DataError: a setting does not fit the network or the data.
     """
@@ -39,7 +39,7 @@ class Feed:
         train: Samples,
         config: FinetuneConfig,
         processes: Processes,
-        outputs: Sequence[int] | None = None,
+        classes: int | None = None,
     ) -> None:
         config = fill_defaults(net, config)
         assert config.crop_area is not None
@@ -51,8 +51,7 @@ class Feed:
         self.config, self.processes, self.dtype = config, processes, float_dtype(net)
         self.preprocessing = net.source.preprocessing
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.outputs = None if outputs is None else torch.tensor(outputs)
-        self.classes = net.source.num_classes or count_outputs(net.at(net.native), net.source.task) or 0
+        self.classes = classes or net.source.num_classes or count_outputs(net.at(net.native), net.source.task) or 0
         self.loader = training_loader(
             train,
             sizes,
@@ -104,7 +103,6 @@ class Feed:
         device, config = self.processes.device, self.config
         moved = [view.to(device, non_blocking=True) for view in views]
         inputs = [normalize(v, self.preprocessing, dtype=self.dtype, memory_format=self.layout) for v in moved]
-        target = target if self.outputs is None else self.outputs[target]
         if not (config.mixup or config.cutmix):
             return inputs, target.to(device, non_blocking=True)
         check_labels(target, self.classes)

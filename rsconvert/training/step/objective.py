@@ -33,6 +33,7 @@ class Objective(nn.Module):
         amp: the precision of autocast, as of ``choose_precision``.
         teacher: from the native view to logits that stand for p_0; needed with ``labels`` none, unless the native path
             is frozen and so teaches itself.
+        outputs: the network's output for each class of the data; the loss compares these alone. None takes all.
         sync_bn: take BatchNorm's statistics over all processes.
     Raises:
         ConfigError: ``train`` does not fit the network, see `learning_parameters`; it has no checkpointing.
@@ -40,6 +41,7 @@ class Objective(nn.Module):
     """
 
     class_weights: Tensor | None
+    outputs: Tensor | None
     _paths: list[nn.Module]
     _runs: list[Callable[[Tensor], object]]
 
@@ -50,17 +52,16 @@ class Objective(nn.Module):
         amp: torch.dtype = torch.float32,
         teacher: Callable[[Tensor], Tensor] | None = None,
         *,
+        outputs: Sequence[int] | None = None,
         sync_bn: bool = False,
     ) -> None:
         super().__init__()
         self.net, self.config, self.amp, self.teacher = net, fill_defaults(net, config), amp, teacher
         if config.grad_checkpointing:
             _set_checkpointing(net)
-        weights, outputs = config.class_weights, net.source.num_classes
-        if weights is not None and outputs not in (None, len(weights)):
-            raise DataError(f"class_weights has {len(weights)} numbers; {outputs} are needed, one per class.")
-        on_device = None if weights is None else torch.tensor(weights, device=net.alpha.device)
-        self.register_buffer("class_weights", on_device, persistent=False)
+        kept = None if outputs is None else torch.tensor(outputs, device=net.alpha.device)
+        self.register_buffer("outputs", kept, persistent=False)
+        self.register_buffer("class_weights", _class_weights(net, config, kept), persistent=False)
         learning = learning_parameters(net, config.train, alpha=config.labels == "data")
         for parameter in net.parameters():
             parameter.requires_grad_(parameter in learning)
@@ -91,6 +92,8 @@ class Objective(nn.Module):
     def forward(self, views: Sequence[Tensor], target: Tensor) -> MREDLoss:
         """Return the loss of S normalized views, each (N, C, H, W), and targets, (N,) or probabilities (N, classes).
 
+        Classes are those of the data, so the places of ``outputs``, if there are such.
+
         Views without elements are not drawn: their paths do not run, and S is the number of the others in all of the
         loss, the factor of Eq. 10 included; the ensemble is theirs, by the softmax over their scores.
 
@@ -119,7 +122,7 @@ class Objective(nn.Module):
         teacher = logits[0].detach() if unlabelled else None
         if self.teacher is not None:
             with autocast(views[0].device, self.amp):
-                teacher = self.teacher(views[0])
+                teacher = self._compared(self.teacher(views[0]))
         alpha = torch.stack([self.net.alpha[place] for place in drawn_places(views)])
         loss = self._mred(logits, None if unlabelled else target, alpha, config.distill, teacher)
         return loss if unlabelled else self._with_auxiliary(loss, outputs, target)
@@ -176,7 +179,10 @@ class Objective(nn.Module):
                 "Switch auxiliary outputs off by model_kwargs, name the logits at the conversion, or wrap the model."
             )
         task = self.net.source.task
-        return [task.logits(output), *task.auxiliary_logits(output)]
+        return [self._compared(logits) for logits in (task.logits(output), *task.auxiliary_logits(output))]
+
+    def _compared(self, logits: Tensor) -> Tensor:
+        return logits if self.outputs is None else logits.index_select(1, self.outputs)
 
     def _failure(self, place: int, view: Tensor, error: Exception) -> str:
         reason, resolution = first_line(error) or type(error).__name__, self.net.resolutions[place]
@@ -193,6 +199,16 @@ class Objective(nn.Module):
 def drawn_places(views: Sequence[Tensor]) -> list[int]:
     """Return the places of the views that have elements; the first one and the last one always do."""
     return [place for place, view in enumerate(views) if view.numel()]
+
+
+def _class_weights(net: SwitchableModel, config: FinetuneConfig, kept: Tensor | None) -> Tensor | None:
+    weights, outputs = config.class_weights, net.source.num_classes
+    if weights is None:
+        return None
+    if outputs not in (None, len(weights)):
+        raise DataError(f"class_weights has {len(weights)} numbers; {outputs} are needed, one per class.")
+    every = torch.tensor(weights, device=net.alpha.device)
+    return every if kept is None else every[kept]
 
 
 def _set_checkpointing(net: SwitchableModel) -> None:

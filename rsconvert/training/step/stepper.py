@@ -39,12 +39,19 @@ class Stepper:
     Args:
         batches: of an epoch.
         amp: the precision of autocast, as of ``choose_precision``.
+        outputs: as of `Objective`.
     Raises:
         ConfigError, DataError: the settings do not fit the network, or have no effect on it.
     """
 
     def __init__(
-        self, net: SwitchableModel, config: FinetuneConfig, batches: int, amp: torch.dtype, processes: Processes
+        self,
+        net: SwitchableModel,
+        config: FinetuneConfig,
+        batches: int,
+        amp: torch.dtype,
+        processes: Processes,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         config = fill_defaults(net, config, processes=processes.world_size)
         self.net, self.config, self.processes = net, config, processes
@@ -56,7 +63,7 @@ class Stepper:
             )
         teacher = create_teacher(net, config, processes.device)
         self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
-        self.objective = Objective(net, config, amp, teacher, sync_bn=_synced(config, processes))
+        self.objective = Objective(net, config, amp, teacher, outputs=outputs, sync_bn=_synced(config, processes))
         self.forward: Any = self.objective
         if processes.world_size > 1 and not config.low_memory:
             draws = config.drawn_views(len(net.resolutions)) < len(net.resolutions)

@@ -22,10 +22,10 @@ from rsconvert.training.step.batches import Feed, mix
 MakeNet = Callable[..., SwitchableModel]
 
 
-def feed_of(net: SwitchableModel, photos: str, rank: int = 0, outputs: Any = None, **settings: Any) -> Feed:
+def feed_of(net: SwitchableModel, photos: str, rank: int = 0, classes: int | None = None, **settings: Any) -> Feed:
     config = FinetuneConfig(**{"batch_size": 4, "workers": 0, "seed": 3, **settings})
     train, _ = open_train_val(photos)
-    return Feed(net, train, config, Processes(rank, 1 + rank, torch.device("cpu")), outputs)
+    return Feed(net, train, config, Processes(rank, 1 + rank, torch.device("cpu")), classes)
 
 
 def taken(feed: Feed, start: int = 0, stop: int = 6) -> list[tuple[list[Tensor], Tensor]]:
@@ -60,10 +60,10 @@ def test_an_epoch_is_entered_anywhere(net: SwitchableModel, photos: str, setting
         assert all(same(a, b) for a, b in zip(part, whole[start:stop], strict=True))
 
 
-def test_targets_become_outputs(net: SwitchableModel, photos: str) -> None:
-    plain, mapped = taken(feed_of(net, photos)), taken(feed_of(net, photos, outputs=(7, 0, 4)))
-    for (_, target), (_, output) in zip(plain, mapped, strict=True):
-        assert output.tolist() == [(7, 0, 4)[t] for t in target.tolist()]
+def test_mixed_targets_have_the_classes_of_the_data(make_net: MakeNet, photos: str) -> None:
+    (_, outputs), *_ = taken(feed_of(make_net(classes=7), photos, mixup=0.4))
+    (_, target), *_ = taken(feed_of(make_net(classes=7), photos, classes=3, mixup=0.4))
+    assert (outputs.shape, target.shape) == ((4, 7), (4, 3))
 
 
 def test_mixing_is_drawn_by_seed_epoch_batch_and_rank(make_net: MakeNet, photos: str) -> None:

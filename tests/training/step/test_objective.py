@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rsconvert.errors import ConfigError, DataError, TrainingError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.training.loss import mred_loss
 from rsconvert.training.step.objective import Objective
 
 
@@ -164,6 +165,28 @@ def test_class_weights_need_one_number_per_class(net: SwitchableModel) -> None:
     net.source = replace(net.source, num_classes=3)
     with pytest.raises(DataError, match="class_weights has 2 numbers; 3 are needed"):
         Objective(net, FinetuneConfig(class_weights=(1.0, 2.0)))
+
+
+def test_only_the_outputs_of_the_data_are_compared(make_net: Callable[..., SwitchableModel]) -> None:
+    net = make_net(classes=5)
+    config, views = FinetuneConfig(class_weights=(9.0, 1.0, 2.0, 9.0, 3.0)), views_of(net)
+    found = Objective(net, config, outputs=(4, 1, 2)).eval()(views, TARGET)
+    chosen = [net.at(r)(view)[:, [4, 1, 2]] for r, view in zip(net.resolutions, views, strict=True)]
+    wanted = mred_loss(chosen, TARGET, net.alpha, class_weights=torch.tensor([3.0, 1.0, 2.0]))
+    torch.testing.assert_close(found.total, wanted.total)
+    found.total.backward()
+    moved = net.get_parameter("fc.bias").grad
+    assert moved is not None
+    assert moved.ne(0).tolist() == [False, True, True, False, True]
+
+
+def test_a_teacher_is_asked_for_the_outputs_of_the_data(make_net: Callable[..., SwitchableModel]) -> None:
+    net, taught = make_net(classes=5), torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
+    views = views_of(net)
+    found = Objective(net, FinetuneConfig(teacher="other"), teacher=lambda _: taught, outputs=(4, 1, 2)).eval()
+    chosen = [net.at(r)(view)[:, [4, 1, 2]] for r, view in zip(net.resolutions, views, strict=True)]
+    wanted = mred_loss(chosen, TARGET, net.alpha, teacher=taught[:, [4, 1, 2]])
+    torch.testing.assert_close(found(views, TARGET).total, wanted.total)
 
 
 def test_a_target_beyond_the_outputs_is_refused(net: SwitchableModel) -> None:
