@@ -1,4 +1,4 @@
-"""Text for people and programs: tables (aligned, Markdown, CSV), values as a person writes them, files NAME VALUE."""
+"""Text for people and programs: tables (aligned, Markdown, CSV), values in words, JSON, files NAME VALUE."""
 
 import csv
 import io
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Table", "plain", "read_pairs"]
+__all__ = ["Table", "parse_json", "plain", "read_json", "read_pairs"]
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+( ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
+_DEEPEST, _LARGEST = 64, 2**26  # levels of JSON, bytes of a file of it
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,41 @@ def plain(value: object) -> str:
     return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON says; no level or letter of it breaks what prints or writes it later.
+
+    Raises:
+        ValueError: it is broken, nested in more than 64 levels, or holds half of a surrogate pair.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError(f"it is nested in more than {_DEEPEST} levels")
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def read_json(path: str | Path) -> Any:
+    """Return what a JSON file of at most 64 MiB says.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: as `parse_json`, or it is larger.
+    """
+    if (size := Path(path).stat().st_size) > _LARGEST:
+        raise ValueError(f"it has {size} bytes, and at most {_LARGEST} are read")
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def _inside(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def read_pairs(path: str | Path, line: str, read: Callable[[str], object] = str) -> list[tuple[str, Any]]:
     """Return names and values of a file: one JSON object, or a line for each pair; a name may come twice.
 
@@ -77,6 +113,7 @@ def read_pairs(path: str | Path, line: str, read: Callable[[str], object] = str)
     text = Path(path).read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("{"):
         # As pairs, for a dict would hide a name that comes twice; an object inside stays a list.
+        parse_json(text)
         pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
         return pairs
     lines = [(number, words) for number, words in enumerate(map(str.strip, text.splitlines()), 1) if words]

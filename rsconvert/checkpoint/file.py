@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint.metadata import Metadata, encode_metadata, names_library, read_metadata
+from rsconvert.checkpoint.limits import built_within
+from rsconvert.checkpoint.metadata import Metadata, check_file, encode_metadata, names_library, read_metadata
 from rsconvert.checkpoint.packed import packed_state, read_unpacked
 from rsconvert.checkpoint.places import file_of, warn_of_loading
-from rsconvert.checkpoint.tensors import fill, write_tensors
+from rsconvert.checkpoint.tensors import fill, read_entries, write_tensors
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import Source, create_model, is_file_name, set_source, source_of, unfilled
 from rsconvert.quantization import build_quantized, can_quantize, quantize_layers
@@ -94,11 +96,11 @@ def load(
         )
     sides = held.resolutions if resolution is None else (resolution,)
     try:
-        plain = _built(held.source, path) if model is None else model
-        plain = _quantized(plain, held)
+        plain = _quantized(_built(held, path) if model is None else model, held)
         source = _source(held.source, plain, model)
         again = _rebuilt(source, model, build, held)
-        built = {r: build_like(again, plain, r) for r in sides} if again else {}
+        with nullcontext() if model is not None or not again else _within_its_size(path, held, len(sides)):
+            built = {r: build_like(again, plain, r) for r in sides} if again else {}
         if resolution is not None:
             one = copy.deepcopy(built.get(resolution, plain))
             return _filled(one, source, held, path, resolution).eval()
@@ -225,15 +227,22 @@ def _untied(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
     return tensors, aliases
 
 
-def _built(source: Source, path: str | Path) -> nn.Module:
-    name = source.architecture
+def _within_its_size(path: str, held: Metadata, copies: int) -> AbstractContextManager[None]:
+    """Check what the header says of the tensors; return what bounds the models that are built for them."""
+    entries = read_entries(path)
+    check_file(path, held, entries)
+    return built_within(entries, Path(path).stat().st_size, copies)
+
+
+def _built(held: Metadata, path: str) -> nn.Module:
+    source, name = held.source, held.source.architecture
     if name is None or not names_library(source):
         raise CheckpointError(
             f"{path} holds a network made by {name or 'code without a name'}; only names of timm, torchvision and "
             "smp are built from a file alone. Give the model: load(path, model=…), with build= if it was made so, or "
             "--model file.py:function."
         )
-    with unfilled():
+    with _within_its_size(path, held, 1), unfilled():
         return create_model(name, num_classes=source.num_classes, model_kwargs=source.model_kwargs)
 
 

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rsconvert.checkpoint.limits import check_entries, check_kwargs, check_sides
 from rsconvert.checkpoint.packed import bytes_by_part
-from rsconvert.checkpoint.tensors import read_header, read_tensors
+from rsconvert.checkpoint.tensors import Entry, read_entries, read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError
 from rsconvert.models import SMP, ImageArgument, Source, Task, is_file_name
 from rsconvert.quantization import layout_of, parse_bits
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
+from rsconvert.text import parse_json
 
-__all__ = ["FORMAT_VERSION", "Metadata", "describe", "encode_metadata", "names_library", "read_metadata"]
+__all__ = ["FORMAT_VERSION", "Metadata", "check_file", "describe", "encode_metadata", "names_library", "read_metadata"]
 
 # A file without quantized convolutions has version 1, which every reader knows.
 FORMAT_VERSION = 2
+_LONGEST = 2**24  # characters of JSON
 
 _TYPES = {
     "architecture": str,
@@ -81,6 +84,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         **_task_facts(source.task),
         "built_with": source.built_with,
         "resolutions": net.resolutions,
+        "native": net.native,
         **vars(source.preprocessing),
         "private": net.private,
         "private_tensors": net.other_private_tensors(),
@@ -96,6 +100,8 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     }
     try:
         _check_crop_pct(source.preprocessing, net.resolutions)
+        check_sides("resolutions", net.resolutions)
+        check_kwargs(facts["model_kwargs"])
         kept: dict[str, Any] = {key: value for key, value in facts.items() if value not in (None, {}, (), [])}
         if source.images is not None:  # that there are none is a fact, too
             kept["images"] = [image.to_dict() for image in source.images]
@@ -121,7 +127,9 @@ def read_metadata(path: str | Path) -> Metadata:
             "needed. Convert it: rsconvert wrap MODEL --weights FILE."
         )
     try:
-        facts = json.loads(header["rsconvert"])
+        if len(header["rsconvert"]) > _LONGEST:
+            raise ValueError(f"it has {len(header['rsconvert'])} characters, and at most {_LONGEST} are read")
+        facts = parse_json(header["rsconvert"])
         if type(facts) is not dict:
             raise ValueError("it is no JSON object")
         version = facts.get("format_version")
@@ -129,7 +137,7 @@ def read_metadata(path: str | Path) -> Metadata:
             raise ValueError(f"format_version is {version!r}")
         if version <= FORMAT_VERSION:
             return _metadata({name: value for name, value in facts.items() if value is not None})
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path} has damaged metadata ({' '.join(str(error).split())}); "
             "the fields of docs/checkpoint_format.md are needed. Write the file again."
@@ -157,14 +165,10 @@ def describe(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is no intact switchable file of a known version.
     """
-    held, tensors = read_metadata(path), read_tensors(path)
-    alpha = tensors.get("rsconvert.alpha")
-    if alpha is None or alpha.shape != (len(held.resolutions),) or not alpha.is_floating_point():
-        raise CheckpointError(
-            f"{path} has no rsconvert.alpha with a number for each of {held.resolutions}; a complete switchable file "
-            "is needed. Write it again."
-        )
-    scores = alpha.float().softmax(0).tolist()
+    held, entries = read_metadata(path), read_entries(path)
+    check_file(path, held, entries)
+    tensors = read_tensors(path)
+    scores = tensors["rsconvert.alpha"].float().softmax(0).tolist()
     return {
         **held.fields,
         "importance_scores": {str(r): score for r, score in zip(held.resolutions, scores, strict=True)},
@@ -175,6 +179,16 @@ def describe(path: str | Path) -> dict[str, Any]:
         "bytes_by_part": bytes_by_part(tensors),
         **({"layers_by_bits": dict(Counter(held.fields["quantized"].values()))} if held.quantized else {}),
     }
+
+
+def check_file(path: str | Path, held: Metadata, entries: Mapping[str, Entry]) -> None:
+    """Raise a CheckpointError if the tensors of a file, as its header has them, do not fit its metadata."""
+    try:
+        check_entries(entries, held.resolutions, held.source.num_classes)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path} can't be a network ({error}); a complete switchable file is needed. Write it again."
+        ) from error
 
 
 def _metadata(facts: Mapping[str, Any]) -> Metadata:
@@ -189,6 +203,10 @@ def _metadata(facts: Mapping[str, Any]) -> Metadata:
     resolutions = facts.get("resolutions")
     if type(resolutions) is not list or check_resolutions(resolutions) != tuple(resolutions):
         raise ValueError(f"resolutions is {resolutions!r}")
+    check_sides("resolutions", resolutions)
+    if facts.get("native", resolutions[0]) != resolutions[0]:
+        raise ValueError(f"native is {facts['native']!r} and the largest of resolutions {resolutions[0]}")
+    check_kwargs(facts.get("model_kwargs", {}))
     source = _source(facts)
     _check_crop_pct(source.preprocessing, resolutions)
     _check_costs(facts.get("costs", {}))
@@ -280,6 +298,7 @@ def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
     fields = {name: cascade.get(name, []) for name in ("stages", "thresholds", "outputs")}
     if wrong := [name for name, values in fields.items() if type(values) is not list]:
         raise ValueError(f"{wrong[0]} of the cascade is {fields[wrong[0]]!r}")
+    check_sides("stages of the cascade", fields["stages"])
     check_stages(fields["stages"], fields["thresholds"])
     most = math.inf if num_classes is None else num_classes
     if not all(type(output) is int and 0 <= output < most for output in fields["outputs"]):

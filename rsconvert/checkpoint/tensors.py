@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -15,7 +15,24 @@ from torch import Tensor, nn
 
 from rsconvert.errors import CheckpointError, first_line
 
-__all__ = ["digest", "fill", "read_header", "read_tensors", "replacing", "sync", "write_tensors"]
+__all__ = [
+    "Entry",
+    "digest",
+    "fill",
+    "read_entries",
+    "read_header",
+    "read_tensors",
+    "replacing",
+    "sync",
+    "write_tensors",
+]
+
+
+class Entry(NamedTuple):
+    """What the header says of a tensor; ``dtype`` as safetensors writes it, such as F32."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @contextmanager
@@ -82,6 +99,17 @@ def read_header(path: str | Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
+def read_entries(path: str | Path) -> dict[str, Entry]:
+    """Return what the header of a file says of its tensors, and read none of them.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no dict
+        return {name: Entry(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+
+
 def read_tensors(path: str | Path, names: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Return the tensors of those names that a file holds, and read no other; of all names by default.
 
@@ -97,14 +125,14 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     """Copy tensors into a module strictly; it takes their dtypes, and keeps which of its tensors are tied.
 
     Raises:
-        CheckpointError: a tensor is missing or foreign, has another shape, or is floating where the module's is not.
+        CheckpointError: a tensor is missing or foreign, or has another shape or kind: floating, or an integer type.
     """
     own = module.state_dict(keep_vars=True)
     wrong = sorted(own.keys() ^ tensors.keys()) or sorted(k for k in own if _kind(own[k]) != _kind(tensors[k]))
     if wrong:
         raise CheckpointError(
             f"{origin} does not fit {type(module).__name__}: {len(wrong)} tensors are missing, foreign or of another "
-            f"shape, such as {', '.join(wrong[:3])}; exactly the network's tensors are needed. "
+            f"shape or kind, such as {', '.join(wrong[:3])}; exactly the network's tensors are needed. "
             "Check the model and its arguments."
         )
     for name, tensor in own.items():
@@ -126,7 +154,8 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 
 def _kind(tensor: Tensor) -> tuple[Any, ...]:
-    return tuple(tensor.shape), tensor.is_floating_point(), tensor.is_complex()
+    """Return what must be the same: a network takes another precision from a file, but not another kind of number."""
+    return tuple(tensor.shape), tensor.is_complex(), None if tensor.is_floating_point() else tensor.dtype
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

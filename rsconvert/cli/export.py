@@ -1,6 +1,5 @@
 """The command export: a network for others."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 from rsconvert.cli.loading import load_network
 from rsconvert.cli.options import numbers, print_result, ranges, refuse_existing, result
 from rsconvert.errors import ConfigError
+from rsconvert.text import read_json
 
 if TYPE_CHECKING:
     from rsconvert.surgery import SwitchableModel
@@ -141,7 +141,7 @@ def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any]
     path = options["results"]
     try:
         # The library checks what it is.
-        results = None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+        results = None if path is None else read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"results {path} can't be read ({error}); what evaluate --json prints is needed. Check the path."

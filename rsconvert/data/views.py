@@ -49,6 +49,8 @@ _INTERPOLATIONS = ("bilinear", "bicubic")
 _SECTIONS = r"m\d+|n[1-9]|p(0(\.\d+)?|1)|mstd\d+(\.\d+)?|mmax[1-9]\d*|inc[01]|t(weights|3aw?)"
 
 _Box = tuple[int, int, int, int]  # top, left, height, width
+# An image is resized to resolution / crop_pct; pixels in [0, 255] have a std of 1/255 in these units.
+_LEAST_CROP, _LEAST_STD, _LARGEST = 0.05, 1e-4, 1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,11 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
             object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
-        if min(self.std) <= 0:
-            raise ConfigError(f"std is {self.std}; each number divides a colour and must be above 0.")
+        if not (min(self.std) >= _LEAST_STD and max(map(abs, (*self.mean, *self.std))) <= _LARGEST):
+            raise ConfigError(
+                f"mean is {self.mean}, std is {self.std}; numbers up to {_LARGEST:g} are accepted, std from "
+                f"{_LEAST_STD:g}, for pixels in [0, 1]."
+            )
         _check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
         if isinstance(self.crop_pct, Sequence):
             object.__setattr__(self, "crop_pct", tuple(self.crop_pct))
@@ -338,8 +343,9 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def _check_crop_pct(shares: Sequence[float]) -> None:
-    if not shares or not all(isinstance(share, (int, float)) and 0 < share <= 1 for share in shares):
-        raise ConfigError(f"crop_pct is {', '.join(map(repr, shares)) or 'empty'}; choose numbers above 0, at most 1.")
+    if not shares or not all(isinstance(share, (int, float)) and _LEAST_CROP <= share <= 1 for share in shares):
+        text = ", ".join(map(repr, shares)) or "empty"
+        raise ConfigError(f"crop_pct is {text}; choose numbers from {_LEAST_CROP} to 1.")
 
 
 def _check_resolutions(resolutions: Sequence[Size]) -> None:

@@ -16,6 +16,7 @@ from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 __all__ = [
     "SMP",
     "TORCHVISION",
+    "bounded",
     "built",
     "check_num_classes",
     "classes_argument",
@@ -25,6 +26,7 @@ __all__ = [
 
 TORCHVISION = "torchvision/"
 SMP = "smp/"
+_MAKERS = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randn", "tensor", "zeros"}
 _FILLS = {"add_", "clamp_", "copy_", "erfinv_", "fill_", "mul_", "normal_", "ones_", "uniform_", "zero_", "zeros_"}
 
 
@@ -100,3 +102,34 @@ class _Unfilled(TorchFunctionMode):
         if fills and isinstance(target, nn.Parameter):
             return target
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def bounded(values: int, tensors: int) -> Iterator[None]:
+    """Let models that are built inside make so many values in so many tensors, and no more.
+
+    Raises:
+        UnsupportedModelError: a builder makes more; where it is caught, by `built`, it is handed on.
+    """
+    with _Bounded(values, tensors):
+        yield
+
+
+class _Bounded(TorchFunctionMode):
+    """Counts what torch is asked to make, before it is made."""
+
+    def __init__(self, values: int, tensors: int) -> None:
+        super().__init__()
+        self._most, self._values, self._tensors = (values, tensors), values, tensors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", None) in _MAKERS:
+            self._tensors -= 1
+            self._values -= func(*args, **{**kwargs, "device": "meta"}).numel() if self._tensors >= 0 else 0
+            if min(self._tensors, self._values) < 0:
+                raise UnsupportedModelError(
+                    f"the model is larger than its file: at most {self._most[0]} values in {self._most[1]} tensors are "
+                    "made for it. Check the architecture and its arguments."
+                )
+        return func(*args, **kwargs)

@@ -290,17 +290,21 @@ def set_to(name: str, tensor: torch.Tensor | None) -> Callable[[dict[str, torch.
     [
         ("conv_stem.weight", None),
         ("bn1.at.48.running_var", None),
-        ("rsconvert.alpha", None),
         ("foreign.weight", torch.ones(1)),
         ("bn1.at.40.weight", torch.ones(1)),
         ("bn1.at.48.bias", torch.ones(3)),
-        ("rsconvert.alpha", torch.ones(2)),
         ("classifier.bias", torch.ones(5, dtype=torch.int64)),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(saved: Path, name: str, tensor: torch.Tensor | None) -> None:
     rewrite(saved, set_to(name, tensor))
     refused(lambda: rsconvert.load(saved), f"does not fit SwitchableModel: 1 tensors.*{name}")
+
+
+@pytest.mark.parametrize("tensor", [None, torch.ones(2), torch.ones(3, dtype=torch.int64)])
+def test_scores_that_do_not_fit_are_refused(saved: Path, tensor: torch.Tensor | None) -> None:
+    rewrite(saved, set_to("rsconvert.alpha", tensor))
+    refused(lambda: rsconvert.load(saved), r"no rsconvert\.alpha with a number for each of \(64, 48, 32\)")
 
 
 @pytest.mark.parametrize(("name", "tensor"), [("conv_stem.weight", None), ("bn1.at.48.bias", torch.ones(3))])

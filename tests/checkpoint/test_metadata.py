@@ -61,6 +61,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         "architecture": "test_efficientnet",
         "num_classes": 5,
         "resolutions": [64, 48, 32],
+        "native": 64,
         "mean": [0.5, 0.4, 0.3],
         "std": [0.2, 0.3, 0.4],
         "interpolation": "bicubic",
@@ -122,6 +123,18 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"resolutions": [64, 48.5]}, "48.5"),
         ({"resolutions": [32, 48, 64]}, r"\[32, 48, 64\]"),
         ({"resolutions": [64, {}]}, "resolutions has {}"),
+        ({"resolutions": [65, 48, 32]}, "native is 64"),
+        ({"native": "64"}, "native is '64'"),
+        ({"resolutions": [10**9, 48, 32], "native": 10**9}, "at most 64 resolutions of at most 16384 pixels"),
+        ({"resolutions": list(range(99, 0, -1)), "native": 99}, "resolutions holds 99 numbers"),
+        ({"model_kwargs": {"depths": [2, 10**9]}}, "model_kwargs holds 1000000000"),
+        ({"model_kwargs": {"scale": float("nan")}}, "model_kwargs holds nan"),
+        ({"num_classes": 10**9}, "more than its"),
+        ({"class_names": ["\ud800"]}, "surrogates not allowed"),
+        ({"training": {"deep": json.loads("[" * 99 + "]" * 99)}}, "more than 64 levels"),
+        ({"crop_pct": 1e-6}, "crop_pct is"),
+        ({"std": [1e-30, 1, 1]}, "std is"),
+        ({"mean": [1e30, 1, 1]}, "mean is"),
         ({"mean": ...}, "mean is missing"),
         ({"mean": [0.5]}, "mean is"),
         ({"std": [0, 0, 0]}, "std is"),
@@ -165,7 +178,7 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
 def test_damaged_metadata_is_refused(saved: Path, fields: dict[str, Any], match: str) -> None:
     rewrite(saved, **fields)
     with pytest.raises(CheckpointError, match=match):
-        read_metadata(saved)
+        describe(saved)
     refusal(saved)
 
 

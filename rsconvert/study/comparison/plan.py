@@ -16,7 +16,7 @@ from rsconvert.evaluation import launched_processes
 from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.methods import AGAINST, Method, another_network, choose_methods
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.text import Table, plain
+from rsconvert.text import Table, plain, read_json
 from rsconvert.training import FREE_SETTINGS, data_identity, fill_defaults, open_for_training
 
 __all__ = ["Plan", "PlannedRun", "plan_comparison"]
@@ -61,7 +61,14 @@ class PlannedRun:
 
     def read_result(self) -> dict[str, Any]:
         """Return what is known of a finished run, else nothing."""
-        return _read(self.result, "delete its folder") if self.result.is_file() else {}
+        if not self.result.is_file():
+            return {}
+        result = _read(self.result, "delete its folder")
+        if not _is_result(result):
+            raise CheckpointError(
+                f"{self.result} is damaged; what compare writes of a finished run is needed: delete its folder."
+            )
+        return result
 
     def read_hits(self) -> dict[str, Tensor]:
         """Return what ``hits`` holds; nothing before its network was measured."""
@@ -279,9 +286,21 @@ def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[s
 
 def _read(file: Path, remedy: str) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(read_json(file))
     except (OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file} can't be read ({error}); what compare wrote is needed: {remedy}.") from error
+
+
+def _is_result(result: Mapping[str, Any]) -> bool:
+    """Return whether a result has the types of one that compare wrote."""
+    numbers = [result.get("seconds"), result.get("count")]
+    rows = result.get("resolutions")
+    if type(rows) is not dict or type(result.get("machine")) is not dict:
+        return False
+    for side, row in rows.items():
+        numbers += [row.get(part) for part in ("top1", "top5", "multiply_adds")] if type(row) is dict else [None]
+        numbers.append(int(side) if side.isdecimal() else None)
+    return all(type(number) in (int, float) and number >= 0 for number in numbers)
 
 
 def _tested(runs: Sequence[PlannedRun], resolutions: Sequence[int]) -> tuple[PlannedRun, ...]:

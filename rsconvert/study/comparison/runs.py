@@ -18,6 +18,7 @@ from rsconvert.study.comparison.fits import FITS
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.comparison.writeup import write_report
 from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.text import read_json
 from rsconvert.training import Row, finetune
 
 __all__ = ["compare", "complete", "machine_facts", "starting_network"]
@@ -125,7 +126,7 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
 
 def _training_facts(run: PlannedRun, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the seconds of training, without the evaluations, the images, and the precision."""
-    config = json.loads((run.folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(run.folder / "config.json")
     images = config["steps_per_epoch"] * run.config.batch_size * run.config.grad_accum_steps
     return {
         "images": images * len(rows),

@@ -20,6 +20,7 @@ from rsconvert.checkpoint import (
 )
 from rsconvert.errors import CheckpointError
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import parse_json
 from rsconvert.training.run.summary import SUMMARY, Row, write_summary
 
 __all__ = ["RunFolder"]
@@ -134,7 +135,7 @@ def _read(file: Path) -> State:
     text = header.get("rsconvert_state", "")
     if digest(tensors, text) != header.get("digest"):
         raise CheckpointError(f"{file} is damaged: its content does not fit its checksum.")
-    held = json.loads(text)
+    held = parse_json(text)
     if held["version"] != _VERSION:
         raise CheckpointError(f"{file} has version {held['version']}; {_VERSION} is known. Update rsconvert.")
     return tensors, held["facts"]
