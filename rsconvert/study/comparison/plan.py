@@ -293,7 +293,7 @@ def _read(file: Path, remedy: str) -> dict[str, Any]:
 
 def _is_result(result: Mapping[str, Any]) -> bool:
     """Return whether a result has the types of one that compare wrote."""
-    numbers = [result.get("seconds"), result.get("count")]
+    numbers: list[Any] = [result.get("seconds"), result.get("count")]
     rows = result.get("resolutions")
     if type(rows) is not dict or type(result.get("machine")) is not dict:
         return False
