@@ -45,7 +45,7 @@ def file(net: SwitchableModel, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
-@pytest.mark.parametrize("name", ["serving", "triton"])
+@pytest.mark.parametrize("name", ["serving", "triton_server"])
 def test_an_example_is_short(name: str) -> None:
     lines = (EXAMPLES / f"{name}.py").read_text().splitlines()
     assert len(lines) < 60
@@ -130,7 +130,7 @@ def test_the_file_answers_as_the_network_does(serving, net: SwitchableModel, fil
 
 
 def test_the_repository_of_triton_tells_what_the_file_takes(file: Path, tmp_path: Path) -> None:
-    triton = runpy.run_path(str(EXAMPLES / "triton.py"))
+    triton = runpy.run_path(str(EXAMPLES / "triton_server.py"))
     triton["write"](file, tmp_path / "models" / "rsnet", batch=4)
     folder = tmp_path / "models" / "rsnet"
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")) == ["1/model.onnx", "config.pbtxt"]
