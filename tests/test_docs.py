@@ -1,6 +1,7 @@
 """The pages keep their word: the code in them runs, and their links lead somewhere."""
 
 import copy
+import math
 import pkgutil
 import re
 import runpy
@@ -166,6 +167,23 @@ def test_the_lines_on_run_time_run_as_they_stand(net: rsconvert.SwitchableModel,
     exec(cascade, names)
     assert names["resolution"].tolist() == [64, 64]  # type: ignore[attr-defined]
     assert torch.equal(names["logits"], net.at(64)(images))  # type: ignore[arg-type]
+
+
+def test_the_loops_of_the_page_on_detection_run() -> None:
+    at, own, mred = code_of(ROOT / "docs" / "detection.md", "python")
+    script = (ROOT / "docs" / "examples" / "detection.py").read_text(encoding="utf-8")
+    assert at == re.sub(
+        r'    """.*"""\n', "", re.findall(r"^def at.*?\n\n\n", script, re.DOTALL | re.MULTILINE)[0][:-2]
+    )
+    line = '    loss = sum(output["loss"] for output in outputs)\n'
+    assert line in own
+    batch = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 5
+    plain, distilled = dict[str, Any](batches=[batch] * 10), dict[str, Any](batches=[batch] * 10)
+    exec(own, plain)
+    exec(own.replace(line, mred), distilled)
+    assert plain["loss"] < 3 * math.log(5)  # three resolutions, five classes
+    assert plain["net"].alpha.unique().numel() == 1
+    assert distilled["net"].alpha.unique().numel() == 3
 
 
 class Tracker:
