@@ -90,3 +90,21 @@ def test_old_names_in_a_file_are_read(monkeypatch) -> None:
     key = "features.denseblock1.denselayer1.norm1.weight"
     assert torch.equal(model.state_dict()[key], donor.state_dict()[key])
     assert not model.classifier.weight.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("lraspp_mobilenet_v3_large", ("classifier.low_classifier", "classifier.high_classifier")),
+        ("deeplabv3_mobilenet_v3_large", ("classifier.4", "aux_classifier.4")),
+    ],
+)
+def test_the_weights_of_segmentation_leave_other_classifiers_at_zero(name: str, heads, monkeypatch) -> None:
+    auxiliary = {"aux_loss": True} if len(heads[1]) == 16 else {}
+    donor = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=21, **auxiliary)
+    monkeypatch.setattr(LOADER, lambda *args, **kwargs: donor.state_dict())
+    source = source_of(model := create_model(f"torchvision/{name}", pretrained=True, num_classes=4))
+    assert set(source.new_classifier) == {f"{head}.{tensor}" for head in heads for tensor in ("weight", "bias")}
+    assert not any(model.get_parameter(key).any() for key in source.new_classifier)
+    assert torch.equal(model.state_dict()["backbone.0.0.weight"], donor.state_dict()["backbone.0.0.weight"])
+    assert rebuilt(model).state_dict().keys() == model.state_dict().keys()
