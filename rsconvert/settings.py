@@ -25,7 +25,7 @@ FILLED = ("lr", "probe_epochs", *_USUAL)
 
 
 class _Rule(NamedTuple):
-    holds: Callable[[Any], bool]
+    holds: Callable[[Any], object]
     accepted: str
 
 
@@ -39,8 +39,13 @@ _INT32 = _Rule(lambda x: 1 <= x < 2**31, "1 to 2**31 - 1")
 _INT63 = _Rule(lambda x: 0 <= x < 2**63, "0 to 2**63 - 1")
 _WEIGHTS = _Rule(lambda x: all(0 < weight < math.inf for weight in x), "numbers above 0")
 _VIEWS = _Rule(lambda x: isinstance(x, str) or x >= 3, "all, sandwich or a whole number from 3")
+_EPOCHS = _Rule(lambda x: min(x) >= 1 and list(x) == sorted(set(x)), "epochs from 1, in ascending order,")
 _SIZES = _Rule(lambda x: min(x) >= 1, "sizes of at least 1 pixel")
 _SHARES = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] <= 1, "a smallest and a largest share in (0, 1]")
+_BITS = _Rule(
+    lambda x: re.fullmatch(r"[1-8]/([1-8]|32)", x, re.ASCII),
+    "W/A, 1 to 8 bits for weights, 1 to 8 or 32 for activations, such as 2/32 or 2/2,",
+)
 _RATIOS = _Rule(lambda x: len(x) == 2 and 0 < x[0] <= x[1] < math.inf, "a smallest and a largest number above 0")
 
 Distillation = Literal["full", "vanilla", "top-down", "largest", "none"]
@@ -68,7 +73,8 @@ class FinetuneConfig:
         weight_decay: of convolutions and linear layers.
         decay_all: weight decay on BatchNorm, biases and alpha too, as in the paper's release.
         layer_decay: factor of the learning rate from each layer to the one before it, in timm's order of layers.
-        schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step.
+        schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step; or ``step``.
+        lr_steps: epochs after which the schedule ``step`` divides the rate by 10: 30,60,85.
         warmup_epochs: length of the linear warm-up from 0, within ``epochs``; may be a fraction.
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
         labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
@@ -77,6 +83,9 @@ class FinetuneConfig:
         label_smoothing: share of the target that is spread over all classes.
         class_weights: one weight of the cross entropy per output, above 0; each forward's mean is by its own labels.
         class_map: file that gives each class of the data its output, where the network has more of them.
+        bits: ``W/A``, the bits of weights and activations of convolutions: 2/32, 2/2; by default the network's own.
+        activation_bases: of quantized activations: ``private`` for each resolution, or ``shared``, the default.
+        keep_float: names of convolutions that are not quantized, in place of the first one and of the classifier.
         train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (every classifier).
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
@@ -122,7 +131,8 @@ class FinetuneConfig:
     weight_decay: Annotated[float, _FROM_0] = 1e-4
     decay_all: bool = False
     layer_decay: Annotated[float | None, _UP_TO_1] = None
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
+    lr_steps: Annotated[tuple[int, ...] | None, _EPOCHS] = None
     warmup_epochs: Annotated[float, _FROM_0] = 0.5
     distill: Distillation = "full"
     labels: Literal["data", "none"] = "data"
@@ -131,6 +141,9 @@ class FinetuneConfig:
     label_smoothing: Annotated[float, _BELOW_1] = 0.0
     class_weights: Annotated[tuple[float, ...] | None, _WEIGHTS] = None
     class_map: str | None = None
+    bits: Annotated[str | None, _BITS] = None
+    activation_bases: Literal["shared", "private"] | None = None
+    keep_float: tuple[str, ...] | None = None
     train: Literal["all", "bn", "head"] = "all"
     crop: Literal["shared", "per-view"] = "shared"
     flip: Literal["shared", "per-view", "off"] = "shared"
@@ -181,7 +194,8 @@ class FinetuneConfig:
                 f"views is {self.views} with view_sizes, which are no resolutions; all is accepted. Leave one out."
             )
         self._check_teaching()
-
+        self._check_schedule()
+        self._check_bits()
         if self.probe_epochs and (self.train == "bn" or self.labels == "none"):
             what = "train bn, which leaves the classifier alone" if self.train == "bn" else "labels none"
             raise ConfigError(f"probe_epochs is {self.probe_epochs} and has no effect with {what}. Leave it out.")
@@ -197,6 +211,27 @@ class FinetuneConfig:
         for name in ("label_smoothing", "class_weights", "mixup", "cutmix", "native_weight"):
             if self.labels == "none" and getattr(self, name) not in (None, 0, 1 if name == "native_weight" else 0):
                 raise ConfigError(f"{name} has no effect with labels none. Leave it out.")
+
+    def _check_schedule(self) -> None:
+        if (self.schedule == "step") != (self.lr_steps is not None):
+            raise ConfigError(
+                f"schedule is {self.schedule} and lr_steps is {plain(self.lr_steps or 'none')}; the schedule step and "
+                "the epochs of its falls go together. Give both, or none."
+            )
+        if self.lr_steps is not None and self.lr_steps[-1] >= self.epochs:
+            raise ConfigError(
+                f"lr_steps is {plain(self.lr_steps)}; numbers below {self.epochs}, the epochs of the run, are accepted."
+            )
+
+    def _check_bits(self) -> None:
+        """Refuse what says how to quantize where nothing is quantized."""
+        if self.bits is None and self.keep_float is not None:
+            raise ConfigError("keep_float has no effect without bits. Give bits, or leave it out.")
+        if self.activation_bases is not None and (self.bits is None or self.bits.endswith("/32")):
+            raise ConfigError(
+                f"activation_bases is {self.activation_bases} with bits {self.bits or 'none'}, which leave activations "
+                "float. Give bits such as 2/2, or leave it out."
+            )
 
     def filled(self, *, gentle: bool, probe: bool = False, views: int = 1, processes: int = 1) -> "FinetuneConfig":
         """Return the settings with numbers in place of the None of ``lr`` and of what follows from the network.
@@ -284,6 +319,18 @@ _PAPER: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "finetune": {},
     "paper-resnet": {**_PAPER, "epochs": 120, "lr": 0.1, "alpha_lr": 0.1, "weight_decay": 1e-4},
+    # Of the paper's text. The release decays weights alone, by 5e-5, and resizes views by the nearest pixel.
+    "paper-lq-resnet": {
+        **_PAPER,
+        "epochs": 120,
+        "lr": 0.1,
+        "alpha_lr": 0.1,
+        "weight_decay": 1e-4,
+        "optimizer": "sgd",
+        "schedule": "step",
+        "lr_steps": (30, 60, 85, 95, 105),
+        "bits": "2/32",
+    },
     "paper-mobilenetv2": {**_PAPER, "epochs": 150, "lr": 0.05, "alpha_lr": 0.05, "weight_decay": 4e-5},
 }
 

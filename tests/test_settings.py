@@ -40,6 +40,8 @@ from rsconvert.settings import RECIPES, FinetuneConfig, build_config, setting_he
         ("crop_area", [0.08, 1], (0.08, 1.0)),
         ("warmup_epochs", "0", 0.0),
         ("seed", 0, 0),
+        ("bits", "2/32", "2/32"),
+        ("bits", "none", None),
     ],
 )
 def test_a_value_is_read_as_its_fields_type(name: str, value: Any, expected: Any) -> None:
@@ -276,3 +278,30 @@ def test_a_file_that_is_nested_deeply_is_one_line(tmp_path: Path) -> None:
     file.write_text("epochs = " + "[" * 100_000, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"run\.toml can't be read"):
         build_config(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"bits": "9/32"}, r"^bits is 9/32; W/A, 1 to 8 bits for weights, 1 to 8 or 32 for activations.*is accepted"),
+        ({"bits": "2"}, "bits is 2; W/A"),
+        ({"bits": "2/16"}, "bits is 2/16; W/A"),
+        ({"keep_float": "conv1"}, "keep_float has no effect without bits"),
+        ({"activation_bases": "private"}, "activation_bases is private with bits none, which leave activations float"),
+        ({"activation_bases": "shared", "bits": "2/32"}, "with bits 2/32, which leave activations float"),
+        ({"schedule": "step"}, "schedule is step and lr_steps is none; the schedule step and"),
+        ({"lr_steps": "3,5"}, "schedule is cosine and lr_steps is 3, 5"),
+        ({"lr_steps": "5,3", "schedule": "step"}, "lr_steps is .*; epochs from 1, in ascending order,"),
+        ({"lr_steps": "3,10", "schedule": "step"}, "lr_steps is 3, 10; numbers below 10, the epochs of the run"),
+    ],
+)
+def test_settings_of_quantization_and_steps_that_do_not_fit_are_refused(settings: dict[str, str], match: str) -> None:
+    with pytest.raises(ConfigError, match=match) as caught:
+        build_config(settings=settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_quantized_recipe_is_that_of_the_paper() -> None:
+    config = build_config(recipe="paper-lq-resnet", settings={"bits": "2/2"})
+    assert (config.bits, config.optimizer, config.lr_steps) == ("2/2", "sgd", (30, 60, 85, 95, 105))
+    assert (config.epochs, config.batch_size, config.lr, config.weight_decay) == (120, 256, 0.1, 1e-4)

@@ -27,8 +27,10 @@ __all__ = ["compare", "demo", "finetune"]
 @click.option(
     "--output", required=True, type=click.Path(), metavar="RUN_DIR", help="Folder for checkpoints and summary.csv."
 )
-@options.settings("epochs", "batch_size", "views", "lr", "distill", "labels", "teacher", "class_map", "train", "seed")
-@options.settings("amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir")
+@options.settings("epochs", "batch_size", "views", "lr", "distill", "labels", "teacher", "class_map", "train", "bits")
+@options.settings(
+    "seed", "amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir"
+)
 @options.config
 @click.option("--resume", is_flag=True, help="Go on from the newest state in RUN_DIR, bit for bit.")
 @click.option("--dry-run", is_flag=True, help="Print settings, steps and an estimate of the memory; train nothing.")

@@ -133,7 +133,7 @@ def _fit_once(paths: list[nn.Module], choice: Choice) -> None:
 
 def _take_over(net: SwitchableModel, new: SwitchableModel, choice: Choice) -> None:
     """Give a network the state of the one that was made of its paths."""
-    new.alpha.data.copy_(net.alpha)
+    new.alpha.data = net.alpha.detach().clone()
     new.alpha.requires_grad_(net.alpha.requires_grad)
     new.source = net.source
     build = net.build

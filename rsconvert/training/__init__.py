@@ -10,7 +10,7 @@ from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_mem
 from rsconvert.training.linear_probe import Features, extract_features, fit_classifier
 from rsconvert.training.loss import mred_loss
 from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
-from rsconvert.training.step import explain_defaults, fill_defaults
+from rsconvert.training.step import FloatWeights, drop_float_weights, explain_defaults, fill_defaults
 
 if TYPE_CHECKING:
     from rsconvert.training.timm_task import MREDTask, ViewCollator
@@ -19,10 +19,12 @@ __all__ = [
     "FREE_SETTINGS",
     "Features",
     "FinetuneResult",
+    "FloatWeights",
     "MREDTask",
     "Row",
     "ViewCollator",
     "data_identity",
+    "drop_float_weights",
     "explain_defaults",
     "extract_features",
     "fill_defaults",

@@ -13,9 +13,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import default_collate
 
 from rsconvert.data import Augmentation, from_pillow, normalize, training_views
-from rsconvert.errors import ConfigError, DataError
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import check_labels, check_logits
 from rsconvert.models import classifier_keys
+from rsconvert.quantization import layout_of
 from rsconvert.settings import Distillation, FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import mred_loss
@@ -111,6 +112,11 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
         verbose: bool = True,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
+        if layout_of(net):
+            raise UnsupportedModelError(
+                "the network is quantized, and timm's loop would step its few-bit weights themselves; a float network "
+                "is needed. Train it by finetune, or in a loop of your own with FloatWeights."
+            )
         self.trainable_module: nn.Module = net
         self.distill, self.label_smoothing = distill, label_smoothing
 

@@ -57,6 +57,7 @@ def test_copies_moves_and_single_paths_compute_the_same(net: SwitchableModel, bi
     quantize_(net, bits, activation_bases=bases)  # type: ignore[arg-type]
     if bases == "private":
         net.at(24).conv2.activation.basis.mul_(0.5)
+    assert net.alpha.dtype == torch.float32
     expected = outputs(net)
     assert same(outputs(copy.deepcopy(net)), expected)
     assert same(outputs(pickle.loads(pickle.dumps(net))), expected)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from rsconvert.checkpoint import save
+from rsconvert.checkpoint import digest, save
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Processes
 from rsconvert.models import create_model
@@ -33,7 +33,7 @@ SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 sys.path.insert(0, {tests!r})
-from test_distributed import averaged_statistics, gradients, task_gradients
+from test_distributed import averaged_statistics, gradients, quantized_steps, task_gradients
 from rsconvert.cli import main
 from rsconvert.evaluation import joined_processes
 torch.set_num_threads(1)
@@ -47,6 +47,7 @@ with joined_processes("cpu") as processes:
     if processes.leads:
         save_file(found, "{folder}/task.safetensors")
     averaged_statistics(processes)
+    quantized_steps(processes)
     assert processes.gather(processes.rank) == [0, 1]
     assert processes.total(torch.tensor([1, processes.rank])).tolist() == [2, 1]
     for words in {runs!r}:
@@ -111,6 +112,24 @@ def averaged_statistics(processes: Processes) -> None:
         for name, buffer in model.named_buffers():
             mean = ".at." in name and "running" in name
             assert (buffer == base + (0.5 if mean else processes.rank)).all(), name
+
+
+def quantized_steps(processes: Processes) -> None:
+    """After steps with other images in each process, all have the same weights, float weights and bases."""
+    torch.manual_seed(0)
+    net = make_switchable(create_model("test_resnet", num_classes=3), (48, 32))
+    stepper = Stepper(net, FinetuneConfig(bits="2/2", lr=0.1), 10, torch.float32, processes)
+    stepper.objective.train()
+    generator = torch.Generator().manual_seed(processes.rank)
+    before = digest({name: b for name, b in net.named_buffers() if "basis" in name})
+    for step in range(2):
+        views = [torch.randn(2, 3, r, r, generator=generator) for r in net.resolutions]
+        stepper.add(views, torch.tensor([0, 1]), last=True)
+        stepper.step(step)
+    held = {name: tensor for name, tensor in net.state_dict().items() if "running" not in name}
+    assert any(name.endswith("float_weight") for name in held)
+    assert digest({name: b for name, b in net.named_buffers() if "basis" in name}) != before
+    assert len(set(processes.gather(digest(held)))) == 1
 
 
 def finetune(start: Path, photos: str, output: Path, *more: str) -> list[str]:

@@ -76,6 +76,8 @@ class Run:
         if not planned:
             self._fit_classifier(samples[0])
         self.stepper = Stepper(net, config, len(self.feed), self.amp, processes, outputs)
+        if self.visible and self.stepper.quantized is not None and not planned:
+            tqdm.write(str(self.stepper.quantized), file=sys.stderr)
         self.board: Board | None = None
         # With a class map the outputs keep the names that they had.
         self.class_names = samples[0].classes if outputs is None else net.source.class_names
@@ -104,6 +106,7 @@ class Run:
         """End the worker processes and the curves."""
         self.feed.close()
         self.val_loader.close()
+        self.stepper.close()
         if self.board is not None:
             self.board.close()
 

@@ -27,6 +27,7 @@ __all__ = ["FREE_SETTINGS", "check_same_run", "collect_state", "data_identity", 
 FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
 # With others the tensors of a state have no place.
 _FIXED = {"optimizer", "train", "labels", "layer_decay", "decay_all", "ema_decay", "resolutions", "processes"}
+_FIXED |= {"bits", "activation_bases", "keep_float"}
 _REMEDIES = {
     "starting_network": "Give the checkpoint that the run started from",
     "data": "Give the images that the run started with",

@@ -110,6 +110,8 @@ def note_training(
 ) -> None:
     """Record on a network, and so in its file, how it was trained; its classifier is no longer new."""
     training = {**{name: getattr(config, name) for name in _NOTED}, "epoch": epoch}
+    if config.bits is not None:
+        training["bits"] = config.bits
     net.source = replace(net.source, new_classifier=(), class_names=class_names, training=training)
 
 

@@ -2,6 +2,7 @@
 
 from rsconvert.training.step.batches import Feed
 from rsconvert.training.step.defaults import explain_defaults, fill_defaults
+from rsconvert.training.step.float_weights import FloatWeights, drop_float_weights
 from rsconvert.training.step.gradients import generator_states, set_generators
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.optimizer import learning_parameters
@@ -10,9 +11,11 @@ from rsconvert.training.step.teacher import Teacher
 
 __all__ = [
     "Feed",
+    "FloatWeights",
     "Objective",
     "Stepper",
     "Teacher",
+    "drop_float_weights",
     "explain_defaults",
     "fill_defaults",
     "generator_states",

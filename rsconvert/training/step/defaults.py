@@ -1,6 +1,7 @@
 """Defaults that follow from the network: gentle where training could spoil what it knows."""
 
 from rsconvert.errors import RSConvertError
+from rsconvert.quantization import layout_of
 from rsconvert.settings import FILLED, FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import plain
@@ -36,6 +37,8 @@ def explain_defaults(net: SwitchableModel, config: FinetuneConfig) -> str | None
 def _choice(net: SwitchableModel, config: FinetuneConfig) -> tuple[bool, bool, str]:
     """Return whether the defaults are gentle, whether the classifier is fitted first, and why."""
     source = net.source
+    if config.bits is not None or layout_of(net):
+        return False, False, "its convolutions get few bits"
     if config.train != "all":
         return False, False, f"train is {config.train}"
     if source.weights is None and source.training is None:

@@ -142,16 +142,18 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, st
 
     Of T steps the first W = warmup_epochs · steps_per_epoch lead each group from 0 to its own peak: peak · t / W. Then,
     with u = (t - W) / (T - W), ``cosine`` is peak · (1 + cos(πu)) / 2, ``poly`` is peak · (1 - u), ``constant`` the
-    peak.
+    peak; ``step`` is a tenth of it from the first of ``lr_steps`` on, counted in epochs from the beginning, a hundredth
+    from the second on, and so on.
     """
     warmup = int(config.warmup_epochs * steps_per_epoch)
-    constant = config.schedule == "constant"
     schedule: Scheduler
     schedule, _ = create_scheduler_v2(
         optimizer,
-        sched="step" if constant else config.schedule,
-        # The factor of each fall of "step" and the power of "poly".
-        decay_rate=1.0,
+        sched={"constant": "step", "step": "multistep"}.get(config.schedule, config.schedule),
+        # The factor of each fall, and the power of "poly".
+        decay_rate=0.1 if config.schedule == "step" else 1.0,
+        # timm counts from the end of the warm-up, and lets the rate fall one step early.
+        decay_milestones=[epoch * steps_per_epoch - warmup + 1 for epoch in config.lr_steps or ()],
         num_epochs=config.epochs * steps_per_epoch - warmup,
         warmup_epochs=warmup,
         warmup_lr=0.0,

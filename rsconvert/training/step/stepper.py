@@ -18,6 +18,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 from rsconvert.training.step.defaults import fill_defaults
+from rsconvert.training.step.float_weights import FloatWeights, drop_float_weights, quantize_for, requantize
 from rsconvert.training.step.gradients import backward, backward_by_view, kept_buffers
 from rsconvert.training.step.mixture import Mixture
 from rsconvert.training.step.objective import Objective, drawn_places
@@ -63,7 +64,9 @@ class Stepper:
             )
         teacher = create_teacher(net, config, processes.device)
         self.taught_by = None if teacher is None else digest(teacher.model.state_dict())
+        self.quantized = quantize_for(net, config)
         self.objective = Objective(net, config, amp, teacher, outputs=outputs, sync_bn=_synced(config, processes))
+        self.float_weights = FloatWeights(net, self._mean if processes.world_size > 1 else None)
         self.forward: Any = self.objective
         if processes.world_size > 1 and not config.low_memory:
             draws = config.drawn_views(len(net.resolutions)) < len(net.resolutions)
@@ -115,11 +118,17 @@ class Stepper:
         if self.config.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.clip_grad)
-        self.scaler.step(self.optimizer)
+        with self.float_weights.stepping():
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.net, step=steps_done + 1)
+            requantize(self.average.module)
+
+    def close(self) -> None:
+        """Leave in the network what a file of it holds."""
+        drop_float_weights(self.net)
 
     @torch.no_grad()
     def diagnose(self, views: Sequence[Tensor], target: Tensor) -> tuple[list[str], int | None]:
@@ -147,7 +156,10 @@ class Stepper:
         for model in dict.fromkeys((self.net, self.averaged or self.net)):
             for name in names:
                 buffer = model.get_buffer(name)
-                buffer.copy_(self.processes.total(buffer) / self.processes.world_size)
+                buffer.copy_(self._mean(buffer))
+
+    def _mean(self, tensor: Tensor) -> Tensor:
+        return self.processes.total(tensor) / self.processes.world_size
 
     def _average_gradients(self) -> None:
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]

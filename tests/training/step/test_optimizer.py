@@ -152,6 +152,19 @@ def test_layers_have_timms_scales_in_every_set(build: Callable[[], nn.Module], p
     assert [p.ndim > 1 for p in groups[0]["params"]] == [True] * len(groups[0]["params"])
 
 
+@pytest.mark.parametrize("warmup", [0.0, 0.5])
+def test_steps_divide_the_rate_by_ten_at_their_epochs(net: SwitchableModel, warmup: float) -> None:
+    config = FinetuneConfig(lr=1.0, epochs=5, warmup_epochs=warmup, schedule="step", lr_steps=(2, 3))
+    optimizer = create_optimizer(net, config)
+    schedule = create_schedule(optimizer, config, steps_per_epoch=4)
+    rates = []
+    for step in range(20):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    first = [0.0, 0.5] if warmup else [1.0, 1.0]
+    assert rates == pytest.approx([*first, *[1.0] * 6, *[0.1] * 4, *[0.01] * 8])
+
+
 def test_the_schedule_scales_each_layer_from_the_first_step(net: SwitchableModel) -> None:
     config = FinetuneConfig(epochs=2, lr=0.2, alpha_lr=0.6, layer_decay=0.5, warmup_epochs=1.0)
     optimizer = create_optimizer(net, config)
