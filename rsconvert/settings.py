@@ -73,8 +73,9 @@ class FinetuneConfig:
         weight_decay: of convolutions and linear layers.
         decay_all: weight decay on BatchNorm, biases and alpha too, as in the paper's release.
         layer_decay: factor of the learning rate from each layer to the one before it, in timm's order of layers.
-        schedule: ``cosine``, ``poly`` (of power 1: a straight line to 0) or ``constant``, per step; or ``step``.
+        schedule: ``cosine``, ``poly`` (a straight line to 0, or a power) or ``constant``, per step; or ``step``.
         lr_steps: epochs after which the schedule ``step`` divides the rate by 10: 30,60,85.
+        poly_power: of the schedule ``poly``; 0.9 is usual in segmentation.
         warmup_epochs: length of the linear warm-up from 0, within ``epochs``; may be a fraction.
         distill: which loss, see ``mred_loss``; ``none`` is parallel training.
         labels: ``data``, or ``none``: without labels, ``teacher`` or the network as it starts teaches; alpha is frozen.
@@ -86,6 +87,12 @@ class FinetuneConfig:
         bits: ``W/A``, the bits of weights and activations of convolutions: 2/32, 2/2; by default the network's own.
         activation_bases: of quantized activations: ``private`` for each resolution, or ``shared``, the default.
         keep_float: names of convolutions that are not quantized, in place of the first one and of the classifier.
+        label_offset: of segmentation, subtracted from the values of masks; what becomes negative is ignored.
+        class_names: of segmentation, a file with the name of each class, one a line.
+        resize: of segmentation, how whole images are evaluated: ``squash``, ``short-side`` or ``pad``.
+        loss_grid: of segmentation, that of the loss: of the ``largest`` input, or ``native``, of each view's logits.
+        bn_statistics: ``batch`` moves BatchNorm statistics; ``frozen`` keeps them, so sets differ in γ and β alone.
+        encoder_lr: factor of the learning rate of what is named encoder or backbone in the network.
         train: what learns with alpha: ``all``, ``bn`` (all BN sets but the native one) or ``head`` (every classifier).
         crop: one ``shared`` crop for all views of an image, or one ``per-view``.
         flip: one ``shared`` flip, one ``per-view``, or ``off``.
@@ -133,6 +140,7 @@ class FinetuneConfig:
     layer_decay: Annotated[float | None, _UP_TO_1] = None
     schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
     lr_steps: Annotated[tuple[int, ...] | None, _EPOCHS] = None
+    poly_power: Annotated[float, _ABOVE_0] = 1.0
     warmup_epochs: Annotated[float, _FROM_0] = 0.5
     distill: Distillation = "full"
     labels: Literal["data", "none"] = "data"
@@ -144,6 +152,12 @@ class FinetuneConfig:
     bits: Annotated[str | None, _BITS] = None
     activation_bases: Literal["shared", "private"] | None = None
     keep_float: tuple[str, ...] | None = None
+    label_offset: int = 0
+    class_names: str | None = None
+    resize: Literal["squash", "short-side", "pad"] = "squash"
+    loss_grid: Literal["largest", "native"] = "largest"
+    bn_statistics: Literal["batch", "frozen"] = "batch"
+    encoder_lr: Annotated[float | None, _ABOVE_0] = None
     train: Literal["all", "bn", "head"] = "all"
     crop: Literal["shared", "per-view"] = "shared"
     flip: Literal["shared", "per-view", "off"] = "shared"
@@ -193,6 +207,10 @@ class FinetuneConfig:
             raise ConfigError(
                 f"views is {self.views} with view_sizes, which are no resolutions; all is accepted. Leave one out."
             )
+        if self.poly_power != 1 and self.schedule != "poly":
+            raise ConfigError(f"poly_power is {self.poly_power} with the schedule {self.schedule}; poly has a power.")
+        if self.encoder_lr is not None and self.layer_decay is not None:
+            raise ConfigError("encoder_lr and layer_decay both scale rates; one of them is accepted. Leave one out.")
         self._check_teaching()
         self._check_schedule()
         self._check_bits()

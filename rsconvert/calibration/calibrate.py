@@ -79,10 +79,10 @@ def calibrate(
 ) -> CalibrationReport:
     """Give BN sets the statistics of images, which need no labels (Wu & Johnson 2021, Sec. 3).
 
-    Every image is decoded once, and cropped for each resolution as in evaluation. Each BatchNorm normalizes a batch by
-    the batch's own statistics, as in training, while all else is in eval mode. μ and σ² become those of all values it
-    received: mean and biased variance over the N·H·W positions of all batches, in float64. No other tensor changes,
-    the batch counts included, nor the network's modes.
+    Every image is decoded once, and cropped or resized for each resolution as in evaluation. Each BatchNorm normalizes
+    a batch by the batch's own statistics, as in training, while all else is in eval mode. μ and σ² become those of all
+    values it received: mean and biased variance over the N·H·W positions of all batches, in float64. No other tensor
+    changes, the batch counts included, nor the network's modes.
 
     Args:
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.

@@ -11,10 +11,14 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from rsconvert.evaluation import Benchmark, Predictions
+    from rsconvert.evaluation import Benchmark, Masks, Predictions
     from rsconvert.surgery import SwitchableModel
 
 __all__ = ["benchmark", "evaluate"]
+
+
+class _Evaluated(options.Labelled, options.MaskOptions):
+    """The options of `evaluate` that say how images are read."""
 
 
 class _Labels(TypedDict):
@@ -33,10 +37,11 @@ class _Labels(TypedDict):
     options.size_list,
 )
 @options.baselines
-@click.option("--per-class", is_flag=True, help="Show the top-1 of each class too.")
+@click.option("--per-class", is_flag=True, help="Show the top-1, or the intersection over union, of each class too.")
 @options.output("Write the table too: .csv with all figures, or .md.")
 @click.option("--logits", type=click.Path(), metavar="FILE", help="Write all logits too, as safetensors.")
 @options.labelled
+@options.masks
 @options.result
 def evaluate(
     checkpoint: str,
@@ -49,12 +54,13 @@ def evaluate(
     model: str | None,
     force: bool,
     as_json: bool,
-    **reading: Unpack[options.Labelled],
+    **reading: Unpack[_Evaluated],
 ) -> None:
     """Measure CHECKPOINT at each resolution on the val/ images of DIR, and the ensemble of the trained ones.
 
     A resolution between trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval
-    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05. Under torchrun,
+    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05. Of segmentation the scores
+    are those of the masks at their own size, with intervals by the bootstrap over images. Under torchrun,
     -m rsconvert evaluate shares the images between the processes, and the first one prints the one result.
     """
     for path in (output, logits):
@@ -76,12 +82,24 @@ def evaluate(
             amp=reading["amp"],
             data_root=reading["data_root"],
             class_map=reading["class_map"],
+            masks=_masks(reading),
             keep_logits=logits is not None,
             progress=not as_json and processes.leads,
             processes=processes,
         )
     if processes.leads:
         _write(found, output, logits, per_class, as_json)
+
+
+def _masks(reading: _Evaluated) -> "Masks":
+    """Return how masks are read, with the defaults of what is not given."""
+    from rsconvert.evaluation import Masks
+
+    return Masks(
+        label_offset=reading["label_offset"] or 0,
+        class_names=reading["class_names"],
+        resize=reading["resize"] or "squash",  # type: ignore[arg-type]  # one of click's choices
+    )
 
 
 def _write(found: "Predictions", output: str | None, logits: str | None, per_class: bool, as_json: bool) -> None:
@@ -177,7 +195,7 @@ def _top1(
 
     sides = list(dict.fromkeys(cost.resolution for cost in costs.costs))
     found = evaluate(net, data, sides, device=net.alpha.device, amp=amp, progress=not quiet, **labels)
-    return {r: row.top1 for r, row in found.resolutions.items() if isinstance(r, int)}
+    return {r: row.score for r, row in found.resolutions.items() if isinstance(r, int)}
 
 
 def _check_writable(file: str) -> None:

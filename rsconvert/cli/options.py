@@ -18,6 +18,7 @@ from rsconvert.settings import RECIPES, setting_help
 
 __all__ = [
     "Labelled",
+    "MaskOptions",
     "Reading",
     "amp",
     "as_json",
@@ -36,6 +37,7 @@ __all__ = [
     "labelled",
     "literals",
     "log",
+    "masks",
     "model",
     "numbers",
     "output",
@@ -69,6 +71,14 @@ class Reading(TypedDict):
     data_root: str | None
 
 
+class MaskOptions(TypedDict):
+    """The options of `masks`, each None if it is not given."""
+
+    label_offset: int | None
+    class_names: str | None
+    resize: str | None
+
+
 class Labelled(Reading):
     """The options of `labelled`."""
 
@@ -92,6 +102,7 @@ _FORMS: dict[str, dict[str, Any]] = {
     "views": {"metavar": "all|sandwich|N"},
     "teacher": {"metavar": "MODEL"},
     "class_map": {"type": click.Path(), "metavar": "FILE"},
+    "class_names": {"type": click.Path(), "metavar": "FILE"},
     "log_dir": {"type": click.Path(), "metavar": "DIR"},
     "compile": {"is_flag": False, "flag_value": "default"},
 }
@@ -315,7 +326,10 @@ def seed(function: str, help: str) -> _Decorator:
 
 checkpoint = click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 data = click.option(
-    "--data", required=True, metavar="DIR", help="Folder with train/ and val/ class folders, or a timm data-set string."
+    "--data",
+    required=True,
+    metavar="DIR",
+    help="Folder with train/ and val/ class folders, or of images and masks; or a timm data-set string.",
 )
 baselines = click.option(
     "--baseline",
@@ -337,6 +351,7 @@ class_map_of_outputs = click.option(
     metavar="FILE",
     help="Names of the outputs, among which alone is predicted: lines NAME INDEX, or a JSON object.",
 )
+masks = settings("label_offset", "class_names", "resize")
 amp = settings("amp")
 workers = defaulted("evaluation.predict", "--workers", type=int, help="Processes that read images.")
 device = settings("device")

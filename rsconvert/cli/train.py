@@ -31,6 +31,7 @@ __all__ = ["compare", "demo", "finetune"]
 @options.settings(
     "seed", "amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir"
 )
+@options.masks
 @options.config
 @click.option("--resume", is_flag=True, help="Go on from the newest state in RUN_DIR, bit for bit.")
 @click.option("--dry-run", is_flag=True, help="Print settings, steps and an estimate of the memory; train nothing.")
@@ -49,7 +50,7 @@ def finetune(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train all resolutions of CHECKPOINT together on labelled images.
+    """Train all resolutions of CHECKPOINT together on labelled images, or on images with masks.
 
     An option overrides --set, which overrides --config, which overrides --recipe. Under torchrun, -m rsconvert finetune
     trains in all processes together.
@@ -224,9 +225,9 @@ def _log_epoch(row: Mapping[str, Any], epochs: int) -> None:
 
 def _accuracies(row: Mapping[str, Any]) -> str:
     """Return the accuracies of a row of the summary, in percent."""
-    return "top-1 " + "  ".join(
-        f"{key.removeprefix('top1_')}: {value:.1f}" for key, value in row.items() if key.startswith("top1_")
-    )
+    title, prefix = ("mIoU", "miou_") if any(key.startswith("miou_") for key in row) else ("top-1", "top1_")
+    scores = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+    return f"{title} " + "  ".join(f"{size}: {value:.1f}" for size, value in scores.items())
 
 
 @click.command()

@@ -8,7 +8,11 @@ from rsconvert.data.loading import (
     evaluation_loader,
     share_of_batches,
     training_loader,
+    whole_loader,
 )
+from rsconvert.data.masks import MaskReading, nearest, read_mask
+from rsconvert.data.pair_views import Grid, Resize, fitted
+from rsconvert.data.pairs import Pairs, open_pairs, read_class_names
 from rsconvert.data.photos import Photo, photo_samples, prepare_photo
 from rsconvert.data.samples import Samples, read_class_map, read_output_names
 from rsconvert.data.sets import open_images, open_split, open_train_val
@@ -30,9 +34,13 @@ __all__ = [
     "Augmentation",
     "EncodedImage",
     "EvaluationViews",
+    "Grid",
     "Interrupts",
+    "MaskReading",
+    "Pairs",
     "Photo",
     "Preprocessing",
+    "Resize",
     "Samples",
     "Size",
     "Stream",
@@ -40,18 +48,24 @@ __all__ = [
     "crop_shares",
     "evaluation_loader",
     "evaluation_views",
+    "fitted",
     "from_pillow",
+    "nearest",
     "normalize",
     "open_images",
+    "open_pairs",
     "open_split",
     "open_train_val",
     "photo_samples",
     "postponed_interrupts",
     "prepare_photo",
     "read_class_map",
+    "read_class_names",
+    "read_mask",
     "read_output_names",
     "resolution_of",
     "share_of_batches",
     "training_loader",
     "training_views",
+    "whole_loader",
 ]

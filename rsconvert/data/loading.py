@@ -17,6 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.interrupts import blocked_interrupts
+from rsconvert.data.pair_views import Grid, TrainingPairs, WholeImages, collate_pairs
+from rsconvert.data.pairs import Pairs
+from rsconvert.data.places import draw_places
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, StreamViews
 from rsconvert.data.views import Augmentation, Size, evaluation_views, training_views
@@ -27,15 +30,15 @@ __all__ = [
     "EvaluationViews",
     "TrainingViews",
     "ViewLoader",
-    "draw_places",
     "evaluation_loader",
     "share_of_batches",
     "training_loader",
+    "whole_loader",
 ]
 
 Key = tuple[int, int, int]  # epoch, batch, index
 Sample = tuple[list[Tensor], int]
-Batch = tuple[list[Tensor], Tensor]
+Batch = tuple[list[Any], Any]
 
 _SECONDS_TO_DIE = 2
 _BLANK = torch.zeros((3, 8, 8), dtype=torch.uint8)  # on which settings are tried
@@ -65,18 +68,6 @@ class EpochSampler(Sampler[Key]):
     def set_epoch(self, epoch: int, skip: int) -> None:
         """Choose the next epoch, and how many of this process's order it leaves out; the length still counts them."""
         self._epoch, self._skip = epoch, skip
-
-
-def draw_places(views: int, drawn: int, *, seed: int, epoch: int, batch: int) -> list[int]:
-    """Return which of S views a batch has: the first, the last and others between, a function of all arguments.
-
-    Args:
-        drawn: how many, from 3 to S; S are all.
-    """
-    if drawn == views:
-        return list(range(views))
-    between = Random(f"{seed}-{epoch}-{batch}-views").sample(range(1, views - 1), drawn - 2)
-    return [0, *sorted(between), views - 1]
 
 
 class TrainingViews(Dataset[Sample | DataError]):
@@ -135,7 +126,8 @@ class EvaluationViews(Dataset[Sample | DataError]):
 class ViewLoader:
     """Iterates over batches ([S views of shape (N, 3, r, r), uint8, channels_last], targets (N,), int64).
 
-    In training a view that was not drawn has the shape (N, 3, 0, 0).
+    In training a view that was not drawn has the shape (N, 3, 0, 0). The targets of pairs are masks: in training
+    (N, H, W) or, at several grids, (N, K); in evaluation a list of N, and so are views where their sizes differ.
 
     Raises:
         DataError: while iterating, when a sample can't be read, or a stream to evaluate has lost some.
@@ -152,6 +144,7 @@ class ViewLoader:
         drop_last: bool = False,
         pin_memory: bool = False,
         seed: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self._views, self._order = views, order
         self._batches: DataLoader[Any] = DataLoader(
@@ -159,7 +152,7 @@ class ViewLoader:
             batch_size=batch_size,
             sampler=order,
             num_workers=workers,
-            collate_fn=_collate,
+            collate_fn=collate or _collate,
             drop_last=drop_last,
             pin_memory=pin_memory,
             worker_init_fn=_start_worker,
@@ -181,7 +174,7 @@ class ViewLoader:
             views, targets = batch
             seen += len(targets)
             # Three colours side by side in memory, named as the network's input expects them.
-            yield [view.permute(0, 3, 1, 2) for view in views], targets
+            yield [_colours_first(view) for view in views], targets
         if isinstance(self._views, StreamViews):
             self._views.check_count(seen)
 
@@ -225,6 +218,7 @@ def training_loader(
     workers: int,
     augmentation: Augmentation | None = None,
     drawn: int | None = None,
+    grids: Sequence[Grid] = (),
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -233,28 +227,37 @@ def training_loader(
     """Return shuffled batches of random views; call ``set_epoch`` before each epoch.
 
     A resolution may be given twice (S views of one size). ``batch_size`` is per process. ``drawn``, from 3 to S, is how
-    many of the S views a batch has, see `draw_places`; by default all.
+    many of the S views a batch has, see `draw_places`; by default all. ``grids`` are those of the masks of pairs.
 
     Raises:
         DataError: there are fewer images than one batch holds.
         ResolutionError, ConfigError: a setting is unusable.
     """
     _check_sizes(batch_size, workers)
-    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation, drawn=drawn)
+    sampler = EpochSampler(len(samples), batch_size, seed=seed, rank=rank, world_size=world_size)
     loader = partial(
         ViewLoader, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed
     )
+    if isinstance(samples, Pairs):
+        pairs = TrainingPairs(samples, resolutions, grids, seed=seed, augmentation=augmentation, drawn=drawn)
+        _check_full(sampler, batch_size, drop_last, world_size)
+        return loader(pairs, sampler)
+    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation, drawn=drawn)
     if isinstance(samples, Stream):
         stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size, seed=seed, training=True)
         return loader(stream, None)
-    sampler = EpochSampler(len(samples), batch_size, seed=seed, rank=rank, world_size=world_size)
+    _check_full(sampler, batch_size, drop_last, world_size)
+    return loader(views, sampler)
+
+
+def _check_full(sampler: EpochSampler, batch_size: int, drop_last: bool, world_size: int) -> None:
+    """Raise a DataError unless there are images for one batch."""
     if len(sampler) < (needed := batch_size if drop_last else 1):
         images = f"{len(sampler)} images{' per process' if world_size > 1 else ''}"
         raise DataError(
             f"the training set has {images}, fewer than one batch of {needed}; every batch must be full. Choose "
             f"a batch size of at most {len(sampler)}, or add images."
         )
-    return loader(views, sampler)
 
 
 def evaluation_loader(
@@ -282,6 +285,32 @@ def evaluation_loader(
     if isinstance(samples, Stream):
         return loader(StreamViews(samples, views.cut, batch_size, workers, rank, world_size), None)
     return loader(views, share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size))
+
+
+def whole_loader(
+    samples: Samples,
+    sizes: Sequence[Size],
+    *,
+    batch_size: int,
+    workers: int,
+    resize: str,
+    interpolation: str = "bilinear",
+    fill: Sequence[float] = (0.0, 0.0, 0.0),
+    pin_memory: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> ViewLoader:
+    """Return batches of whole images, see `whole_views`, with their masks or targets, shared as by `evaluation_loader`.
+
+    Raises:
+        ResolutionError, ConfigError: a setting is unusable.
+    """
+    _check_sizes(batch_size, workers)
+    views = WholeImages(samples, sizes, resize=resize, interpolation=interpolation, fill=fill)
+    share = share_of_batches(len(samples), batch_size, rank=rank, world_size=world_size)
+    return ViewLoader(
+        views, share, batch_size=batch_size, workers=workers, pin_memory=pin_memory, collate=collate_pairs
+    )
 
 
 def share_of_batches(count: int, batch_size: int, *, rank: int, world_size: int) -> list[int]:
@@ -312,6 +341,10 @@ def _collate(samples: list[Any]) -> Any:
         return errors[0]
     # Seen as (r, r, 3) a view is dense: torch copies it at once, in a worker straight into shared memory.
     return default_collate([([view.permute(1, 2, 0) for view in views], target) for views, target in samples])
+
+
+def _colours_first(view: Any) -> Any:
+    return [one.permute(2, 0, 1) for one in view] if isinstance(view, list) else view.permute(0, 3, 1, 2)
 
 
 def _start_worker(_: int) -> None:

@@ -58,13 +58,20 @@ class Samples:
         name = self.name(index)
         try:
             content, target = self._source[index]
+        except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
+            raise _unreadable(name, error) from error
+        return self.as_image(content, name), self.checked(target, name)
+
+    def as_image(self, content: Any, name: str) -> EncodedImage | Tensor:
+        """Return what the storage gave for the image ``name``: a file as bytes or open, or a Pillow image."""
+        try:
             if hasattr(content, "read"):
                 with content:
                     content = content.read()
             image = from_pillow(content) if isinstance(content, Image.Image) else bytes(content)
-        except Exception as error:  # timm's and torchvision's sets raise whatever their storage does
-            raise DataError(f"{name} can't be read ({one_line(error)}). Replace or remove it.") from error
-        return (EncodedImage(image, name) if isinstance(image, bytes) else image), self.checked(target, name)
+        except Exception as error:  # of files that are read late
+            raise _unreadable(name, error) from error
+        return EncodedImage(image, name) if isinstance(image, bytes) else image
 
     def checked(self, target: object, name: str) -> int:
         """Return the target of the sample ``name``; a DataError says that it is no class."""
@@ -73,6 +80,10 @@ class Samples:
             return int(target)
         accepted = f"one of 0 to {classes - 1}" if self.classes is not None else "an integer from 0 upwards"
         raise DataError(f"{name} has the target {target!r}; a target is {accepted}.")
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    return DataError(f"{name} can't be read ({one_line(error)}). Replace or remove it.")
 
 
 def read_class_map(path: str | Path, classes: Sequence[str] | None) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from timm.utils.misc import natural_key
 
+from rsconvert.data.pairs import images_of_pairs
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
 from rsconvert.errors import ConfigError, DataError
@@ -54,10 +55,14 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
 def open_images(data: str, *, root: str | None = None) -> Samples:
     """Open images whose labels don't matter: those below a folder, or below its ``train/``, or a timm string's train.
 
+    Of a folder or table of images with masks these are the training images.
+
     Raises:
         DataError, ConfigError: as `open_split`.
     """
     folder = Path(data)
+    if data and root is None and (paths := images_of_pairs(data)):
+        return Samples(_Files(paths, [0] * len(paths)), data, None, paths)
     if not data or not folder.is_dir() or root is not None:
         return open_split(data, "train", root=root)
     base = folder / "train" if (folder / "train").is_dir() else folder

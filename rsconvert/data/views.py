@@ -30,14 +30,21 @@ from rsconvert.errors import ConfigError, ResolutionError
 __all__ = [
     "PAPER_PREPROCESSING",
     "Augmentation",
+    "Box",
     "Preprocessing",
     "Size",
     "augment",
+    "check_choice",
+    "check_views",
     "crop_shares",
+    "cut_views",
+    "draw_crops",
     "evaluation_views",
     "normalize",
+    "resized",
     "resolution_of",
     "training_views",
+    "whole",
 ]
 
 Size = int | tuple[int, int]  # a square's side, or height and width
@@ -48,7 +55,7 @@ _INTERPOLATIONS = ("bilinear", "bicubic")
 # timm passes over a section that it does not know if it holds no digit.
 _SECTIONS = r"m\d+|n[1-9]|p(0(\.\d+)?|1)|mstd\d+(\.\d+)?|mmax[1-9]\d*|inc[01]|t(weights|3aw?)"
 
-_Box = tuple[int, int, int, int]  # top, left, height, width
+Box = tuple[int, int, int, int]  # top, left, height, width
 # An image is resized to resolution / crop_pct; pixels in [0, 255] have a std of 1/255 in these units.
 _LEAST_CROP, _LEAST_STD, _LARGEST = 0.05, 1e-4, 1e4
 
@@ -77,7 +84,7 @@ class Preprocessing:
                 f"mean is {self.mean}, std is {self.std}; numbers up to {_LARGEST:g} are accepted, std from "
                 f"{_LEAST_STD:g}, for pixels in [0, 1]."
             )
-        _check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
         if isinstance(self.crop_pct, Sequence):
             object.__setattr__(self, "crop_pct", tuple(self.crop_pct))
         _check_crop_pct(self.crop_pct if isinstance(self.crop_pct, tuple) else (self.crop_pct,))
@@ -109,9 +116,9 @@ class Augmentation:
             raise ConfigError(f"crop_area is {area}; give a smallest and a largest share of the image, in (0, 1].")
         if len(aspect) != 2 or not 0 < aspect[0] <= aspect[1] < math.inf:
             raise ConfigError(f"crop_aspect is {aspect}; give a smallest and a largest width over height, above 0.")
-        _check_choice("crop", self.crop, get_args(Crop))
-        _check_choice("flip", self.flip, get_args(Flip))
-        _check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
+        check_choice("crop", self.crop, get_args(Crop))
+        check_choice("flip", self.flip, get_args(Flip))
+        check_choice("interpolation", self.interpolation, _INTERPOLATIONS)
         _changes(self.color_jitter, self.rand_augment)
 
 
@@ -128,18 +135,38 @@ def training_views(
         DataError: the encoded image is damaged.
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
     """
-    _check_resolutions(resolutions)
     how = augmentation or Augmentation()
+    return cut_views(image, draw_crops(image, resolutions, rng, how), resolutions, rng, how)
+
+
+def draw_crops(
+    image: Tensor | EncodedImage, resolutions: Sequence[int], rng: Random, how: Augmentation
+) -> list[tuple[Box, bool]]:
+    """Return the box of each view, and whether it is mirrored."""
+    check_views(resolutions)
     height, width = image.shape[-2:]
     views = len(resolutions)
     draws = {"shared": 1, "per-view": views, "off": 0}
     boxes = [_random_box(height, width, how.crop_area, how.crop_aspect, rng) for _ in range(draws[how.crop])]
     flips = [rng.random() < 0.5 for _ in range(draws[how.flip])] or [False]
     boxes, flips = boxes * (views // len(boxes)), flips * (views // len(flips))
+    return list(zip(boxes, flips, strict=True))
+
+
+def cut_views(
+    image: Tensor | EncodedImage,
+    crops: Sequence[tuple[Box, bool]],
+    resolutions: Sequence[int],
+    rng: Random,
+    how: Augmentation,
+) -> list[Tensor]:
+    """Return the view (3, r, r) of each crop; ``rng`` decides the changes of colour and shape."""
+    boxes, flips = [box for box, _ in crops], [flip for _, flip in crops]
+    height, width = image.shape[-2:]
     if isinstance(image, EncodedImage):
         image = image.decode(_reduction(boxes, resolutions))
         boxes = [_reduced(box, (height, width), image.shape[-2:]) for box in boxes]
-    crops = list(zip(boxes, flips, strict=True))
+    crops = list(zip(boxes, flips, strict=True))  # in the pixels that were decoded
     pixels = {crop: _pixels(image, *crop) for crop in dict.fromkeys(crops)}
     if how.color_jitter is not None or how.rand_augment is not None:
         seed = rng.getrandbits(63)
@@ -159,15 +186,15 @@ def evaluation_views(
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
         ConfigError: ``crop_pct`` or ``interpolation`` is unusable, or ``crop_pct`` has another length.
     """
-    _check_resolutions(resolutions)
-    _check_choice("interpolation", interpolation, _INTERPOLATIONS)
+    check_views(resolutions)
+    check_choice("interpolation", interpolation, _INTERPOLATIONS)
     shares = list(crop_pct) if isinstance(crop_pct, Sequence) else [crop_pct] * len(resolutions)
     _check_crop_pct(shares)
     if len(shares) != len(resolutions):
         raise ConfigError(
             f"crop_pct has {len(shares)} numbers for {len(resolutions)} resolutions; give one, or one per resolution."
         )
-    batch = _pixels(image, (0, 0, *image.shape[-2:]), False)
+    batch = whole(image)
     return [
         _central_view(batch, (size, size) if isinstance(size, int) else size, share, interpolation)
         for size, share in zip(resolutions, shares, strict=True)
@@ -222,7 +249,7 @@ def augment(pixels: Tensor, seed: int, augmentation: Augmentation) -> Tensor:
     return torch.from_numpy(np.array(picture))
 
 
-def _random_box(height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: Random) -> _Box:
+def _random_box(height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: Random) -> Box:
     for _ in range(10):
         pixels = height * width * rng.uniform(*area)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -235,7 +262,7 @@ def _random_box(height: int, width: int, area: tuple[float, float], aspect: tupl
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _reduction(boxes: Sequence[_Box], resolutions: Sequence[int]) -> int:
+def _reduction(boxes: Sequence[Box], resolutions: Sequence[int]) -> int:
     """Return the largest reduction of a JPEG that leaves each crop twice as large as its view.
 
     Of sharp photos at 2000×1500 the views then differ by 0.8 of 255 from those of full size, at most by 16; without
@@ -245,18 +272,23 @@ def _reduction(boxes: Sequence[_Box], resolutions: Sequence[int]) -> int:
     return next((reduction for reduction in (8, 4, 2) if reduction <= room), 1)
 
 
-def _reduced(box: _Box, size: Sequence[int], reduced: Sequence[int]) -> _Box:
+def _reduced(box: Box, size: Sequence[int], reduced: Sequence[int]) -> Box:
     """Return the box of the same part of the image at another size."""
     top, bottom = (round(y * reduced[0] / size[0]) for y in (box[0], box[0] + box[2]))
     left, right = (round(x * reduced[1] / size[1]) for x in (box[1], box[1] + box[3]))
     return top, left, bottom - top, right - left
 
 
-def _pixels(image: Tensor, box: _Box, mirrored: bool) -> Tensor:
+def _pixels(image: Tensor, box: Box, mirrored: bool) -> Tensor:
     """Return the box as a dense batch of one: torch's fast uint8 resize takes nothing else, and the copy is small."""
     top, left, height, width = box
     pixels = image[:, top : top + height, left : left + width].permute(1, 2, 0)
     return _batch(pixels.flip(1) if mirrored else pixels.contiguous())
+
+
+def whole(image: Tensor) -> Tensor:
+    """Return an image as a dense batch of one, which torch resizes fast."""
+    return _pixels(image, (0, 0, *image.shape[-2:]), False)
 
 
 def _batch(pixels: Tensor) -> Tensor:
@@ -268,11 +300,12 @@ def _shrink(batch: Tensor, resolution: int, interpolation: str) -> Tensor:
     # Columns first: torch sums whole rows faster than neighbours in a row, and so leaves fewer rows to the slower pass.
     _, _, height, width = batch.shape
     if height > resolution:
-        batch = _resize(batch, resolution, width, interpolation)
-    return _resize(batch, resolution, resolution, interpolation)[0]
+        batch = resized(batch, resolution, width, interpolation)
+    return resized(batch, resolution, resolution, interpolation)[0]
 
 
-def _resize(batch: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+def resized(batch: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    """Return a batch of images at another size, antialiased."""
     return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)
 
 
@@ -286,7 +319,7 @@ def _central_view(batch: Tensor, size: tuple[int, int], share: float, interpolat
         for side, scale, length in zip(wanted, scales, own, strict=True)
     )
     top, left = round((h - size[0]) / 2), round((w - size[1]) / 2)
-    return _resize(batch, h, w, interpolation)[0, :, top : top + size[0], left : left + size[1]]
+    return resized(batch, h, w, interpolation)[0, :, top : top + size[0], left : left + size[1]]
 
 
 @cache
@@ -337,7 +370,8 @@ def _three_numbers(name: str, values: object) -> tuple[float, ...]:
     return tuple(float(x) for x in numbers)
 
 
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise a ConfigError unless a value is among the known ones."""
     if value not in known:
         raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(known)}.")
 
@@ -348,7 +382,8 @@ def _check_crop_pct(shares: Sequence[float]) -> None:
         raise ConfigError(f"crop_pct is {text}; choose numbers from {_LEAST_CROP} to 1.")
 
 
-def _check_resolutions(resolutions: Sequence[Size]) -> None:
+def check_views(resolutions: Sequence[Size]) -> None:
+    """Raise a ResolutionError unless there are sizes, all of positive whole numbers."""
     sides = [side for size in resolutions for side in (size if isinstance(size, tuple) else (size,))]
     if not sides or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ResolutionError(f"resolutions is {resolutions!r}; give at least one positive integer, in pixels.")

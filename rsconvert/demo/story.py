@@ -66,7 +66,7 @@ class DemoResult:
         """Return the comparison as a Markdown table, top-1 in percent."""
         rows = []
         for r, new in self.switchable.resolutions.items():
-            before, after = round(self.ordinary.resolutions[r].top1, 1), round(new.top1, 1)
+            before, after = round(self.ordinary.resolutions[r].score, 1), round(new.score, 1)
             cost = f"{(new.multiply_adds or 0) / 1e6:.1f}"
             name = f"{r} (interpolated)" if new.interpolated else str(r)
             rows.append((name, cost, f"{before:.1f}", f"{after:.1f}", f"{after - before:+.1f}"))

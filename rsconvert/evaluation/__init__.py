@@ -13,9 +13,19 @@ from rsconvert.evaluation.cost_table import (
 )
 from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision, float_dtype
 from rsconvert.evaluation.distributed import Processes, joined_processes, launched_processes, launched_rank
-from rsconvert.evaluation.fitting import check_classes, check_colours, check_labels, mapped_outputs
+from rsconvert.evaluation.fitting import (
+    Masks,
+    check_classes,
+    check_colours,
+    check_labels,
+    check_pairs,
+    mapped_outputs,
+    open_labelled,
+)
 from rsconvert.evaluation.latency import Switching, measure_latency, measure_switching
+from rsconvert.evaluation.mask_accuracy import MaskAccuracy
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
+from rsconvert.evaluation.overlap import Overlaps, difference_interval, mask_scores, miou_interval
 from rsconvert.evaluation.predictions import Predictions, check_order, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, default_resolutions, multiply_adds, size_name
@@ -29,6 +39,9 @@ __all__ = [
     "Benchmark",
     "Cost",
     "Evaluation",
+    "MaskAccuracy",
+    "Masks",
+    "Overlaps",
     "Paired",
     "Predictions",
     "Processes",
@@ -42,10 +55,12 @@ __all__ = [
     "check_labels",
     "check_logits",
     "check_order",
+    "check_pairs",
     "check_sizes",
     "choose_device",
     "choose_precision",
     "default_resolutions",
+    "difference_interval",
     "differences",
     "evaluate",
     "float_dtype",
@@ -55,12 +70,15 @@ __all__ = [
     "launched_rank",
     "machine_key",
     "mapped_outputs",
+    "mask_scores",
     "mean_interval",
     "measure",
     "measure_costs",
     "measure_latency",
     "measure_switching",
+    "miou_interval",
     "multiply_adds",
+    "open_labelled",
     "plain_memory_errors",
     "predict",
     "processor_name",

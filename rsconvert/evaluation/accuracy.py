@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.data import Samples, Size, ViewLoader
-from rsconvert.errors import ConfigError
+from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation.device import Amp, choose_precision
 from rsconvert.evaluation.distributed import running_processes
+from rsconvert.evaluation.fitting import Masks
+from rsconvert.evaluation.mask_accuracy import MaskAccuracy
+from rsconvert.evaluation.overlap import Overlaps
 from rsconvert.evaluation.predictions import Predictions, predict
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.subject import Subject, collect
@@ -37,14 +40,14 @@ def evaluate(
     amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
+    masks: Masks | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images at trained and interpolated resolutions, and others on the same images.
 
-    Images are resized and cropped as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained
-    resolutions by softmax(alpha) (RS-Nets, Eq. 5). The network's modes are left as they are. In a process group of
-    torch.distributed all processes must call it with the same network; they share the images, count each once, and
-    each gets the whole result, the same as of one process.
+    Images are prepared as ``net.source.preprocessing`` says; the ensemble weighs the logits of the trained resolutions
+    by softmax(alpha) (RS-Nets, Eq. 5). Modes are left as they are. In a process group of torch.distributed all
+    processes must call it with the same network; they share the images, and each gets the result of one process.
 
     Args:
         data: a folder with ``val/``, a timm data-set string, or opened samples.
@@ -54,11 +57,11 @@ def evaluate(
         per_class: report the accuracy of each class too.
         device: where to compute, and where the networks stay; None takes a GPU if there is one. In a process group
             ``cuda`` is the GPU of LOCAL_RANK.
-        amp: the precision of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16
-            on a GPU that computes in it, else ``off``.
+        amp: of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16 on a GPU that
+            computes in it, else ``off``.
         data_root: where a timm data-set string finds its files.
-        class_map: a file that gives each class of the data its output, see ``read_class_map``, for networks that know
-            more classes; hits are counted among the outputs in it.
+        class_map: gives each class of the data its output, see ``read_class_map``; hits are counted among these.
+        masks: how masks of segmentation are read and images become views; scores are those at the masks' own size.
         progress: show a bar on stderr.
     Raises:
         DataError: there are no images; one can't be read; its classes are not the network's, or do not fit the map.
@@ -67,7 +70,8 @@ def evaluate(
         ConfigError: a setting is unusable, or there is no such device here.
         TrainingError: memory ran out; another process failed or ended.
     """
-    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root, class_map=class_map)
+    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root)
+    ask = partial(ask, class_map=class_map, masks=masks)
     networks, sizes = with_baselines(net, baselines), net.resolutions if resolutions is None else resolutions
     with running_processes(None if device is None else str(device)) as processes:
         shown = progress and processes.leads
@@ -84,8 +88,8 @@ def with_baselines(net: nn.Module, baselines: Mapping[str, nn.Module] | None) ->
 
 def summarize(found: Predictions, *, per_class: bool = False) -> Evaluation:
     """Count the hits of networks: the one named ``network``, with the others as baselines, paired image by image."""
-    classes = found.classes or tuple(str(c) for c in range(int(found.targets.max()) + 1))
-    results = {name: _evaluation(found, name, len(classes) if per_class else None) for name in found.answers}
+    classes = found.class_labels
+    results = {name: _evaluation(found, name, len(classes) if per_class else None) for name in found.subjects}
     return replace(results.pop(NETWORK), baselines=results, classes=classes if per_class else None)
 
 
@@ -98,6 +102,7 @@ def measure(
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
     reduce: Callable[[Tensor], Tensor] = lambda number: number,
+    resize: str = "squash",
 ) -> Evaluation:
     """Measure the trained resolutions on a `validation_loader` of them, which may be used again: the rates alone.
 
@@ -106,23 +111,31 @@ def measure(
     Args:
         outputs: the output of each class, where the network has more of them: hits are counted among these alone.
         check: is called after each batch, and may raise.
-        reduce: is called on each number of hits, int64 (2,), and on the number of images, int64 (); if each process
-            measures a share of the images, it adds them up.
+        reduce: is called on each number of hits, int64 (2,), or matrix of confusions (C, C), and on the number of
+            images, int64 (); if each process measures a share of the images, it adds them up.
+        resize: how images with masks became the loader's views.
     """
-    subject = Subject(net, net.resolutions, outputs)
+    subject = Subject(net, net.resolutions, outputs, resize=resize)
     precision = choose_precision(amp, subject.device)
     found, targets = collect({NETWORK: subject}, loader, amp=precision, progress=progress, check=check)
     count = int(reduce(torch.tensor(len(targets), device=subject.device)))
-    rows = {}
+    rows: dict[Size | None, Accuracy | MaskAccuracy] = {}
     for size, answers in found[NETWORK].items():
-        hits = _hits(answers.best == targets, answers.among_five)
-        rows[size] = _accuracy(reduce(hits.to(subject.device)), count, subject, size)
+        if isinstance(answers, Overlaps):
+            matrix = reduce(answers.matrix.to(subject.device)).cpu()
+            rows[size] = _costed(MaskAccuracy.of_matrix(_labelled(matrix)), subject, size)
+        else:
+            hits = _hits(answers.best == targets, answers.among_five)
+            rows[size] = _accuracy(reduce(hits.to(subject.device)), count, subject, size)
     return _by_size(count, rows)
 
 
 def _evaluation(found: Predictions, name: str, classes: int | None) -> Evaluation:
     """Return what a network gets right, by class too if their number is given."""
-    rows, count = {}, len(found.targets)
+    if found.overlaps:
+        return _mask_evaluation(found, name, classes is not None)
+    rows: dict[Size | None, Accuracy | MaskAccuracy] = {}
+    count = len(found.targets)
     for size, answers in found.answers[name].items():
         right = found.right(name, size)
         paired = name != NETWORK and size in found.answers[NETWORK]
@@ -134,6 +147,30 @@ def _evaluation(found: Predictions, name: str, classes: int | None) -> Evaluatio
             paired=Paired.of(found.right(NETWORK, size), right) if paired else None,
         )
     return _by_size(count, rows)
+
+
+def _mask_evaluation(found: Predictions, name: str, per_class: bool) -> Evaluation:
+    rows: dict[Size | None, Accuracy | MaskAccuracy] = {}
+    for size, own in found.overlaps[name].items():
+        network = found.overlaps[NETWORK].get(size) if name != NETWORK else None
+        _labelled(own.matrix)
+        rows[size] = _costed(MaskAccuracy.of(own, network, per_class=per_class), found.subjects[name], size)
+    return _by_size(len(found.targets), rows)
+
+
+def _labelled(matrix: Tensor) -> Tensor:
+    if not matrix.any():
+        raise DataError(
+            "the masks label no position, all hold the value that is ignored; a labelled position is needed. "
+            "Check the masks, --ignore-index and --label-offset."
+        )
+    return matrix
+
+
+def _costed(row: MaskAccuracy, subject: Subject, size: Size | None) -> MaskAccuracy:
+    if size is None:
+        return row
+    return replace(row, multiply_adds=subject.costs[size], interpolated=subject.interpolated(size))
 
 
 def _hits(right: Tensor, among_five: Tensor) -> Tensor:
@@ -148,7 +185,7 @@ def _accuracy(hits: Tensor, count: int, subject: Subject, size: Size | None) -> 
     return Accuracy(top1, top5, subject.costs[size], subject.interpolated(size))
 
 
-def _by_size(count: int, rows: Mapping[Size | None, Accuracy]) -> Evaluation:
+def _by_size(count: int, rows: Mapping[Size | None, Accuracy | MaskAccuracy]) -> Evaluation:
     """Split rows into those of the paths and that of the ensemble, if there is one."""
     return Evaluation(count, {size: row for size, row in rows.items() if size is not None}, rows.get(None))
 

@@ -1,16 +1,28 @@
 """Whether data fits a network: colours, classes, targets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor, nn
 
-from rsconvert.data import Samples, read_class_map
-from rsconvert.errors import DataError
+from rsconvert.data import MaskReading, Pairs, Resize, Samples, open_pairs, open_split, read_class_map
+from rsconvert.errors import ConfigError, DataError
 from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
 
-__all__ = ["check_classes", "check_colours", "check_labels", "check_targets", "known_source", "mapped_outputs"]
+__all__ = [
+    "Masks",
+    "check_classes",
+    "check_colours",
+    "check_labels",
+    "check_pairs",
+    "check_targets",
+    "known_source",
+    "mapped_outputs",
+    "open_labelled",
+]
 
 
 def known_source(model: nn.Module) -> Source:
@@ -19,6 +31,51 @@ def known_source(model: nn.Module) -> Source:
         return model.source
     source = source_of(model)
     return Source(task=recognised_task(model)) if source == Source() else source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """How the masks of segmentation are read, and how whole images become views.
+
+    Attributes:
+        label_offset: is subtracted from the values of masks; what becomes negative is ignored.
+        class_names: a file with the name of each class, one a line.
+        resize: ``squash``, ``short-side`` or ``pad``, see ``whole_views``.
+    """
+
+    label_offset: int = 0
+    class_names: str | None = None
+    resize: Resize = "squash"
+
+
+def open_labelled(
+    net: nn.Module, data: str, split: Literal["train", "val"], masks: Masks | None = None, *, root: str | None = None
+) -> Samples:
+    """Open one split of a data set as the network's task needs it: images with a class, or with a mask.
+
+    Raises:
+        DataError: as ``open_split`` or ``open_pairs``.
+        ConfigError: ``masks`` has no effect, because the network's task is classification.
+    """
+    source = known_source(net)
+    if not source.task.dense:
+        if masks is not None and masks != Masks():
+            name, value = next((k, v) for k, v in vars(masks).items() if v != getattr(Masks(), k))
+            raise ConfigError(f"{name} is {value} and has no effect, because the network's task is classification.")
+        return open_split(data, split, root=root)
+    assert source.task.ignore_index is not None
+    how = masks or Masks()
+    reading = MaskReading(
+        classes=source.num_classes, ignore_index=source.task.ignore_index, label_offset=how.label_offset
+    )
+    return open_pairs(data, split, reading, class_names=how.class_names, root=root)
+
+
+def check_pairs(net: nn.Module, samples: Samples) -> None:
+    """Raise a DataError unless the samples have what the network's task needs: a mask, or a class."""
+    if known_source(net).task.dense != isinstance(samples, Pairs):
+        needed, held = ("a mask", "a class") if known_source(net).task.dense else ("a class", "a mask")
+        raise DataError(f"{samples.label} has {held} for each image; the network's task needs {needed}.")
 
 
 def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | None = None) -> None:
@@ -31,6 +88,7 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
             the network was trained on classes of other names, or in another order.
     """
     check_colours(net)
+    check_pairs(net, samples)
     source, names = known_source(net), samples.classes
     count, known = source.num_classes, source.class_names
     if outputs is not None and count is not None:
@@ -52,6 +110,8 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
 
 def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int, ...] | None:
     """Return the output of each class by a file, see `read_class_map` and its errors; None without one."""
+    if class_map is not None and isinstance(samples, Pairs):
+        raise ConfigError(f"class_map is {class_map}; masks hold the outputs themselves. Leave it out.")
     return None if class_map is None else read_class_map(class_map, samples.classes)
 
 

@@ -7,19 +7,22 @@ All figures of an evaluation, of the analysis and of a cascade follow from these
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import digest, write_tensors
-from rsconvert.data import Samples, Size, Stream, open_split, postponed_interrupts, share_of_batches
-from rsconvert.errors import ConfigError, DataError, RSConvertError
+from rsconvert.data import Pairs, Samples, Size, Stream, postponed_interrupts, share_of_batches
+from rsconvert.errors import ConfigError, DataError, RSConvertError, UnsupportedModelError
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
-from rsconvert.evaluation.fitting import check_classes, mapped_outputs
+from rsconvert.evaluation.fitting import Masks, check_classes, known_source, mapped_outputs, open_labelled
 from rsconvert.evaluation.memory import plain_memory_errors
+from rsconvert.evaluation.overlap import Overlaps
 from rsconvert.evaluation.sizes import check_sizes, size_name
 from rsconvert.evaluation.subject import Answers, Subject, collect, validation_loader
 
@@ -34,16 +37,26 @@ class Predictions:
         targets: (N,), int64.
         classes: the names of the classes, where the data has some.
         answers: network → size → what its path predicts; under None the ensemble of all trained resolutions.
+        overlaps: the same of masks, in place of ``answers``; ``targets`` are the positions of each class, (N, classes).
         subjects: network → what is known of it; see `Subject`.
     """
 
     targets: Tensor
     classes: tuple[str, ...] | None
-    answers: dict[str, dict[Size | None, Answers]]
     subjects: dict[str, Subject]
+    answers: dict[str, dict[Size | None, Answers]] = field(default_factory=dict)
+    overlaps: dict[str, dict[Size | None, Overlaps]] = field(default_factory=dict)
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers."""
+        classes = self.targets.shape[1] if self.overlaps else int(self.targets.max()) + 1
+        return self.classes or tuple(map(str, range(classes)))
 
     def right(self, network: str, size: Size | None) -> Tensor:
         """Return whether each prediction is right, (N,), bool."""
+        if self.overlaps:
+            raise UnsupportedModelError("masks are right in part; a network that gives one class per image is needed.")
         return self.answers[network][size].best == self.targets
 
 
@@ -58,6 +71,7 @@ def predict(
     amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
+    masks: Masks | None = None,
     keep_logits: bool = False,
     progress: bool = False,
     processes: Processes | None = None,
@@ -82,19 +96,20 @@ def predict(
         shared_failure(processes) as meet,
     ):
         sizes = check_sizes(sizes)
-        samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-        outputs = mapped_outputs(samples, class_map)
-        subjects = _subjects(networks, samples, sizes, outputs, where)
+        samples = _opened(networks, data, masks, data_root, keep_logits)
+        outputs, resize = mapped_outputs(samples, class_map), (masks or Masks()).resize
+        subjects = _subjects(networks, samples, sizes, outputs, where, resize)
         check_alike(networks, samples, processes, meet)
         share = _Share(samples, batch_size, workers, processes, interrupts, meet)
-        answers: dict[str, dict[Size | None, Answers]] = {}
+        answers: dict[str, dict[Size | None, Any]] = {}
         targets: list[Tensor] = []
         for alike in _groups(subjects):
             found, seen = share.collect(alike, precision, keep_logits, progress)
             answers |= found
             targets.append(seen)
     check_order(targets)
-    return Predictions(targets[0], samples.classes, {name: answers[name] for name in networks}, subjects)
+    found, dense = {name: answers[name] for name in networks}, isinstance(samples, Pairs)
+    return Predictions(targets[0], samples.classes, subjects, {} if dense else found, found if dense else {})
 
 
 def save_logits(found: Predictions, path: str | Path) -> None:
@@ -111,12 +126,28 @@ def save_logits(found: Predictions, path: str | Path) -> None:
     write_tensors(tensors, path, {"format": "pt"})
 
 
+def _opened(
+    networks: Mapping[str, nn.Module], data: str | Path | Samples, masks: Masks | None, root: str | None, logits: bool
+) -> Samples:
+    """Return the samples that all networks need; a ConfigError says that their tasks differ, or keep no ``logits``."""
+    tasks = {name: known_source(network).task.name for name, network in networks.items()}
+    if logits and "segmentation" in tasks.values():
+        raise ConfigError("logits are kept of one class per image; those of masks are too many. Leave logits out.")
+    if len(set(tasks.values())) > 1:
+        found = ", ".join(f"{name} {task}" for name, task in tasks.items())
+        raise ConfigError(f"the networks have different tasks: {found}; one task is needed to compare them.")
+    if isinstance(data, Samples):
+        return data
+    return open_labelled(next(iter(networks.values())), str(data), "val", masks, root=root)
+
+
 def _subjects(
     networks: Mapping[str, nn.Module],
     samples: Samples,
     sizes: Sequence[Size],
     outputs: Sequence[int] | None,
     device: torch.device,
+    resize: str,
 ) -> dict[str, Subject]:
     if len(samples) == 0:
         raise DataError("the data holds no images; an accuracy needs at least one.")
@@ -124,7 +155,7 @@ def _subjects(
     for name, network in networks.items():
         try:
             check_classes(network, samples, outputs)
-            subjects[name] = Subject(network.to(device), sizes, outputs)
+            subjects[name] = Subject(network.to(device), sizes, outputs, resize=resize)
         except RSConvertError as error:
             if len(networks) == 1:
                 raise
@@ -145,7 +176,7 @@ class _Share:
 
     def collect(
         self, alike: Mapping[str, Subject], amp: torch.dtype, keep_logits: bool, progress: bool
-    ) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
+    ) -> tuple[dict[str, dict[Size | None, Any]], Tensor]:
         """Return what networks that crop images alike predict for all of them, and the targets."""
         count, subject = len(self.samples), next(iter(alike.values()))
         with closing(
@@ -157,6 +188,7 @@ class _Share:
                 workers=self.workers,
                 rank=self.processes.rank,
                 world_size=self.processes.world_size,
+                resize=subject.resize,
             )
         ) as loader:
             found, targets = collect(
@@ -167,7 +199,8 @@ class _Share:
             for _ in range(rounds(count, self.batch_size, self.processes) - len(loader)):
                 self._check()
         order = whole_order(count, self.batch_size, self.processes)
-        whole = {name: joined_answers(by_size, order, self.processes, self.meet) for name, by_size in found.items()}
+        gathered = partial(joined_answers, order=order, processes=self.processes, meet=self.meet)
+        whole = {name: gathered(own, join=alike[name].joined) for name, own in found.items()}
         return whole, torch.cat(self.meet(targets))[order]
 
     def _check(self) -> None:
@@ -210,15 +243,19 @@ def whole_order(count: int, batch_size: int, processes: Processes) -> Tensor:
 
 
 def joined_answers(
-    own: Mapping[Size | None, Answers], order: Tensor, processes: Processes, meet: Meeting
-) -> dict[Size | None, Answers]:
+    own: Mapping[Size | None, Any],
+    order: Tensor,
+    processes: Processes,
+    meet: Meeting,
+    join: Callable[[Sequence[Any]], Any] = Answers.joined,
+) -> dict[Size | None, Any]:
     """Return what a network predicts for all images, by size, from each process's own; the first alone gets logits."""
-    found: dict[Size | None, Answers] = {}
+    found: dict[Size | None, Any] = {}
     for size, answers in own.items():
-        parts: Sequence[Answers] = meet(answers)  # size by size, for logits are large
+        parts: Sequence[Any] = meet(answers)  # size by size, for logits are large
         if not processes.leads:
-            parts = [replace(part, logits=None) for part in parts]
-        found[size] = Answers.joined(parts).taken(order)
+            parts = [replace(part, logits=None) if isinstance(part, Answers) else part for part in parts]
+        found[size] = join(parts).taken(order)
     return found
 
 

@@ -1,22 +1,18 @@
 """Results of an evaluation: accuracies by resolution, as plain data and as tables."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from rsconvert.data import Size
+from rsconvert.evaluation.mask_accuracy import MaskAccuracy, span
 from rsconvert.evaluation.sizes import size_name
 from rsconvert.evaluation.uncertainty import mcnemar
+from rsconvert.models import Metric, Task
 from rsconvert.text import Table
 
 __all__ = ["Accuracy", "Evaluation", "Paired"]
-
-_TITLES = ("resolution", "top-1 (%)", "95 %", "top-5 (%)", "calibration error (%)", "multiply-adds (M)")
-_COLUMNS = (
-    "network", "resolution", "interpolated", "count", "top1", "top1_low", "top1_high", "top5", "calibration_error",
-    "multiply_adds", "only_network", "only_baseline", "p_value",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,45 @@ class Accuracy:
     per_class: tuple[float | None, ...] | None = None
     paired: Paired | None = None
 
+    metric: ClassVar[Metric] = Task().metric
+    titles: ClassVar[tuple[str, ...]] = ("top-1 (%)", "95 %", "top-5 (%)", "calibration error (%)")
+    columns: ClassVar[tuple[str, ...]] = ("top1", "top1_low", "top1_high", "top5", "calibration_error")
+    paired_columns: ClassVar[tuple[str, ...]] = ("only_network", "only_baseline", "p_value")
+    paired_note: ClassVar[str] = "McNemar, p < 0.05"
+
+    @property
+    def score(self) -> float:
+        """What networks are judged by: top-1."""
+        return self.top1
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the score."""
+        return self.top1_interval
+
+    @property
+    def differs(self) -> bool:
+        """Whether a baseline's row differs from the network's, with p < 0.05."""
+        return self.paired is not None and self.paired.p_value < 0.05
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The figures of a row of a run's summary, by their names."""
+        return {"top1": self.top1, "top5": self.top5}
+
+    def cells(self) -> list[str]:
+        """Return the figures under ``titles``."""
+        error = "" if self.calibration_error is None else f"{self.calibration_error:.1f}"
+        return [f"{self.top1:.2f}", span(self.top1_interval), f"{self.top5:.2f}", error]
+
+    def figures(self) -> list[object]:
+        """Return the figures under ``columns`` in full."""
+        return [self.top1, *(self.top1_interval or (None, None)), self.top5, self.calibration_error]
+
+    def paired_figures(self) -> list[object]:
+        """Return the figures under ``paired_columns``."""
+        return [None] * 3 if self.paired is None else list(vars(self.paired).values())
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, without what was not measured."""
         return {key: value for key, value in asdict(self).items() if value is not None}
@@ -75,17 +110,22 @@ class Evaluation:
     """
 
     count: int
-    resolutions: dict[Size, Accuracy]
-    ensemble: Accuracy | None
+    resolutions: dict[Size, Accuracy | MaskAccuracy]
+    ensemble: Accuracy | MaskAccuracy | None
     baselines: dict[str, "Evaluation"] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
 
     @property
-    def mean_top1(self) -> float:
-        """Mean top-1 over the resolutions, in percent."""
-        return sum(a.top1 for a in self.resolutions.values()) / len(self.resolutions)
+    def mean_score(self) -> float:
+        """Mean top-1 over the resolutions, or mean mIoU of masks, in percent."""
+        return sum(row.score for row in self.resolutions.values()) / len(self.resolutions)
 
-    def rows(self) -> dict[str, Accuracy]:
+    @property
+    def kind(self) -> type[Accuracy] | type[MaskAccuracy]:
+        """What the rows are."""
+        return type(next(iter(self.resolutions.values())))
+
+    def rows(self) -> dict[str, Accuracy | MaskAccuracy]:
         """Return all accuracies by the name of their size, that of the ensemble last, if there is one."""
         rows = {size_name(size): row for size, row in self.resolutions.items()}
         return rows if self.ensemble is None else {**rows, "ensemble": self.ensemble}
@@ -98,14 +138,16 @@ class Evaluation:
         return facts if self.classes is None else {**facts, "classes": list(self.classes)}
 
     def as_markdown(self) -> str:
-        """Return tables of Markdown: a row per path with the baselines' top-1 next to it; the top-1 of each class."""
+        """Return tables of Markdown: a row per path with the baselines' scores next to it; the score of each class."""
         return "\n\n".join(table.as_markdown() for table in self._tables())
 
     def as_csv(self) -> str:
         """Return one row per network and resolution, all figures in full, and one per class if they were asked for."""
         networks = {"network": self, **self.baselines}
         rows = [_csv_row(self, name, size, row) for name, one in networks.items() for size, row in one.rows().items()]
-        return Table([*_COLUMNS, *(f"top1 {name}" for name in self.classes or ())], rows).as_csv()
+        columns = ["network", "resolution", "interpolated", "count", *self.kind.columns, "multiply_adds"]
+        classes = [f"{self.kind.metric.key} {name}" for name in self.classes or ()]
+        return Table([*columns, *self.kind.paired_columns, *classes], rows).as_csv()
 
     def __str__(self) -> str:
         return "\n\n".join(table.as_text() for table in self._tables())
@@ -121,9 +163,11 @@ class Evaluation:
             for size, row in self.rows().items()
         ]
         note = f"{self.count} images."
+        kind = self.kind
         if others:
-            note += " Of baselines the top-1; *: it differs from the network's on the same images (McNemar, p < 0.05)."
-        tables = [Table([*_TITLES, *self.baselines, ""], rows, note)]
+            title, test = kind.metric.title, kind.paired_note
+            note += f" Of baselines the {title}; *: it differs from the network's on the same images ({test})."
+        tables = [Table(["resolution", *kind.titles, "multiply-adds (M)", *self.baselines, ""], rows, note)]
         if self.classes is not None:
             columns = [row.per_class or () for row in self.resolutions.values()]
             lines = [[name, *map(_percent, top1)] for name, *top1 in zip(self.classes, *columns, strict=True)]
@@ -138,25 +182,19 @@ def _facts(result: Evaluation) -> dict[str, Any]:
     return {"resolutions": rows, "ensemble": ensemble}
 
 
-def _csv_row(result: Evaluation, name: str, size: str, row: Accuracy) -> list[object]:
-    low, high = row.top1_interval or (None, None)
-    paired = (None,) * 3 if row.paired is None else vars(row.paired).values()
-    facts = [name, size, row.interpolated, result.count, row.top1, low, high, row.top5, row.calibration_error]
-    return [*facts, row.multiply_adds, *paired, *(row.per_class or ())]
+def _csv_row(result: Evaluation, name: str, size: str, row: Accuracy | MaskAccuracy) -> list[object]:
+    facts = [name, size, row.interpolated, result.count, *row.figures()]
+    return [*facts, row.multiply_adds, *row.paired_figures(), *(row.per_class or ())]
 
 
-def _cells(size: str, row: Accuracy) -> list[object]:
-    interval = "" if row.top1_interval is None else "{:.1f}-{:.1f}".format(*row.top1_interval)
-    error = "" if row.calibration_error is None else f"{row.calibration_error:.1f}"
+def _cells(size: str, row: Accuracy | MaskAccuracy) -> list[object]:
     cost = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e6:.1f}"
-    return [size, f"{row.top1:.2f}", interval, f"{row.top5:.2f}", error, cost]
+    return [size, *row.cells(), cost]
 
 
-def _starred(row: Accuracy | None) -> str:
-    """Return a baseline's top-1, starred where a gap as wide has less than 5 % chance between equals."""
-    if row is None:
-        return ""
-    return f"{row.top1:.2f}" + ("*" if row.paired is not None and row.paired.p_value < 0.05 else "")
+def _starred(row: Accuracy | MaskAccuracy | None) -> str:
+    """Return a baseline's score, starred where it differs."""
+    return "" if row is None else f"{row.score:.2f}" + "*" * row.differs
 
 
 def _percent(value: float | None) -> str:

@@ -2,16 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from rsconvert.data import Samples, Size, ViewLoader, crop_shares, evaluation_loader, normalize, resolution_of
+from rsconvert.data import (
+    Samples,
+    Size,
+    ViewLoader,
+    crop_shares,
+    evaluation_loader,
+    normalize,
+    resolution_of,
+    whole_loader,
+)
 from rsconvert.evaluation.device import autocast, float_dtype
-from rsconvert.evaluation.fitting import check_targets, known_source
+from rsconvert.evaluation.fitting import check_labels, check_targets, known_source
+from rsconvert.evaluation.overlap import Overlaps, at_mask, confusion
 from rsconvert.evaluation.sizes import check_sizes, multiply_adds
-from rsconvert.models import Task
+from rsconvert.models import Task, count_outputs
 from rsconvert.surgery import SwitchableModel, eval_mode
 
 __all__ = ["Answers", "Subject", "check_logits", "collect", "validation_loader"]
@@ -22,13 +34,16 @@ class Subject:
 
     Args:
         outputs: the output of each class, where the network has more of them.
+        resize: how whole images become views of segmentation, see ``whole_views``.
     Raises:
         ResolutionError: the network does not work at a size.
         ConfigError: ``crop_pct`` has another length than the trained resolutions.
     """
 
-    def __init__(self, model: nn.Module, sizes: Sequence[Size], outputs: Sequence[int] | None = None) -> None:
-        self.model = model
+    def __init__(
+        self, model: nn.Module, sizes: Sequence[Size], outputs: Sequence[int] | None = None, *, resize: str = "squash"
+    ) -> None:
+        self.model, self.resize = model, resize
         self.trained: tuple[int, ...] = ()
         self.alpha: Tensor | None = None
         self.paths = dict.fromkeys(sizes, model)
@@ -38,6 +53,8 @@ class Subject:
             self.alpha = model.alpha if set(self.trained) <= self.paths.keys() else None
         source = known_source(model)
         self.preprocessing, self.task = source.preprocessing, source.task
+        known = source.num_classes if self.task.dense else 0
+        self.classes = count_outputs(next(iter(self.paths.values())), self.task) or 0 if known is None else known
         self.crop_pct = crop_shares(self.preprocessing, self.trained, sizes)
         self.costs = {size: multiply_adds(path, size) for size, path in self.paths.items()}
         self.device = next(model.parameters()).device
@@ -70,15 +87,69 @@ class Subject:
         """
         given: dict[Size | None, Tensor] = {}
         for (size, path), view in zip(self.paths.items(), views, strict=True):
-            with autocast(self.device, amp):
-                output = path(self.images(view))
-            every = check_logits(output, self.task)
+            every = self._run(path, view, amp)
             check_targets(targets, every, self.outputs)
             given[size] = every if self.outputs is None else every[:, self.outputs]
         if self.alpha is not None:
             trained = torch.stack([given[r] for r in self.trained])
             given[None] = torch.tensordot(self.alpha.to(trained).softmax(0), trained, 1)
         return given
+
+    def answers(
+        self, views: Sequence[Any], targets: Any, amp: torch.dtype = torch.float32, *, keep_logits: bool = False
+    ) -> Mapping[Size | None, "Answers | Overlaps"]:
+        """Return what the network predicts for a batch of a loader, by size, and under None what the ensemble does."""
+        if self.task.dense:
+            return self._overlaps(views, targets, amp)
+        by_size = self.logits(views, targets, amp)
+        here = {size: targets.to(logits.device, non_blocking=True) for size, logits in by_size.items()}
+        return {size: Answers.of(z, here[size], keep_logits=keep_logits) for size, z in by_size.items()}
+
+    def joined(self, batches: Sequence[Any]) -> Any:
+        """Return what several batches gave as one."""
+        return Overlaps.joined(batches, self.classes) if self.task.dense else Answers.joined(batches)
+
+    def labels(self, targets: Any) -> Tensor:
+        """Return the targets of a batch, (N,), or of masks the number of positions of each class, (N, classes)."""
+        if not self.task.dense:
+            return cast(Tensor, targets)
+        return torch.stack([self._labelled(mask.long()) for mask in targets])
+
+    def _labelled(self, mask: Tensor) -> Tensor:
+        known = mask[mask != self._ignored]
+        check_labels(known, self.classes)
+        return torch.bincount(known, minlength=self.classes)
+
+    @property
+    def _ignored(self) -> int:
+        return -1 if self.task.ignore_index is None else self.task.ignore_index
+
+    def _overlaps(self, views: Sequence[Any], masks: Sequence[Tensor], amp: torch.dtype) -> dict[Size | None, Overlaps]:
+        given = {
+            size: self._each(path, view, amp) for (size, path), view in zip(self.paths.items(), views, strict=True)
+        }
+        matrices: dict[Size | None, list[Tensor]] = {size: [] for size in self.sizes}
+        for i, mask in enumerate(masks):
+            grid = (mask.shape[0], mask.shape[1])
+            maps: dict[Size | None, Tensor] = {s: at_mask(z[i], s, grid, self.resize) for s, z in given.items()}
+            if self.alpha is not None:
+                trained = torch.stack([maps[r] for r in self.trained])
+                maps[None] = torch.tensordot(self.alpha.to(trained).softmax(0), trained, 1)
+            here = mask.to(self.device, non_blocking=True)
+            for size, own in maps.items():
+                matrices[size].append(confusion(own.argmax(0), here, self.classes, self._ignored))
+        return {size: Overlaps.of(own) for size, own in matrices.items()}
+
+    def _each(self, path: nn.Module, view: Tensor | list[Tensor], amp: torch.dtype) -> list[Tensor]:
+        """Return the logits (C, h, w) of each image, which may be of several sizes."""
+        if isinstance(view, Tensor):
+            return [*self._run(path, view, amp)]
+        return [self._run(path, one[None], amp)[0] for one in view]
+
+    def _run(self, path: nn.Module, view: Tensor, amp: torch.dtype) -> Tensor:
+        with autocast(self.device, amp):
+            output = path(self.images(view))
+        return check_logits(output, self.task)
 
 
 def check_logits(output: object, task: Task | None = None) -> Tensor:
@@ -100,26 +171,33 @@ def validation_loader(
     workers: int,
     rank: int = 0,
     world_size: int = 1,
+    resize: str = "squash",
 ) -> ViewLoader:
     """Return images in batches, a view for each size, cropped as the network's preprocessing says.
+
+    Images for a network of segmentation come whole, see ``whole_views``.
 
     Of ``world_size`` processes each takes a share, which may be empty.
 
     Args:
         sizes: resolutions in pixels, or pairs (height, width); None takes the trained resolutions.
+        resize: how whole images become views.
     Raises:
         ConfigError, ResolutionError: a setting is unusable.
     """
     trained = net.resolutions if isinstance(net, SwitchableModel) else ()
     asked = trained if sizes is None else sizes
     check_sizes(asked)
-    preprocessing = known_source(net).preprocessing
-    return evaluation_loader(
+    source = known_source(net)
+    preprocessing = source.preprocessing
+    whole = partial(whole_loader, resize=resize, fill=preprocessing.mean)
+    cropped = partial(evaluation_loader, crop_pct=crop_shares(preprocessing, trained, asked))
+    open_loader: Callable[..., ViewLoader] = whole if source.task.dense else cropped
+    return open_loader(
         samples,
         asked,
         batch_size=batch_size,
         workers=workers,
-        crop_pct=crop_shares(preprocessing, trained, asked),
         interpolation=preprocessing.interpolation,
         pin_memory=next(net.parameters()).device.type == "cuda",
         rank=rank,
@@ -170,6 +248,9 @@ class Answers:
         return Answers(self.best[order], self.confidence[order], self.among_five[order], logits)
 
 
+_Found = dict[str, dict[Size | None, Any]]
+
+
 @torch.no_grad()
 def collect(
     subjects: Mapping[str, Subject],
@@ -179,19 +260,22 @@ def collect(
     keep_logits: bool = False,
     progress: bool = False,
     check: Callable[[], None] = lambda: None,
-) -> tuple[dict[str, dict[Size | None, Answers]], Tensor]:
-    """Return what networks predict for the views of a loader, and the targets (N,); ``check`` is called each batch."""
-    parts: dict[str, dict[Size | None, list[Answers]]] = {
+) -> tuple[_Found, Tensor]:
+    """Return what networks predict for the views of a loader, and the targets; ``check`` is called each batch.
+
+    That is `Answers`, or `Overlaps` of masks; the targets are as of `Subject.labels`.
+    """
+    parts: dict[str, dict[Size | None, list[Any]]] = {
         name: {size: [] for size in subject.sizes} for name, subject in subjects.items()
     }
-    targets = [torch.zeros(0, dtype=torch.int64)]
+    first = next(iter(subjects.values()))
+    targets = [torch.zeros((0, first.classes) if first.task.dense else 0, dtype=torch.int64)]
     with eval_mode(path for subject in subjects.values() for path in subject.paths.values()):
         for views, target in tqdm(loader, desc="evaluate", unit="batch", disable=not progress, leave=False):
             for name, subject in subjects.items():
-                for size, logits in subject.logits(views, target, amp).items():
-                    here = target.to(logits.device, non_blocking=True)
-                    parts[name][size].append(Answers.of(logits, here, keep_logits=keep_logits))
-            targets.append(target)
+                for size, found in subject.answers(views, target, amp, keep_logits=keep_logits).items():
+                    parts[name][size].append(found)
+            targets.append(first.labels(target))
             check()
-    answers = {name: {size: Answers.joined(batches) for size, batches in by.items()} for name, by in parts.items()}
+    answers = {name: {size: subjects[name].joined(own) for size, own in by.items()} for name, by in parts.items()}
     return answers, torch.cat(targets)

@@ -19,7 +19,7 @@ from rsconvert.models.example import (
 )
 from rsconvert.models.smp_models import smp_candidates
 from rsconvert.models.source import ImageArgument, Source, set_source, source_of
-from rsconvert.models.task import Task, chosen_task, recognised_task
+from rsconvert.models.task import Metric, Task, chosen_task, recognised_task
 from rsconvert.models.torchvision_models import candidates_for
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "TORCHVISION",
     "Arguments",
     "ImageArgument",
+    "Metric",
     "Source",
     "Stem",
     "Task",

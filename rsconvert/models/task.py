@@ -9,10 +9,20 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError, UnsupportedModelError
 
-__all__ = ["Task", "TaskName", "chosen_task", "recognised_task"]
+__all__ = ["Metric", "Task", "TaskName", "chosen_task", "recognised_task"]
 
 TaskName = Literal["classification", "segmentation"]
 
+
+@dataclass(frozen=True)
+class Metric:
+    """The score by which networks of a task are judged, in percent: its name in files, and in tables."""
+
+    key: str
+    title: str
+
+
+_METRICS = {"classification": Metric("top1", "top-1"), "segmentation": Metric("miou", "mIoU")}
 _IGNORED = 255
 _AUXILIARY_WEIGHT = 0.5
 _SHAPES = {"classification": (2, "(N, classes)"), "segmentation": (4, "(N, classes, H, W)")}
@@ -61,6 +71,11 @@ class Task:
         parts = [f"{key} {value}" for key, value in facts.items() if value is not None]
         parts += [f"auxiliary {key} with weight {weight:g}" for key, weight in self.auxiliary.items()]
         return ", ".join([self.name, *parts])
+
+    @property
+    def metric(self) -> Metric:
+        """The score by which its networks are judged."""
+        return _METRICS[self.name]
 
     @property
     def dense(self) -> bool:

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rsconvert.data import Size, resolution_of
-from rsconvert.evaluation import Accuracy, Evaluation, size_name
+from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy, size_name
 from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, series_style
 
 __all__ = [
@@ -124,13 +124,13 @@ def plot_accuracy(networks: Mapping[str, Evaluation]) -> Figure:
     return figure
 
 
-def _curves(networks: Mapping[str, Evaluation], x: Callable[[Size, Accuracy], float]) -> list[Curve]:
+def _curves(networks: Mapping[str, Evaluation], x: Callable[[Size, Accuracy | MaskAccuracy], float]) -> list[Curve]:
     curves = []
     for i, (name, found) in enumerate(networks.items()):
         points = []
         for size, row in found.resolutions.items():
-            interval = None if i and row.interpolated else row.top1_interval
-            points.append(Point(x(size, row), row.top1, interval, size_name(size), row.interpolated))
+            interval = None if i and row.interpolated else row.interval
+            points.append(Point(x(size, row), row.score, interval, size_name(size), row.interpolated))
         curves.append(Curve(name, tuple(sorted(points, key=lambda point: point.x)), i, band=i == 0))
     return curves
 

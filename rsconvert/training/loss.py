@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from rsconvert.errors import ConfigError
 from rsconvert.settings import Distillation
 
-__all__ = ["MODES", "MREDLoss", "mred_loss"]
+__all__ = ["MODES", "MREDLoss", "mred_loss", "teaching"]
 
 MODES = get_args(Distillation)
 
@@ -88,14 +88,18 @@ def mred_loss(
         views = _promoted(views)
         labels, share = _labels(target, views[0], class_weights, label_smoothing, ignore_index)
         outside = None if teacher is None else teacher.detach().to(views[0])
-        teaching = _teachers(mode, len(views), teacher is not None)
+        teachers = teaching(mode, len(views), teacher is not None)
         weights = native_weight, labels, share, alpha.to(views[0].dtype).softmax(0)
-        parts = _ClosedForm.apply(*teaching, *weights, outside, *views)
+        parts = _ClosedForm.apply(*teachers, *weights, outside, *views)
     return MREDLoss(parts[0] + parts[1] + parts[2], *parts)
 
 
-def _teachers(mode: str, students: int, outside: bool) -> tuple[range, float]:
-    """Return which of p_0 ... p_{S-1} teach all smaller resolutions, and the factor of their divergences."""
+def teaching(mode: str, students: int, outside: bool = False) -> tuple[range, float]:
+    """Return which of p_0 ... p_{S-1} teach all smaller resolutions, and the factor of their divergences.
+
+    Args:
+        outside: whether p_0 is another network.
+    """
     if students == 1 and not outside:
         # The ensemble of one is that one; its gradient would be rounding noise around zero.
         return range(0), 0.0

@@ -22,7 +22,7 @@ def test_a_result_becomes_plain_data() -> None:
         "ensemble": {"top1": 60.0, "top5": 95.0},
     }
     assert replace(RESULT, ensemble=None).to_dict()["ensemble"] is None
-    assert RESULT.mean_top1 == 45.0
+    assert RESULT.mean_score == 45.0
 
 
 def test_a_result_becomes_a_table() -> None:

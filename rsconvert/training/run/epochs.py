@@ -72,6 +72,7 @@ class Run:
             workers=config.workers,
             rank=processes.rank,
             world_size=processes.world_size,
+            resize=config.resize,
         )
         if not planned:
             self._fit_classifier(samples[0])
@@ -128,7 +129,8 @@ class Run:
         done, config = self.done, self.config
         if config.patience is None or done.since_best < config.patience or done.epoch == config.epochs:
             return None
-        what = "mean top-1" if config.best == "mean" else f"top-1 of {self.net.native}"
+        title = self.net.source.task.metric.title
+        what = f"mean {title}" if config.best == "mean" else f"{title} of {self.net.native}"
         where = f"after epoch {done.epoch} of {config.epochs}"
         return f"{where}: no better {what} since epoch {done.best_epoch}, with patience {config.patience}"
 
@@ -157,7 +159,7 @@ class Run:
         result = self._evaluate()
         row = epoch_row(self.done, self.stepper.judged, result, lr=self._lr(), images=self._images())
         self._note(row["epoch"])
-        score = result.mean_top1 if self.config.best == "mean" else result.resolutions[self.net.native].top1
+        score = result.mean_score if self.config.best == "mean" else result.resolutions[self.net.native].score
         is_best = self.done.next_epoch(row, score)
         if self.config.patience is not None:
             row["epochs_since_best"] = self.done.since_best
@@ -265,6 +267,7 @@ class Run:
                 progress=self.visible,
                 check=check,
                 reduce=self.processes.total,
+                resize=self.config.resize,
             )
         except KeyboardInterrupt:
             self._stop()

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,21 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rsconvert.data import Interrupts, Samples, open_train_val
 from rsconvert.errors import ConfigError, DataError
-from rsconvert.evaluation import amp_name, autocast, check_classes, float_dtype, joined_processes, mapped_outputs
+from rsconvert.evaluation import (
+    amp_name,
+    autocast,
+    check_classes,
+    check_pairs,
+    float_dtype,
+    joined_processes,
+    mapped_outputs,
+    open_labelled,
+)
 from rsconvert.models import example_input
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run.epochs import Run
-from rsconvert.training.step import Objective, Teacher
+from rsconvert.training.step import Objective, Teacher, check_task, masks_of
 
 __all__ = ["memory_estimate", "open_for_training", "preview"]
 
@@ -40,9 +50,11 @@ def open_for_training(
             f"the network's weights are {str(dtype).removeprefix('torch.')}; float32 or float64 learns. "
             "Call net.float() before, and choose half precision by amp."
         )
-    train, val = open_train_val(str(data), root=config.data_root) if isinstance(data, str | Path) else data
+    check_task(net, config)
+    train, val = _opened(net, str(data), config) if isinstance(data, str | Path) else data
     outputs = mapped_outputs(train, config.class_map)
     check_classes(net, train, outputs)
+    check_pairs(net, val)
     if len(val) == 0:
         raise DataError("the val set is empty; each epoch ends with an evaluation on it. Add images.")
     if train.classes != val.classes:
@@ -51,6 +63,13 @@ def open_for_training(
             "Open the splits of one data set."
         )
     return (train, val), outputs
+
+
+def _opened(net: SwitchableModel, data: str, config: FinetuneConfig) -> tuple[Samples, Samples]:
+    if not net.source.task.dense:
+        return open_train_val(data, root=config.data_root)
+    ask = partial(open_labelled, net, data, masks=masks_of(config), root=config.data_root)
+    return ask("train"), ask("val")
 
 
 def _listed(classes: tuple[str, ...] | None) -> str:

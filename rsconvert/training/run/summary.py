@@ -98,9 +98,9 @@ def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: f
     scores = net.alpha.detach().softmax(0).tolist()
     row |= {f"score_{r}": round(score, 4) for r, score in zip(net.resolutions, scores, strict=True)}
     for r, accuracy in result.resolutions.items():
-        row |= {f"top1_{r}": round(accuracy.top1, 3), f"top5_{r}": round(accuracy.top5, 3)}
+        row |= {f"{name}_{r}": round(value, 3) for name, value in accuracy.parts.items()}
     if result.ensemble is not None:
-        row["top1_ensemble"] = round(result.ensemble.top1, 3)
+        row[f"{result.ensemble.metric.key}_ensemble"] = round(result.ensemble.score, 3)
     row["images_per_second"] = round(images / done.seconds, 1)
     return {**row, "percent_waiting": round(100 * done.waited / done.seconds, 1)}
 

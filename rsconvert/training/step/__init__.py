@@ -4,6 +4,7 @@ from rsconvert.training.step.batches import Feed
 from rsconvert.training.step.defaults import explain_defaults, fill_defaults
 from rsconvert.training.step.float_weights import FloatWeights, drop_float_weights
 from rsconvert.training.step.gradients import generator_states, set_generators
+from rsconvert.training.step.grids import check_task, masks_of
 from rsconvert.training.step.objective import Objective
 from rsconvert.training.step.optimizer import learning_parameters
 from rsconvert.training.step.stepper import Stepper
@@ -15,10 +16,12 @@ __all__ = [
     "Objective",
     "Stepper",
     "Teacher",
+    "check_task",
     "drop_float_weights",
     "explain_defaults",
     "fill_defaults",
     "generator_states",
     "learning_parameters",
+    "masks_of",
     "set_generators",
 ]

@@ -15,6 +15,7 @@ from rsconvert.models import count_outputs
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.step.defaults import fill_defaults
+from rsconvert.training.step.grids import loss_grids
 
 __all__ = ["Feed", "mix"]
 
@@ -68,6 +69,7 @@ class Feed:
                 interpolation=self.preprocessing.interpolation,
             ),
             drawn=config.drawn_views(len(net.resolutions)),
+            grids=loss_grids(net, config),
             pin_memory=processes.device.type == "cuda",
             rank=processes.rank,
             world_size=processes.world_size,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,9 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rsconvert.errors import ConfigError, DataError, RSConvertError, TrainingError, first_line
 from rsconvert.evaluation import autocast, check_labels, is_memory_error
 from rsconvert.settings import FinetuneConfig
-from rsconvert.surgery import SwitchableModel, copy_structure, eval_mode
+from rsconvert.surgery import SwitchableModel, batchnorms, copy_structure, eval_mode
+from rsconvert.training.dense_loss import dense_mred_loss, split_masks
 from rsconvert.training.loss import MREDLoss, mred_loss
 from rsconvert.training.step.defaults import fill_defaults
+from rsconvert.training.step.grids import loss_grids
 from rsconvert.training.step.optimizer import learning_parameters
 
 __all__ = ["Logits", "Objective", "drawn_places"]
@@ -57,6 +60,7 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.net, self.config, self.amp, self.teacher = net, fill_defaults(net, config), amp, teacher
+        self.task, self.grids = net.source.task, loss_grids(net, config)
         if config.grad_checkpointing:
             _set_checkpointing(net)
         kept = None if outputs is None else torch.tensor(outputs, device=net.alpha.device)
@@ -79,6 +83,8 @@ class Objective(nn.Module):
         # What paths share follows the others: `_run` sets it for the frozen one while that runs.
         for path in self._paths[1:] if self.config.train == "bn" else self._paths:
             path.train(self.training)
+        if self.config.bn_statistics == "frozen":
+            self._freeze_statistics()
         if self.config.train == "bn":
             self._freeze_shared_buffers()
         return self
@@ -118,38 +124,63 @@ class Objective(nn.Module):
         logits = [own[0] for own in outputs]
         config, unlabelled = self.config, self.config.labels == "none"
         if not (unlabelled or target.is_floating_point()):
-            check_labels(target, logits[0].shape[1])
+            check_labels(self._known(target), logits[0].shape[1])
         teacher = logits[0].detach() if unlabelled else None
         if self.teacher is not None:
             with autocast(views[0].device, self.amp):
                 teacher = self._compared(self.teacher(views[0]))
-        alpha = torch.stack([self.net.alpha[place] for place in drawn_places(views)])
-        loss = self._mred(logits, None if unlabelled else target, alpha, config.distill, teacher)
-        return loss if unlabelled else self._with_auxiliary(loss, outputs, target)
+        places = drawn_places(views)
+        alpha = torch.stack([self.net.alpha[place] for place in places])
+        loss = self._mred(logits, None if unlabelled else target, alpha, config.distill, teacher, places)
+        return loss if unlabelled else self._with_auxiliary(loss, outputs, target, places)
+
+    def _known(self, target: Tensor) -> Tensor:
+        return target[target != self.task.ignore_index] if self.task.dense else target
 
     def _mred(
-        self, logits: Sequence[Tensor], target: Tensor | None, alpha: Tensor, distill: str, teacher: Tensor | None
+        self,
+        logits: Sequence[Tensor],
+        target: Tensor | None,
+        alpha: Tensor,
+        distill: str,
+        teacher: Tensor | None,
+        places: Sequence[int],
     ) -> MREDLoss:
         config = self.config
-        return mred_loss(
-            logits,
-            target,
-            alpha,
-            distill,
+        loss: Callable[..., MREDLoss] = partial(
+            dense_mred_loss if self.task.dense else mred_loss,
+            alpha=alpha,
+            mode=distill,
             teacher=teacher,
             native_weight=config.native_weight or 1.0 if len(logits) > 1 else 1.0,
             label_smoothing=config.label_smoothing,
             class_weights=self.class_weights,
         )
+        if not self.task.dense:
+            return loss(logits, target)
+        assert target is not None
+        masks = split_masks(target.long(), self.grids)
+        own = masks if len(masks) == 1 else [masks[place] for place in places]
+        return loss(logits, own, ignore_index=self.task.ignore_index)
 
-    def _with_auxiliary(self, loss: MREDLoss, outputs: Sequence[Logits], target: Tensor) -> MREDLoss:
+    def _with_auxiliary(
+        self, loss: MREDLoss, outputs: Sequence[Logits], target: Tensor, places: Sequence[int]
+    ) -> MREDLoss:
         """Add the cross entropies of the auxiliary outputs, each with its weight, to those of the classification."""
         extra = torch.zeros_like(loss.total)
-        for i, weight in enumerate((w for w in self.net.source.task.auxiliary.values() if w), start=1):
-            if logits := [own[i] for own in outputs if len(own) > i]:  # a path in eval mode may give none
-                alpha = torch.zeros(len(logits), device=target.device)
-                extra = extra + weight * self._mred(logits, target, alpha, "none", None).classification
+        for i, weight in enumerate((w for w in self.task.auxiliary.values() if w), start=1):
+            held = [n for n, own in enumerate(outputs) if len(own) > i]  # a path in eval mode may give none
+            if held:
+                alpha = torch.zeros(len(held), device=target.device)
+                logits, sides = [outputs[n][i] for n in held], [places[n] for n in held]
+                extra = extra + weight * self._mred(logits, target, alpha, "none", None, sides).classification
         return loss._replace(total=loss.total + extra, classification=loss.classification + extra)
+
+    def _freeze_statistics(self) -> None:
+        """Normalize by the running statistics, which stay; γ and β learn."""
+        for path in self._paths:
+            for name in batchnorms(path):
+                path.get_submodule(name).eval()
 
     def _freeze_shared_buffers(self) -> None:
         """Hold what moves a buffer of the native path too, such as spectral_norm's vectors."""
@@ -173,12 +204,12 @@ class Objective(nn.Module):
             if isinstance(error, RSConvertError) or is_memory_error(error):
                 raise
             raise TrainingError(self._failure(place, view, error)) from error
-        if not isinstance(output, Tensor) and self.net.source.task.output is None:
+        if not isinstance(output, Tensor) and self.task.output is None:
             raise TrainingError(
                 f"the network returns a {type(output).__name__} in train mode; one tensor of logits is needed. "
                 "Switch auxiliary outputs off by model_kwargs, name the logits at the conversion, or wrap the model."
             )
-        task = self.net.source.task
+        task = self.task
         return [self._compared(logits) for logits in (task.logits(output), *task.auxiliary_logits(output))]
 
     def _compared(self, logits: Tensor) -> Tensor:

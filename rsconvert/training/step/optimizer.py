@@ -1,6 +1,7 @@
 """What learns, in which groups and at which rate: timm's optimizer and schedule; alpha has a rate of its own."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,7 @@ __all__ = ["create_optimizer", "create_schedule", "learning_parameters", "parame
 
 # timm's parameters per layer for a model that has no order of layers.
 _DOZEN = 12
+_ENCODERS = ("encoder", "backbone")
 
 
 def learning_parameters(net: SwitchableModel, part: str, *, alpha: bool = True) -> set[nn.Parameter]:
@@ -66,9 +68,12 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
     that timm's schedule applies.
 
     Raises:
-        ConfigError: ``layer_decay`` has no effect, because the network is one layer.
+        ConfigError: ``layer_decay`` has no effect, because the network is one layer; ``encoder_lr``, because nothing in
+            it is named encoder or backbone.
     """
     scales = {} if config.layer_decay is None else _scales(net, config.layer_decay)
+    if config.encoder_lr is not None:
+        scales = dict.fromkeys(_encoder(net), config.encoder_lr)
     split: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in net.parameters():
         if parameter is not net.alpha and parameter.requires_grad:
@@ -81,6 +86,18 @@ def parameter_groups(net: SwitchableModel, config: FinetuneConfig) -> list[dict[
     if net.alpha.requires_grad:
         groups.append({"params": [net.alpha], "weight_decay": spared, "lr": config.alpha_lr})
     return groups
+
+
+def _encoder(net: SwitchableModel) -> Iterator[nn.Parameter]:
+    """Yield the parameters of the part that is named encoder or backbone, of every path."""
+    names = [name for name, _ in net.at(net.native).named_children() if name in _ENCODERS]
+    if not names:
+        raise ConfigError(
+            f"encoder_lr has no effect, because no part of the network is named {' or '.join(_ENCODERS)}. Leave it out."
+        )
+    for resolution in net.resolutions:
+        for name in names:
+            yield from net.at(resolution).get_submodule(name).parameters()
 
 
 def create_optimizer(net: SwitchableModel, config: FinetuneConfig, *, processes: int = 1) -> torch.optim.Optimizer:
@@ -141,9 +158,9 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, st
     """Return timm's schedule; before each step call ``step_update`` with the number of steps done.
 
     Of T steps the first W = warmup_epochs · steps_per_epoch lead each group from 0 to its own peak: peak · t / W. Then,
-    with u = (t - W) / (T - W), ``cosine`` is peak · (1 + cos(πu)) / 2, ``poly`` is peak · (1 - u), ``constant`` the
-    peak; ``step`` is a tenth of it from the first of ``lr_steps`` on, counted in epochs from the beginning, a hundredth
-    from the second on, and so on.
+    with u = (t - W) / (T - W), ``cosine`` is peak · (1 + cos(πu)) / 2, ``poly`` is peak · (1 - u)^poly_power,
+    ``constant`` the peak; ``step`` is a tenth of it from the first of ``lr_steps`` on, counted in epochs from the
+    beginning, a hundredth from the second on, and so on.
     """
     warmup = int(config.warmup_epochs * steps_per_epoch)
     schedule: Scheduler
@@ -151,7 +168,7 @@ def create_schedule(optimizer: torch.optim.Optimizer, config: FinetuneConfig, st
         optimizer,
         sched={"constant": "step", "step": "multistep"}.get(config.schedule, config.schedule),
         # The factor of each fall, and the power of "poly".
-        decay_rate=0.1 if config.schedule == "step" else 1.0,
+        decay_rate=0.1 if config.schedule == "step" else config.poly_power,
         # timm counts from the end of the warm-up, and lets the rate fall one step early.
         decay_milestones=[epoch * steps_per_epoch - warmup + 1 for epoch in config.lr_steps or ()],
         num_epochs=config.epochs * steps_per_epoch - warmup,
