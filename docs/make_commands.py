@@ -17,9 +17,22 @@ from rsconvert.text import plain
 __all__ = ["commands_page"]
 
 
+_COMPLETION = [
+    "Completion of commands, options and the names of models: a line in the file that the shell reads at its start.",
+    "",
+    "```sh",
+    'eval "$(_RSCONVERT_COMPLETE=bash_source rsconvert)"   # ~/.bashrc',
+    'eval "$(_RSCONVERT_COMPLETE=zsh_source rsconvert)"    # ~/.zshrc',
+    "_RSCONVERT_COMPLETE=fish_source rsconvert | source    # ~/.config/fish/config.fish",
+    "```",
+    "",
+]
+
+
 def commands_page() -> str:
     """Return the page as Markdown."""
     parts = ["# Commands", "", "Written by `python docs/make_commands.py`; a test keeps it equal to `--help`.", ""]
+    parts += _COMPLETION
     for words in _words(main):
         text = CliRunner().invoke(main, [*words, "--help"], prog_name="rsconvert", terminal_width=100).output
         parts += [f"## {' '.join(['rsconvert', *words])}", "", "```text", text.rstrip(), "```", ""]

@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["Table", "parse_json", "plain", "read_json", "read_pairs"]
 
-_NUMBER = re.compile(r"[-+]?[\d.,]+( ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]\d+| ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
 _DEEPEST, _LARGEST = 64, 2**26  # levels of JSON, bytes of a file of it
 
 

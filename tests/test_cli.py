@@ -486,6 +486,16 @@ def test_a_wrong_option_is_a_usage_error() -> None:
     assert run("wrap", NAME, "--no-such-option").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("word", "own"),
+    [("train", "finetune"), ("convert", "wrap"), ("info", "inspect"), ("val", "evaluate"), ("validate", "evaluate")],
+)
+def test_the_commands_of_other_tools_lead_to_ours(word: str, own: str) -> None:
+    result = run(word, "x")
+    assert result.exit_code == 2
+    assert f"No such command '{word}'. Did you mean '{own}'" in result.stderr
+
+
 def test_a_result_that_can_not_be_printed_is_one_line(checkpoint: Path) -> None:
     with open("/dev/full", "w", encoding="utf-8") as full:
         command = [sys.executable, "-m", "rsconvert", "inspect", str(checkpoint)]

@@ -6,6 +6,7 @@ a place → its file (`places`)
 
 from rsconvert.checkpoint.baselines import builder_of, load_among, load_baseline
 from rsconvert.checkpoint.file import load, load_alongside, load_with, save, subset, write_network
+from rsconvert.checkpoint.inspection import inspection_text
 from rsconvert.checkpoint.metadata import describe, names_library, read_metadata
 from rsconvert.checkpoint.places import PUBLISHED, file_of, loading_note, warn_of_loading
 from rsconvert.checkpoint.rsnets import fill_from_rsnets
@@ -19,6 +20,7 @@ __all__ = [
     "file_of",
     "fill",
     "fill_from_rsnets",
+    "inspection_text",
     "load",
     "load_alongside",
     "load_among",

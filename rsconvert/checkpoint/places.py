@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from rsconvert.errors import CheckpointError, NamelessModelWarning
-from rsconvert.models import is_file_name
+from rsconvert.models import is_file_name, is_model_name
 from rsconvert.surgery import BUILD, SwitchableModel
 
 __all__ = ["BEST", "PUBLISHED", "file_of", "loading_note", "warn_of_loading"]
@@ -19,7 +19,7 @@ def file_of(place: str | Path) -> str:
     fetched.
 
     Raises:
-        CheckpointError: a folder holds no such file, or the hub can't be reached.
+        CheckpointError: a folder holds no such file, the hub can't be reached, or the place is the name of a model.
     """
     scheme, _, rest = str(place).partition(":")
     if scheme == "hf-hub":
@@ -28,6 +28,10 @@ def file_of(place: str | Path) -> str:
     if scheme == "local-dir":
         folder, names = Path(rest), [PUBLISHED]
     elif not folder.is_dir():
+        if not folder.exists() and is_model_name(str(place)):
+            raise CheckpointError(
+                f"{place} is a model's name; a switchable file is needed. Convert it first: rsconvert wrap {place}."
+            )
         return str(place)
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:

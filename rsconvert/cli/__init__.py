@@ -25,8 +25,29 @@ from rsconvert.errors import ConfigError, NamelessModelWarning, RSConvertError
 __all__ = ["main"]
 
 
+# What other tools call the same.
+_OTHERS = {
+    **dict.fromkeys(("train", "fit", "tune"), "'finetune'"),
+    **dict.fromkeys(("val", "validate", "eval", "test"), "'evaluate'"),
+    **dict.fromkeys(("info", "show", "summary", "describe"), "'inspect'"),
+    **dict.fromkeys(("infer", "inference", "classify", "detect", "segment", "run"), "'predict'"),
+    **dict.fromkeys(("init", "create", "new"), "'wrap'"),
+    "convert": "'wrap', which converts a model, or 'export', which writes files for others",
+    "list": "'models'",
+    "push": "'export --format hub'",
+    "check": "'verify', or 'wrap --dry-run'",
+    "bench": "'benchmark'",
+    "speed": "'benchmark'",
+}
+
+
 class _Commands(click.Group):
     """Turns the errors of the library into one line and exit status 1."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args[0] not in self.commands and (own := _OTHERS.get(args[0])) is not None:
+            raise click.UsageError(f"No such command '{args[0]}'. Did you mean {own}?", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

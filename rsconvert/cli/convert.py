@@ -7,7 +7,7 @@ import click
 
 from rsconvert.cli import options
 from rsconvert.cli.loading import log_loading
-from rsconvert.compatibility import FIVE, details, list_models
+from rsconvert.compatibility import FIVE, details, list_models, read_table
 from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,8 +24,14 @@ class _Told(TypedDict):
     output_key: str | None
 
 
+def _model_names(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """Return what the shell may complete a model's name to: those that can be converted."""
+    rows = read_table().rows
+    return [row.name for row in rows if row.name.startswith(typed) and row.size_class in ("A", "B", "C")]
+
+
 @click.command()
-@click.argument("model")
+@click.argument("model", shell_complete=_model_names)
 @options.resolutions("Sides in pixels; the largest is native.", default=",".join(map(str, FIVE)), show_default=True)
 @click.option(
     "--pretrained/--no-pretrained", default=None, help="Download weights; the default unless --weights is given."

@@ -110,8 +110,10 @@ def _switchable(net: "SwitchableModel", form: str, output: str, options: dict[st
     from rsconvert.checkpoint import subset
 
     kept = options["resolutions"]
-    save(net if kept is None else subset(net, numbers(kept)), output)
-    return {"resolutions": list(net.resolutions) if kept is None else numbers(kept)}, f"wrote {output}"
+    net = net if kept is None else subset(net, numbers(kept))
+    save(net, output)
+    sides = ", ".join(map(str, net.resolutions))
+    return {"resolutions": list(net.resolutions)}, f"wrote {output} (switches between {sides} pixels)"
 
 
 def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:

@@ -4,7 +4,6 @@ import click
 
 from rsconvert.cli import options
 from rsconvert.cli.loading import load_network
-from rsconvert.text import plain
 
 __all__ = ["inspect", "verify"]
 
@@ -14,10 +13,10 @@ __all__ = ["inspect", "verify"]
 @options.as_json
 def inspect(checkpoint: str, as_json: bool) -> None:
     """Show what a switchable CHECKPOINT holds, without building its network."""
-    from rsconvert.checkpoint import describe, file_of
+    from rsconvert.checkpoint import describe, file_of, inspection_text
 
     facts = describe(file_of(checkpoint))
-    options.print_result(facts, as_json, "\n".join(f"{key}: {plain(value)}" for key, value in facts.items()))
+    options.print_result(facts, as_json, inspection_text(facts))
 
 
 @click.command()

@@ -107,9 +107,16 @@ class Exported:
         return str(next(iter(self.files)))
 
     def __str__(self) -> str:
-        lines = [(self.verification.get(path), f"wrote {path}", self.folding.get(path)) for path in self.files]
+        lines = [
+            (self.verification.get(path), f"wrote {path} ({_held(side)})", self.folding.get(path))
+            for path, side in self.files.items()
+        ]
         found = [str(part) for line in lines for part in line if part is not None]
         return "\n".join([*found, *([f"wrote {self.weights}, which these files read"] if self.weights else [])])
+
+
+def _held(side: int | None) -> str:
+    return "switches between all resolutions" if side is None else f"{side} pixels"
 
 
 def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:

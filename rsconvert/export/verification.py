@@ -103,9 +103,9 @@ class Verification:
 
     def __str__(self) -> str:
         rows = [(size, *row.cells) for size, row in self.sizes.items()]
-        titles = ("resolution", "images", "relative difference", "same class", "")
+        titles = ("resolution", "images", "difference", "same class", "note")
         verdict = "agrees" if self.passed else "disagrees"
-        note = f"{verdict}: largest difference {self.difference:.1e}, {self.tolerance:g} is accepted"
+        note = f"{verdict}: largest relative difference {self.difference:.1e}; up to {self.tolerance:g} is accepted"
         return Table(titles, rows, note).as_text()
 
     def _wrong(self) -> list[str]:

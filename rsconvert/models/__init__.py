@@ -3,7 +3,7 @@
 from rsconvert.models.builders import SMP, TORCHVISION, bounded, check_num_classes, unfilled
 from rsconvert.models.class_names import output_names, readable_names
 from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, replace_classifier
-from rsconvert.models.create import create_model, is_file_name, preprocessing_of
+from rsconvert.models.create import create_model, is_file_name, is_model_name, preprocessing_of
 from rsconvert.models.example import (
     Arguments,
     Stem,
@@ -45,6 +45,7 @@ __all__ = [
     "example_input",
     "example_stem",
     "is_file_name",
+    "is_model_name",
     "output_names",
     "positional_names",
     "preprocessing_of",

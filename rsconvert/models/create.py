@@ -25,7 +25,7 @@ from rsconvert.models.task import recognised_task
 from rsconvert.models.torchvision_models import from_torchvision
 from rsconvert.models.weights import load_weights
 
-__all__ = ["create_model", "is_file_name", "preprocessing_of"]
+__all__ = ["create_model", "is_file_name", "is_model_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
 # Each of these would load weights, or code, past the checks of this module.
@@ -80,6 +80,11 @@ def _builder_of(name: str) -> Callable[[str, bool, int | None, dict[str, Any]], 
     if name.startswith(SMP):
         return from_smp
     return from_torchvision if name.startswith(TORCHVISION) else _from_timm
+
+
+def is_model_name(name: str) -> bool:
+    """Return whether a name is that of a model of timm, torchvision or segmentation_models_pytorch."""
+    return name.startswith((TORCHVISION, SMP)) or timm.is_model(name)
 
 
 def is_file_name(name: str) -> bool:

@@ -129,4 +129,14 @@ def _largest(net: SwitchableModel, budget: float) -> int:
 
 
 def _below(name: str, budget: float, cost: float, resolution: int) -> ConfigError:
-    return ConfigError(f"{name} is {budget:.12g}; the cheapest path, {resolution}, costs {cost:.12g}.")
+    given, least = (_with_unit(name, value) for value in (budget, cost))
+    return ConfigError(
+        f"{name} is {given}; the cheapest path, of {resolution} pixels, takes {least}. Raise it, or train a smaller "
+        "resolution."
+    )
+
+
+def _with_unit(name: str, value: float) -> str:
+    if name == "latency_ms":
+        return f"{value:.3g} ms"
+    return f"{value / 1e6:.4g} M" if value >= 1e5 else f"{value:.12g}"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 import torchvision
@@ -211,3 +212,11 @@ def test_the_list_is_shown_without_torch() -> None:
     code += "; print(sorted({'torch', 'timm', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_shell_completes_names_that_can_be_converted() -> None:
+    (argument,) = [parameter for parameter in main.commands["wrap"].params if parameter.name == "model"]
+    found = [item.value for item in argument.shell_complete(click.Context(main), "resnet1")]
+    assert {"resnet18", "resnet101"} <= set(found)
+    assert all(name.startswith("resnet1") for name in found)
+    assert [i.value for i in argument.shell_complete(click.Context(main), "vit_base_patch16_224")] == []

@@ -78,7 +78,7 @@ def test_a_folded_program_tells_what_was_folded_and_is_verified(checkpoint: Path
     assert folding["difference"] < 1e-4
     assert facts["resolution"] == 32
     text = run(*arguments, "--force")
-    assert text.stdout.splitlines()[0] == f"wrote {path}"
+    assert text.stdout.splitlines()[0] == f"wrote {path} (32 pixels)"
     assert text.stdout.splitlines()[1].startswith("32: ")
     assert done("verify", path, checkpoint)["passed"]
 
@@ -121,8 +121,8 @@ def test_onnx_files_are_verified(place: Path) -> None:
     plain = run("export", *options, "-o", "net.onnx", "--resolution", "16,8", "--shared-weights")
     assert plain.exit_code == 0, plain.output
     assert [line for line in plain.stdout.splitlines() if "wrote" in line] == [
-        "wrote net-16.onnx",
-        "wrote net-8.onnx",
+        "wrote net-16.onnx (16 pixels)",
+        "wrote net-8.onnx (8 pixels)",
         "wrote net.weights, which these files read",
     ]
     assert sorted(p.name for p in place.glob("net*.onnx")) == ["net-16.onnx", "net-8.onnx", "net.onnx"]

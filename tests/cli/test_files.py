@@ -43,7 +43,7 @@ def test_a_good_export_passes(place: Path) -> None:
     assert facts["resolutions"]["32"]["images"] == 12
     text = run("verify", place / "plain", place / "net.safetensors", "--resolutions", "32")
     assert text.exit_code == 0
-    assert text.stdout.splitlines()[-1].startswith("agrees: largest difference 0.0e+00")
+    assert text.stdout.splitlines()[-1].startswith("agrees: largest relative difference 0.0e+00")
 
 
 def test_a_tampered_export_fails(place: Path, tmp_path: Path) -> None:
@@ -80,3 +80,20 @@ def test_a_mistake_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch, arg
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
     assert words in line
+
+
+def test_inspect_prints_lines_of_a_terminal_and_all_as_json(place: Path) -> None:
+    text = run("inspect", place / "net.safetensors")
+    assert text.exit_code == 0, text.output
+    assert max(map(len, text.stdout.splitlines())) <= 110
+    assert "resolution  crop_pct  importance score" in text.stdout
+    facts = json.loads(run("inspect", place / "net.safetensors", "--json").stdout)
+    assert facts["importance_scores"] == {"48": 0.5, "32": 0.5}
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["predict", "x.png"], ["finetune", "--data", "x", "--output", "y"]])
+def test_the_name_of_a_model_is_no_file(command: list[str]) -> None:
+    name, *options = command
+    result = run(name, "resnet50.a1_in1k", *options)
+    assert result.exit_code == 1
+    assert "is a model's name; a switchable file is needed. Convert it first: rsconvert wrap" in result.stderr

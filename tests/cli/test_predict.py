@@ -89,7 +89,10 @@ def test_missing_names_are_said(place: Path) -> None:
         (["net.safetensors", "one.png", "--top-k", "0"], "top_k is 0"),
         (["net.safetensors", "one.png", "--cascade"], "the network has no cascade"),
         (["net.safetensors", "one.png", "--resolution", "0"], "resolution"),
-        (["net.safetensors", "one.png", "--latency-ms", "0.1"], "latency_ms is 0.1; the cheapest path, 32, costs 1"),
+        (
+            ["net.safetensors", "one.png", "--latency-ms", "0.1"],
+            "latency_ms is 0.1 ms; the cheapest path, of 32 pixels, takes 1 ms",
+        ),
         (["net.safetensors", "one.png", "-o", "found.txt"], "output is found.txt; a name in .csv or .json"),
         (["net.safetensors", "one.png", "-o", "one.png"], "one.png exists"),
         (["net.onnx", "one.png", "--model", "a.py:b"], "model is a.py:b for an ONNX file"),

@@ -104,7 +104,8 @@ def test_the_text_names_each_file_between_its_reports() -> None:
     verified = Verification(1e-4, {"48": Agreement(0.0, 6, 6, 6)})
     folded = FoldReport(32, {"bn1": "conv1"}, {}, 1e-7)
     text = str(Exported({one: 48, other: 32}, {other: folded}, {one: verified}, Path("a.weights")))
-    assert text == f"{verified}\nwrote a-48.onnx\nwrote a-32.onnx\n{folded}\nwrote a.weights, which these files read"
+    files = f"wrote a-48.onnx (48 pixels)\nwrote a-32.onnx (32 pixels)\n{folded}"
+    assert text == f"{verified}\n{files}\nwrote a.weights, which these files read"
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def test_the_verdict(row: Agreement, passed: bool) -> None:
     assert "Infinity" not in json.dumps(result.to_dict())
     if passed:
         assert result.check("x.onnx") is None
-        assert str(result).endswith("agrees: largest difference 1.0e-04, 0.0001 is accepted")
+        assert str(result).endswith("agrees: largest relative difference 1.0e-04; up to 0.0001 is accepted")
     else:
         with pytest.raises(CheckpointError, match=r"^x\.onnx disagrees with the network at 48 \(48: "):
             result.check("x.onnx")
