@@ -13,6 +13,7 @@ from torch._inductor.exc import InvalidCxxCompiler
 
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
+from rsconvert.export.logits import keep_logits
 from rsconvert.export.target import image_facts
 from rsconvert.models import as_call, example_arguments
 from rsconvert.surgery import FoldReport, SwitchableModel, fold_batchnorm, largest_difference
@@ -32,6 +33,7 @@ def write_program(
     model, report = net.extract(resolution).eval().requires_grad_(False), None
     if fold:
         model, report = fold_batchnorm(model, resolution)
+    model = keep_logits(model, net.source.task)
     program = _program(model, resolution)
     facts = {_FACTS: json.dumps(image_facts(net, resolution))}
     package = io.BytesIO()

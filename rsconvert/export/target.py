@@ -129,4 +129,5 @@ def image_facts(net: SwitchableModel, resolution: int) -> dict[str, Any]:
         **vars(source.preprocessing),
         "crop_pct": crop_shares(source.preprocessing, net.resolutions, [resolution])[0],
         "class_names": output_names(source),
+        **({"task": source.task.name, "ignore_index": source.task.ignore_index} if source.task.dense else {}),
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 from rsconvert.data import Samples, normalize, open_images
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
 from rsconvert.evaluation import check_colours, float_dtype, size_name, validation_loader
+from rsconvert.export.logits import logits_in
 from rsconvert.export.opening import Export, open_export
 from rsconvert.models import Task, example_input
 from rsconvert.surgery import (
@@ -150,7 +151,7 @@ def verify_export(
         raise ConfigError(f"tolerance is {tolerance}, images {images}; both must be above 0.")
     opened = export if isinstance(export, Export) else open_export(export, net, native_code=native_code)
     rows: dict[_Size, Agreement] = {}
-    exact = partial(_in_float64, net)
+    exact, run = partial(_in_float64, net), _logits_of_export(opened, net)
     with eval_mode([net, *map(net.at, net.resolutions)]):
         for size in _sizes(opened, net, resolutions):
             # The network need not take a size that nobody named.
@@ -163,10 +164,10 @@ def verify_export(
                     if named:
                         raise
                     break
-                rows[size] = rows.get(size, Agreement()) + compare(opened.run, x, expected, tolerance, exact)
+                rows[size] = rows.get(size, Agreement()) + compare(run, x, expected, tolerance, exact)
         if data is not None:
             for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
-                rows[size] += compare(opened.run, x, logits_of(net, x), tolerance, exact)
+                rows[size] += compare(run, x, logits_of(net, x), tolerance, exact)
     return Verification(tolerance, {size_name(h if h == w else (h, w)): row for (h, w), row in rows.items()})
 
 
@@ -223,6 +224,10 @@ def logits_of(net: SwitchableModel, x: Tensor) -> Tensor:
         f"the network gives a {type(output).__name__}; one tensor (N, classes, …) can be compared. Wrap the model, or "
         "name the output at its conversion."
     )
+
+
+def _logits_of_export(export: Export, net: SwitchableModel) -> Callable[[Tensor], Tensor]:
+    return lambda x: logits_in(export.run(x), net.source.task)
 
 
 def _in_float64(net: SwitchableModel, x: Tensor) -> Tensor | None:

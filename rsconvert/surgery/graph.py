@@ -60,6 +60,8 @@ def trace(model: nn.Module, entered: Collection[str] = ()) -> tuple[fx.Graph | N
     Tracing may leave proxies in the model's caches: pass a copy. None for the graph: the root itself is opaque.
     """
     opaque: dict[str, str] = {}
+    if hasattr(model, "requires_divisible_input_shape"):
+        vars(model)["requires_divisible_input_shape"] = False  # segmentation_models_pytorch: no proxy passes the check
     while True:
         tracer = _Tracer(model, frozenset(opaque), {model.get_submodule(name) for name in entered})
         try:

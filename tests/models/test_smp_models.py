@@ -11,7 +11,7 @@ import rsconvert
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
 from rsconvert.models import create_model, smp_models, source_of
-from rsconvert.surgery import make_switchable
+from rsconvert.surgery import make_switchable, to_graph
 
 DOWNLOAD = "segmentation_models_pytorch.encoders.hf_hub_download"
 
@@ -36,6 +36,9 @@ def test_an_encoder_of_timm_becomes_a_switchable_network_and_a_file(image, tmp_p
         if tensor.is_floating_point():
             tensor.add_(0.01 * torch.rand_like(tensor))
     assert net.report.exact == {64: True, 32: True}
+    assert {record.found for record in net.report.batchnorms} == {"graph"}
+    with torch.no_grad():
+        torch.testing.assert_close(to_graph(net)(image(32)), net(image(32)))
     rsconvert.save(net, tmp_path / "net.safetensors")
     again = rsconvert.load(tmp_path / "net.safetensors")
     assert again.source.architecture == name

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from rsconvert.export.logits import keep_logits
 from rsconvert.surgery import SetWeights, SwitchableLayer, SwitchableModel, to_graph
 
 __all__ = ["TABLE", "graph_of_one_table"]
@@ -16,7 +17,8 @@ TABLE = f"{_MIXED}.table"
 
 
 def graph_of_one_table(net: SwitchableModel) -> fx.GraphModule:
-    """Return the graph of ``to_graph``, its sets copied into the rows of a table (S, K), under the name ``TABLE``.
+    """Return the graph of ``to_graph``, its sets copied into the rows of a table (S, K), under the name ``TABLE``; it
+    returns the logits alone.
 
     The weights of the sets times the table give the K numbers of all layers: γ, β, μ, σ² are interpolated, as a
     path does, and not the scale and shift that follow from them.
@@ -24,7 +26,8 @@ def graph_of_one_table(net: SwitchableModel) -> fx.GraphModule:
     Raises:
         UnsupportedModelError: as ``to_graph``.
     """
-    module = to_graph(net)
+    module = keep_logits(to_graph(net), net.source.task)
+    assert isinstance(module, fx.GraphModule)
     (weights,) = [n for n in module.graph.nodes if isinstance(_called(module, n), SetWeights)]
     sites = [n for n in module.graph.nodes if isinstance(_called(module, n), SwitchableLayer)]
     layers = {str(n.target): cast(SwitchableLayer, _called(module, n)) for n in sites}

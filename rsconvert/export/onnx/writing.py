@@ -14,6 +14,7 @@ import torch
 from rsconvert.checkpoint import replacing
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import default_resolutions
+from rsconvert.export.logits import keep_logits
 from rsconvert.export.onnx.branches import branch
 from rsconvert.export.onnx.one_table import graph_of_one_table
 from rsconvert.export.onnx.torch_export import onnx_model
@@ -164,11 +165,12 @@ def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shar
     """Return the ONNX model of one path, or of the whole network if ``side`` is None."""
     image = example_input(net, net.native if side is None else side, 2)
     logits_of(net, image)
+    task = net.source.task
     if side is not None:
         path = net.extract(side) if shared_weights else fold_batchnorm(net.at(side), side)[0]
-        model = onnx_model(path, image, any_size=False, optimize=not shared_weights)
+        model = onnx_model(keep_logits(path, task), image, any_size=False, optimize=not shared_weights)
     elif _serves_all(net):
-        model = onnx_model(net.extract(net.native), image, any_size=True)
+        model = onnx_model(keep_logits(net.extract(net.native), task), image, any_size=True)
     else:
         model = onnx_model(graph_of_one_table(net), image, any_size=True)
         if branches:
