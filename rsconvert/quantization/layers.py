@@ -15,12 +15,14 @@ from rsconvert.errors import UnsupportedModelError
 from rsconvert.quantization.lq import (
     average_basis,
     basis_of_average,
+    code_levels,
     fit_basis,
     grid_of,
     initial_activation_basis,
     initial_weight_basis,
     nearest,
     quantize_filters,
+    step_function,
 )
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
 TRAINING_BUFFERS = ("weight_moment", "weight_updates", "float_weight")
 # What stands for activations that stay as they are.
 FLOAT_BITS = 32
+# Up to which comparisons find a level; they have a form in ONNX, which a search has not.
+_FEW_BITS = 4
 
 
 class ActivationQuantizer(nn.Module):
@@ -62,13 +66,19 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = grid_of(self.basis, signed=False)
         with torch.no_grad():
-            places = nearest(x.to(self.basis.dtype), grid)
-            y = grid.levels[places].to(x.dtype)
-            if self.training:
-                self._average(x, grid.codes[places])
-        return _PassedUpTo.apply(x, y, grid.levels[-1]) if x.requires_grad else y
+            y = self._quantized(x)
+        return _PassedUpTo.apply(x, y, code_levels(self.basis, signed=False).amax()) if x.requires_grad else y
+
+    def _quantized(self, x: Tensor) -> Tensor:
+        values = x.to(self.basis.dtype)
+        if not self.training and len(self.basis) <= _FEW_BITS:
+            return step_function(values, self.basis).to(x.dtype)
+        grid = grid_of(self.basis, signed=False)
+        places = nearest(values, grid)
+        if self.training:
+            self._average(x, grid.codes[places])
+        return grid.levels[places].to(x.dtype)
 
     def _average(self, x: Tensor, codes: Tensor) -> None:
         with torch.autocast(x.device.type, enabled=False):
@@ -101,18 +111,15 @@ class _PassedUpTo(torch.autograd.Function):
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution whose filters lie on the levels of ``weight_basis``, (out, K); ``activation`` quantizes its input.
+    """A convolution whose filters lie on the levels of ``weight_basis``, (out, K); ``activation`` is None.
 
-    Its weight changes in training alone: see ``rsconvert.finetune`` with ``bits``.
+    It computes as its class does. Its weight changes in training alone: see ``rsconvert.finetune`` with ``bits``.
     """
 
     weight_basis: Tensor
     weight_moment: Tensor
     weight_updates: Tensor
     activation: ActivationQuantizer | None
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input if self.activation is None else self.activation(input))
 
     @property
     def bits(self) -> tuple[int, int]:
@@ -123,13 +130,25 @@ class QuantizedConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, bits={self.weight_basis.shape[1]}"  # type: ignore[no-untyped-call]
 
 
+class LowBitConv2d(QuantizedConv2d):
+    """`QuantizedConv2d` whose ``activation`` quantizes its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input if self.activation is None else self.activation(input))
+
+
 class QuantizedConv2dSame(QuantizedConv2d, Conv2dSame):  # type: ignore[misc]  # timm's types are skipped
     """`QuantizedConv2d` with the padding of TensorFlow, which timm's convolution of this name has."""
 
 
-_CLASSES: dict[type[nn.Module], type[QuantizedConv2d]] = {
-    nn.Conv2d: QuantizedConv2d,
-    Conv2dSame: QuantizedConv2dSame,
+class LowBitConv2dSame(LowBitConv2d, Conv2dSame):  # type: ignore[misc]  # timm's types are skipped
+    """`LowBitConv2d` with the padding of TensorFlow."""
+
+
+# Of a class: that with few-bit weights, which inherits its forward, and that with few-bit activations, too.
+_CLASSES: dict[type[nn.Module], tuple[type[QuantizedConv2d], type[QuantizedConv2d]]] = {
+    nn.Conv2d: (QuantizedConv2d, LowBitConv2d),
+    Conv2dSame: (QuantizedConv2dSame, LowBitConv2dSame),
 }
 
 
@@ -140,8 +159,9 @@ def can_quantize(module: nn.Module) -> bool:
 
 def quantize_layer(conv: nn.Module, weight_bits: int, activation_bits: int) -> QuantizedConv2d:
     """Make a convolution a quantized one in place, with bases that wait for their values; return it."""
-    if not isinstance(conv, QuantizedConv2d):
-        conv.__class__ = _CLASSES[type(conv)]
+    if isinstance(conv, QuantizedConv2d):
+        restore_layer(conv)
+    conv.__class__ = _CLASSES[type(conv)][activation_bits != FLOAT_BITS]
     assert isinstance(conv, QuantizedConv2d)
     weight = conv.weight.detach()
     conv.register_buffer("weight_basis", weight.new_zeros(len(weight), weight_bits))
@@ -198,7 +218,7 @@ def dequantize_(model: nn.Module) -> nn.Module:
 
 def restore_layer(conv: QuantizedConv2d) -> None:
     """Make a quantized convolution an ordinary one in place, with the weight that it has."""
-    plain: Any = next(plain for plain, own in _CLASSES.items() if own is type(conv))
+    plain: Any = next(plain for plain, own in _CLASSES.items() if type(conv) in own)
     conv.__class__ = plain
     for key in [key for key in conv._buffers if key in TRAINING_BUFFERS or key == "weight_basis"]:
         del conv._buffers[key]

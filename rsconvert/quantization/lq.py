@@ -4,6 +4,7 @@ Weights have codes of -1 and +1 and a basis per output filter; activations have 
 is the product of a code and the basis. The basis is fitted by least squares to what it quantizes.
 """
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ __all__ = [
     "initial_weight_basis",
     "nearest",
     "quantize_filters",
+    "step_function",
 ]
 
 # Of the moving average of a basis.
@@ -71,8 +73,10 @@ def grid_of(basis: Tensor, *, signed: bool) -> Grid:
 
 def code_levels(basis: Tensor, *, signed: bool) -> Tensor:
     """Return the level of each code by its number, (…, 2^K), with the same bits wherever it is computed."""
-    bits = basis.shape[-1]
-    digits = _digits(torch.arange(2**bits, device=basis.device), bits, signed).to(basis.dtype)
+    bits, zero = basis.shape[-1], -1 if signed else 0
+    # A constant, which every exporter knows, other than arithmetic with bits.
+    table = [[1 if number >> j & 1 else zero for j in range(bits)] for number in range(2**bits)]
+    digits = torch.tensor(table, dtype=basis.dtype, device=basis.device)
     levels = digits[:, 0] * basis[..., :1]
     for j in range(1, bits):  # one after the other: a library's sum may have another order elsewhere
         levels = levels + digits[:, j] * basis[..., j : j + 1]
@@ -86,6 +90,15 @@ def nearest(x: Tensor, grid: Grid) -> Tensor:
         x: of any shape for a grid of one basis; (out, n) for one of ``out`` filters.
     """
     return torch.searchsorted(grid.thresholds.contiguous(), x.contiguous())
+
+
+def step_function(x: Tensor, basis: Tensor) -> Tensor:
+    """Return the level of each activation, as `nearest` finds it, by operators that ONNX has: for few levels."""
+    levels = code_levels(basis, signed=False).topk(2 ** len(basis), largest=False).values
+    y = levels[0].expand(x.shape)
+    for low, high in itertools.pairwise(levels.unbind()):
+        y = torch.where(x > (high + low) / 2, high, y)
+    return y
 
 
 def fit_basis(x: Tensor, codes: Tensor, basis: Tensor, *, signed: bool) -> Tensor:

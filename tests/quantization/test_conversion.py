@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rsconvert.errors import ConfigError
 from rsconvert.quantization import QuantizedConv2d, build_quantized, layout_of, quantize_
-from rsconvert.surgery import SwitchableModel, make_switchable
+from rsconvert.surgery import SwitchableModel, fold_batchnorm, make_switchable
 from tests.conftest import Tiny
 
 SIDES = (36, 32, 28, 24, 16, 12)
@@ -94,6 +94,14 @@ def test_other_bits_take_the_place_of_earlier_ones(net: SwitchableModel) -> None
     assert layout_of(net) == {"conv1": (2, 32)}
     assert type(net.at(24).conv2) is nn.Conv2d
     assert net.other_private_tensors() == []
+
+
+def test_batchnorms_fold_into_weights_of_few_bits(net: SwitchableModel) -> None:
+    quantize_(net, "2/32")
+    folded, report = fold_batchnorm(net.extract(24), 24)
+    assert report.folded["bn2"] == "conv2"
+    x = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(folded(x), net(x))
 
 
 def test_private_classifiers_and_a_new_one_go_along(net: SwitchableModel) -> None:

@@ -18,6 +18,7 @@ from rsconvert.quantization.lq import (
     initial_weight_basis,
     nearest,
     quantize_filters,
+    step_function,
 )
 
 CASES = json.loads(Path(__file__).with_name("lq_cases.json").read_text(encoding="utf-8"))["cases"]
@@ -107,6 +108,15 @@ def test_what_lies_on_its_levels_stays_there_bit_for_bit(bits: int) -> None:
     once = quantize_filters(weight, basis)
     assert torch.equal(quantize_filters(once, basis), once)
     assert all(len(row.unique()) <= 2**bits for row in once.flatten(1))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_comparisons_find_the_same_level_also_on_thresholds(bits: int) -> None:
+    torch.manual_seed(bits)
+    basis = torch.rand(bits)
+    grid = grid_of(basis, signed=False)
+    x = torch.cat([3 * torch.rand(2, 50), grid.thresholds.expand(2, -1), grid.levels.expand(2, -1)], dim=1)
+    assert torch.equal(step_function(x, basis), grid.levels[nearest(x, grid)])
 
 
 def test_the_memory_format_does_not_matter() -> None:
