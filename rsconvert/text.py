@@ -1,6 +1,7 @@
 """Text for people and programs: tables (aligned, Markdown, CSV), values in words, JSON, files NAME VALUE."""
 
 import csv
+import html
 import io
 import json
 import re
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Table", "parse_json", "plain", "read_json", "read_pairs"]
+__all__ = ["Table", "as_html_block", "parse_json", "plain", "read_json", "read_pairs"]
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]\d+| ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
 _DEEPEST, _LARGEST = 64, 2**26  # levels of JSON, bytes of a file of it
@@ -48,8 +49,22 @@ class Table:
         csv.writer(text, lineterminator="\n").writerows([self.titles, *self.rows])
         return text.getvalue()
 
+    def as_html(self) -> str:
+        """Return a table of HTML, as notebooks show it, the note as a paragraph below it."""
+        titles, *rows = self._cells()
+        head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+        lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        note = f"<p>{html.escape(self.note)}</p>" if self.note else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
     def _cells(self) -> list[list[str]]:
         return [list(self.titles), *([_cell(value) for value in row] for row in self.rows)]
+
+
+def as_html_block(text: str) -> str:
+    """Return text of several lines as HTML that keeps its columns."""
+    return f"<pre>{html.escape(text)}</pre>"
 
 
 def plain(value: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsconvert.text import Table, plain, read_pairs
+from rsconvert.text import Table, as_html_block, plain, read_pairs
 
 TABLE = Table(("name", "share", "n"), [("a, b", 1 / 3, 2), ("c", None, 30)], "of 4")
 WORDS = r"(\S+)\s+(.+)"
@@ -45,3 +45,13 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "pairs").write_text("a 1\n\nb\n")
     with pytest.raises(ValueError, match="line 3 is 'b'"):
         read_pairs(tmp_path / "pairs", WORDS)
+
+
+def test_html_shows_what_the_text_does_and_escapes_it() -> None:
+    table = Table(("network", "top-1 (%)"), [("<b>&", 71.25), ("RS-Net", None)], "4 < 5 images")
+    assert table.as_html() == (
+        "<table><thead><tr><th>network</th><th>top-1 (%)</th></tr></thead><tbody>"
+        "<tr><td>&lt;b&gt;&amp;</td><td>71.25</td></tr><tr><td>RS-Net</td><td></td></tr></tbody></table>"
+        "<p>4 &lt; 5 images</p>"
+    )
+    assert as_html_block("a < b\n c") == "<pre>a &lt; b\n c</pre>"

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rsconvert.calibration.statistics import Estimator, MovingAverage, Population, normalizing_by_batch
 from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts

@@ -17,6 +17,7 @@ from rsconvert.text import plain
 if TYPE_CHECKING:
     from rsconvert.study import Plan
     from rsconvert.surgery import SwitchableModel
+    from rsconvert.training import Row
 
 __all__ = ["compare", "demo", "finetune"]
 
@@ -110,12 +111,12 @@ def _finetune(
         options.log("each path is compiled when it first runs, which takes a minute or more")
     if leads and (line := explain_defaults(net, config)) is not None:
         options.log(line)
-    log = partial(_log_epoch, epochs=config.epochs)
+    log = partial(_log_epoch, config=config)
     result = train(net, data, output, config, resume=resume, force=force, progress=not as_json, on_epoch=log)
     if leads:
         files = f"{output}: best.safetensors, last.safetensors, summary.csv, config.json"
         facts = {"output": output, "epochs": list(result), "best": result.best, "stopped": result.stopped}
-        text = f"{files}\nbest: epoch {result.best}, {_accuracies(result.best_row)}"
+        text = f"{files}\n{result}"
         text += "" if result.stopped is None else f"\nstopped {result.stopped}"
         options.print_result(facts, as_json, text)
 
@@ -213,21 +214,16 @@ def _compare(plan: "Plan", config: FinetuneConfig, as_json: bool) -> None:
         command=shlex.join(["rsconvert", *sys.argv[1:]]),
         progress=not as_json,
         log=options.log,
-        on_epoch=partial(_log_epoch, epochs=config.epochs),
+        on_epoch=partial(_log_epoch, config=config),
     )
     options.print_result(found.to_dict(), as_json, f"{found}\n\n{plan.folder}: report.md, its figures and numbers")
 
 
-def _log_epoch(row: Mapping[str, Any], epochs: int) -> None:
-    speed = f"{row['images_per_second']} img/s"
-    options.log(f"epoch {row['epoch']}/{epochs}  loss {row['loss']:.3f}  {_accuracies(row)}  {speed}")
+def _log_epoch(row: "Row", config: FinetuneConfig) -> None:
+    from rsconvert.training import epoch_line
 
-
-def _accuracies(row: Mapping[str, Any]) -> str:
-    """Return the accuracies of a row of the summary, in percent."""
-    title, prefix = ("mIoU", "miou_") if any(key.startswith("miou_") for key in row) else ("top-1", "top1_")
-    scores = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
-    return f"{title} " + "  ".join(f"{size}: {value:.1f}" for size, value in scores.items())
+    trained = sum(key.startswith("score_") for key in row)  # of an I-Net in a comparison it is one
+    options.log(epoch_line(row, config.epochs, config.drawn_views(trained) if trained > 2 else trained))
 
 
 @click.command()

@@ -68,8 +68,17 @@ class Benchmark:
         return {**asdict(self), "costs": [asdict(cost) for cost in self.costs]}
 
     def __str__(self) -> str:
+        return self._table().as_text()
+
+    def __repr__(self) -> str:
+        return f"<Benchmark of {len(self.costs)} paths and forms on {self.machine}>"
+
+    def _repr_html_(self) -> str:
+        return self._table().as_html()
+
+    def _table(self) -> Table:
         note = f"{self.switching}\n{self.machine}; amp {self.amp}; {self.rounds} rounds"
-        return Table(_TITLES, [cost.cells() for cost in self.costs], note).as_text()
+        return Table(_TITLES, [cost.cells() for cost in self.costs], note)
 
 
 def machine_key(device: torch.device) -> str:

@@ -152,6 +152,13 @@ class Evaluation:
     def __str__(self) -> str:
         return "\n\n".join(table.as_text() for table in self._tables())
 
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{size}: {row.score:.1f}" for size, row in self.rows().items())
+        return f"<Evaluation of {self.count} images, {self.kind.metric.key} in percent at {scores}>"
+
+    def _repr_html_(self) -> str:
+        return "".join(table.as_html() for table in self._tables())
+
     def _tables(self) -> list[Table]:
         others = [other.rows() for other in self.baselines.values()]
         rows = [

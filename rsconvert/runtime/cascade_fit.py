@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rsconvert.data import Samples, Stream, open_split, postponed_interrupts
 from rsconvert.errors import DataError, ResolutionError

@@ -88,7 +88,10 @@ class PredictionList(tuple[Prediction, ...]):
         return self._table().as_text()
 
     def __repr__(self) -> str:
-        return f"<predictions of {len(self)} {'image' if len(self) == 1 else 'images'}>\n{self}"
+        return f"<predictions for {len(self)} {'image' if len(self) == 1 else 'images'}>"
+
+    def _repr_html_(self) -> str:
+        return self._table().as_html()
 
     def _table(self) -> Table:
         rows = [

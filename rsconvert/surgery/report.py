@@ -13,7 +13,7 @@ from rsconvert.surgery.convertible import unconverted
 from rsconvert.surgery.graph import GraphFacts, read_graph
 from rsconvert.surgery.network import batchnorms, doubt
 from rsconvert.surgery.survey import Survey
-from rsconvert.text import Table
+from rsconvert.text import Table, as_html_block
 
 __all__ = ["BatchNormRecord", "ConversionReport", "make_report"]
 
@@ -88,6 +88,12 @@ class ConversionReport:
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        return f"<ConversionReport: {next(self._lines())}>"
+
+    def _repr_html_(self) -> str:
+        return as_html_block(str(self))
 
     def _lines(self) -> Iterator[str]:
         ways = ", ".join(f"{n} by {way}" for way, n in self.ways.items())

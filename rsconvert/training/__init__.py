@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rsconvert.training.finetune import FinetuneResult, finetune, keep_freed_memory
 from rsconvert.training.linear_probe import Features, extract_features, fit_classifier
 from rsconvert.training.loss import mred_loss
-from rsconvert.training.run import FREE_SETTINGS, Row, data_identity, open_for_training, preview, read_summary
+from rsconvert.training.run import (
+    FREE_SETTINGS,
+    Row,
+    accuracies,
+    data_identity,
+    epoch_line,
+    open_for_training,
+    preview,
+    read_summary,
+)
 from rsconvert.training.step import FloatWeights, drop_float_weights, explain_defaults, fill_defaults
 
 if TYPE_CHECKING:
@@ -23,8 +32,10 @@ __all__ = [
     "MREDTask",
     "Row",
     "ViewCollator",
+    "accuracies",
     "data_identity",
     "drop_float_weights",
+    "epoch_line",
     "explain_defaults",
     "extract_features",
     "fill_defaults",

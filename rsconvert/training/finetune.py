@@ -1,6 +1,7 @@
 """finetune: epochs of S-view steps, each followed by an evaluation at every resolution."""
 
 import ctypes
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -8,13 +9,15 @@ from pathlib import Path
 from typing import overload
 
 import torch
+from tqdm.auto import tqdm
 
 from rsconvert.checkpoint import warn_of_loading
 from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run import Row, Run, RunFolder, open_for_training
+from rsconvert.text import Table
+from rsconvert.training.run import Row, Run, RunFolder, accuracies, epoch_line, open_for_training
 
 __all__ = ["FinetuneResult", "finetune", "keep_freed_memory"]
 
@@ -52,6 +55,15 @@ class FinetuneResult(Sequence[Row]):
     def __getitem__(self, place: int | slice) -> Row | tuple[Row, ...]:
         return self.rows[place]
 
+    def __str__(self) -> str:
+        return f"best: epoch {self.best} of {len(self.rows)}, {accuracies(self.best_row)}"
+
+    def __repr__(self) -> str:
+        return f"<FinetuneResult, {self}>"
+
+    def _repr_html_(self) -> str:
+        return Table([*self.rows[0]], [[*row.values()] for row in self.rows], str(self)).as_html()
+
 
 def finetune(
     net: SwitchableModel,
@@ -78,7 +90,7 @@ def finetune(
             network that the run started from.
         force: replace an earlier run in ``output`` once the first epoch is done; with ``resume``, continue although
             settings differ.
-        progress: show a bar on stderr.
+        progress: show a bar on stderr, and a line for each epoch that stays; without the line if ``on_epoch`` is given.
         on_epoch: is called with each new row, in the first process alone, so not with ``evaluate``, which needs all.
     Raises:
         NamelessModelWarning, as a warning: the run's files alone will not be enough to load the network.
@@ -108,8 +120,11 @@ def finetune(
 def _all_epochs(run: Run, on_epoch: Callable[[Row], None] | None) -> FinetuneResult:
     while run.done.epoch < run.config.epochs and run.stopped is None:
         row = run.epoch()
-        if on_epoch is not None and run.processes.leads:
+        if run.processes.leads and on_epoch is not None:
             on_epoch(row)
+        elif run.visible:
+            views = run.config.drawn_views(len(run.net.resolutions))
+            tqdm.write(epoch_line(row, run.config.epochs, views), file=sys.stderr)
     run.finish()
     return FinetuneResult(tuple(run.done.rows), run.done.best_epoch, run.stopped)
 

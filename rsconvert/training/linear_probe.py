@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rsconvert.data import Samples, normalize, postponed_interrupts
 from rsconvert.errors import DataError, TrainingError, UnsupportedModelError

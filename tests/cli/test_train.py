@@ -70,7 +70,7 @@ def test_options_reach_the_run(
 def test_the_best_epoch_that_is_told_is_that_of_the_file(place: Path, tmp_path: Path) -> None:
     told = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05)
     epoch = read_metadata(tmp_path / "run" / "best.safetensors").fields["training"]["epoch"]
-    assert f"best: epoch {epoch}, top-1" in told.stdout
+    assert f"best: epoch {epoch} of " in told.stdout
     again = finetune(place, tmp_path / "run", "--epochs", 3, "--lr", 0.05, "--resume", "--json")
     assert json.loads(again.stdout)["best"] == epoch
 
@@ -216,7 +216,7 @@ def test_the_same_command_reads_what_is_done(three: Path, tmp_path: Path) -> Non
     assert first.stdout.splitlines()[0] == "| top-1 (%) at pixels | 48 | 44 | 40 | 36 | 32 | mean |"
     assert first.stdout.splitlines()[-1] == f"{tmp_path / 'out'}: report.md, its figures and numbers"
     assert "run 2/2, shared-bn/seed-0: to do\n" in first.stderr
-    assert first.stderr.count("epoch 1/1  loss ") == 2
+    assert first.stderr.count("epoch 1/1  loss per view ") == 2
     again = compare(three, tmp_path / "out", *options, "--json")
     assert "epoch 1/1" not in again.stderr
     assert "run 2/2, shared-bn/seed-0: done" in again.stderr

@@ -48,6 +48,12 @@ def test_a_result_becomes_a_table() -> None:
     ]
 
 
+def test_a_result_is_a_short_line_and_a_table_of_html() -> None:
+    assert repr(RESULT) == "<Evaluation of 10 images, top1 in percent at 32: 50.0, 28: 40.0, ensemble: 60.0>"
+    assert RESULT._repr_html_().startswith("<table>")
+    assert RESULT._repr_html_().count("<tr>") == 4
+
+
 ROW = Accuracy(50.0, 90.0, 2_500_000, False, (20.0, 80.0), 4.25, (100.0, None))
 WORSE = replace(ROW, top1=1 / 3, paired=Paired(9, 1, 0.02), interpolated=True)
 COMPARED = Evaluation(

@@ -137,7 +137,8 @@ def test_the_result_as_text_csv_and_data(net: SwitchableModel) -> None:
     best = found[0].classes[0]
     assert lines[0].split() == ["0", "32", best.name, f"{100 * best.probability:.1f}"]
     assert lines[1].split()[0] in CLASSES
-    assert (len(lines), repr(found).splitlines()[0]) == (4, "<predictions of 2 images>")
+    assert (len(lines), repr(found)) == (4, "<predictions for 2 images>")
+    assert found._repr_html_().count("<tr>") == 5
     rows = list(csv.DictReader(found.as_csv().splitlines()))
     assert [(row["image"], row["rank"]) for row in rows] == [("0", "1"), ("0", "2"), ("1", "1"), ("1", "2")]
     assert float(rows[0]["probability"]) == pytest.approx(best.probability)

@@ -340,6 +340,14 @@ def test_progress_goes_to_stderr(net: SwitchableModel, photos: str, capsys: pyte
     assert shown.out == ""
     assert "epoch 1/1" in shown.err
     assert "img" in shown.err
+    assert "loss per view " in shown.err.splitlines()[-1]  # which stays below the bar that has gone
+
+
+def test_a_result_is_a_line_and_a_table(net: SwitchableModel, photos: str) -> None:
+    result = finetune(net, photos, config=settings())
+    assert repr(result) == f"<FinetuneResult, {result}>"
+    assert str(result).startswith("best: epoch 1 of 1, top-1 (%) ")
+    assert result._repr_html_().count("<tr>") == 2
 
 
 def test_silence_is_the_default(net: SwitchableModel, photos: str, capsys: pytest.CaptureFixture[str]) -> None:

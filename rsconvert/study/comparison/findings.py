@@ -16,7 +16,7 @@ from rsconvert.evaluation import mean_interval
 from rsconvert.study.comparison.methods import BASELINE, Method
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.importance import read_scores
-from rsconvert.text import Table
+from rsconvert.text import Table, as_html_block
 
 __all__ = ["BySeed", "Comparison", "Estimate", "Line", "RunFacts", "mean_deviation", "tabulate"]
 
@@ -220,6 +220,13 @@ class Comparison:
 
     def __str__(self) -> str:
         return self.table()
+
+    def __repr__(self) -> str:
+        methods = ", ".join(method.name for method in self.methods)
+        return f"<Comparison of {methods} at {', '.join(map(str, self.resolutions))}; seeds {self.seeds}>"
+
+    def _repr_html_(self) -> str:
+        return as_html_block(str(self))
 
 
 def mean_deviation(by_seed: BySeed) -> tuple[float, float | None]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from rsconvert.checkpoint import digest, fill
 from rsconvert.data import Interrupts, Samples, Stream

@@ -14,7 +14,18 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.loss import MREDLoss
 
-__all__ = ["SUMMARY", "Board", "Progress", "Row", "epoch_row", "note_training", "read_summary", "write_summary"]
+__all__ = [
+    "SUMMARY",
+    "Board",
+    "Progress",
+    "Row",
+    "accuracies",
+    "epoch_line",
+    "epoch_row",
+    "note_training",
+    "read_summary",
+    "write_summary",
+]
 
 SUMMARY = "summary.csv"
 Row = dict[str, Any]
@@ -103,6 +114,26 @@ def epoch_row(done: Progress, net: SwitchableModel, result: Evaluation, *, lr: f
         row[f"{result.ensemble.metric.key}_ensemble"] = round(result.ensemble.score, 3)
     row["images_per_second"] = round(images / done.seconds, 1)
     return {**row, "percent_waiting": round(100 * done.waited / done.seconds, 1)}
+
+
+def epoch_line(row: Row, epochs: int, views: int) -> str:
+    """Return a row as a line for people.
+
+    The loss of a step is a sum over its views; here it and its parts are divided by their number, so that they compare
+    with the loss of an ordinary network.
+    """
+    loss, *parts = (row[name] / views for name in ("loss", *MREDLoss._fields[1:]))
+    named = zip(("cross entropy", "ensemble", "distillation"), parts, strict=True)
+    told = ", ".join(f"{name} {value:.3f}" for name, value in named if value)
+    speed = f"{row['images_per_second']:g} images/s"
+    return f"epoch {row['epoch']}/{epochs}  loss per view {loss:.3f} ({told})  {accuracies(row)}  {speed}"
+
+
+def accuracies(row: Row) -> str:
+    """Return the accuracies of a row, in percent."""
+    title, prefix = ("mIoU", "miou_") if any(key.startswith("miou_") for key in row) else ("top-1", "top1_")
+    scores = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+    return f"{title} (%) " + "  ".join(f"{size}: {value:.1f}" for size, value in scores.items())
 
 
 def note_training(

@@ -11,7 +11,15 @@ from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import Accuracy, Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run.summary import Board, Progress, epoch_row, note_training, read_summary, write_summary
+from rsconvert.training.run.summary import (
+    Board,
+    Progress,
+    epoch_line,
+    epoch_row,
+    note_training,
+    read_summary,
+    write_summary,
+)
 
 
 def test_the_first_of_equals_is_the_best() -> None:
@@ -103,3 +111,13 @@ def test_the_curves_are_read_back(tmp_path: Path) -> None:
         "epoch/epoch": [(8, 1.0)],
         "epoch/top1_32": [(8, 75.0)],
     }
+
+
+def test_a_line_for_people_holds_means_over_the_views() -> None:
+    parts = {"loss": 6.0, "classification": 3.0, "ensemble": 1.5, "distillation": 0.0}
+    row = {"epoch": 2, **parts, "score_32": 0.5, "top1_32": 51.26, "top5_32": 90.0, "images_per_second": 120.5}
+    line = epoch_line(row, 4, 3)
+    assert line == (
+        "epoch 2/4  loss per view 2.000 (cross entropy 1.000, ensemble 0.500)  top-1 (%) 32: 51.3  120.5 images/s"
+    )
+    assert "mIoU (%) 32: 40.0" in epoch_line({**parts, "epoch": 1, "miou_32": 40.0, "images_per_second": 1}, 1, 1)
