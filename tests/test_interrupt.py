@@ -61,8 +61,13 @@ def wait_for(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "delay", "presses", "number"),
-    [(0, 0.0, 1, signal.SIGINT), (2, 0.03, 3, signal.SIGINT), (1, 0.1, 1, signal.SIGTERM)],
-    ids=["while workers start", "pressed repeatedly in an epoch", "a request to the process itself"],
+    [(0, 0.0, 1, signal.SIGINT), (2, 0.03, 3, signal.SIGINT), (1, 0.1, 1, signal.SIGTERM), (1, 0.1, 1, signal.SIGHUP)],
+    ids=[
+        "while workers start",
+        "pressed repeatedly in an epoch",
+        "a request to the process itself",
+        "a terminal that closes",
+    ],
 )
 def test_ctrl_c_is_one_line_and_keeps_the_last_epoch(
     place: Path, tmp_path: Path, epochs: int, delay: float, presses: int, number: int

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rsconvert.checkpoint.ownership import left_behind
 from rsconvert.errors import CheckpointError, first_line
 
 __all__ = [
@@ -50,6 +51,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         if target.exists() and not target.is_file():
             raise OSError("it is no ordinary file")
+        for old in left_behind(target, "part"):  # of a process that was killed
+            old.unlink()
         with open(part, "wb") as file:
             mode = os.fstat(file.fileno()).st_mode
         yield part

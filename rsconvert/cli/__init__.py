@@ -6,7 +6,10 @@ Everything heavy is imported inside the commands, so that ``--help`` answers at 
 import functools
 import os
 import signal
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -51,7 +54,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _stoppable():
                 warnings.simplefilter("ignore", NamelessModelWarning)  # wrap and finetune print a line of it
                 return super().invoke(ctx)
         except BrokenPipeError:
@@ -59,7 +62,7 @@ class _Commands(click.Group):
         except (RSConvertError, OSError) as error:
             if ctx.params["debug"]:
                 raise
-            place = "; a place with room is needed. Check it, or see --debug." if isinstance(error, OSError) else ""
+            place = "; a place with room is needed. Check it, or see --debug." if _is_of_a_place(error) else ""
             raise click.ClickException(" ".join(f"{error}{place}".split())) from error
         except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
@@ -67,6 +70,27 @@ class _Commands(click.Group):
             kept = _kept(interrupt)
             state = f"{kept}. Go on with {again}." if kept else "what was written before is intact."
             raise click.ClickException(f"interrupted; {state}") from None
+
+
+def _is_of_a_place(error: Exception) -> bool:
+    """Return whether an error means a file or a disk, not a process or a connection."""
+    others = (ConnectionError, InterruptedError, ChildProcessError, ProcessLookupError)
+    return isinstance(error, OSError) and not isinstance(error, others)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP stop a command as Ctrl-C does, where they would end the process without a word."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    changed = [number for number in numbers if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _kept(interrupt: BaseException | None) -> str:

@@ -1,20 +1,22 @@
-"""Requests to stop, Ctrl-C and SIGTERM: kept from new processes, postponed to where the work can stop."""
+"""Requests to stop, Ctrl-C, SIGTERM and SIGHUP: kept from new processes, postponed to where the work can stop."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Interrupts", "blocked_interrupts", "postponed_interrupts"]
+__all__ = ["STOPPING", "Interrupts", "blocked_interrupts", "postponed_interrupts"]
+
+STOPPING = {signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])}
 
 
 @contextmanager
 def blocked_interrupts() -> Iterator[None]:
-    """Block Ctrl-C in this thread; processes that it starts meanwhile never receive it."""
+    """Block requests to stop in this thread; processes that it starts meanwhile never receive them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:
@@ -38,15 +40,19 @@ class Interrupts:
 
 @contextmanager
 def postponed_interrupts() -> Iterator[Interrupts]:
-    """Yield a function that raises KeyboardInterrupt if Ctrl-C or SIGTERM came; meanwhile it is raised nowhere else.
+    """Yield a function that raises KeyboardInterrupt if a request to stop came; meanwhile it is raised nowhere else.
 
     Raised anywhere, it could be lost in a destructor, or be taken for the death of a worker. It is also raised at the
-    end if no call did. SIGTERM is what schedulers send when the time is over. Outside the main thread, and for a
+    end if no call did. Requests are Ctrl-C, SIGTERM, which schedulers send when the time is over, and SIGHUP, which a
+    terminal sends when it is closed. Outside the main thread, and for a
     handler that is not Python's own, nothing is changed.
     """
-    own = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    own = (
+        signal.SIG_DFL,
+        signal.default_int_handler,
+    )  # the second also where the command line turned the first into it
     in_main_thread = threading.current_thread() is threading.main_thread()
-    caught = {number: h for number, h in own.items() if in_main_thread and signal.getsignal(number) is h}
+    caught = {number: h for number in STOPPING if in_main_thread and (h := signal.getsignal(number)) in own}
     interrupts = Interrupts()
     for number in caught:
         signal.signal(number, interrupts.note)

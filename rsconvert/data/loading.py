@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from rsconvert.data.decoding import EncodedImage
-from rsconvert.data.interrupts import blocked_interrupts
+from rsconvert.data.interrupts import STOPPING, blocked_interrupts
 from rsconvert.data.pair_views import Grid, TrainingPairs, WholeImages, collate_pairs
 from rsconvert.data.pairs import Pairs
 from rsconvert.data.places import draw_places
@@ -349,4 +349,5 @@ def _colours_first(view: Any) -> Any:
 
 def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+    for number in STOPPING:  # they are for the main process, which ends its workers when its step is over
+        signal.signal(number, signal.SIG_IGN)

@@ -1,7 +1,10 @@
 """Labelled images that are read one by one, and the outputs of a network that belong to their labels."""
 
+import hashlib
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +18,8 @@ from rsconvert.errors import DataError
 from rsconvert.text import read_pairs
 
 __all__ = ["Samples", "read_class_map", "read_output_names"]
+
+_LOOKED_AT, _BEGINNING = 200, 4096  # files, bytes of each
 
 
 class _Source(Protocol):
@@ -43,6 +48,19 @@ class Samples:
     def subset(self, indices: Sequence[int]) -> "Samples":
         """Return the samples of these indices, in their order."""
         return Samples(Subset(self._source, indices), self.label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
+
+    def fingerprint(self) -> str:
+        """Return a short hash of the images: all names, and of files the sizes and beginnings of some hundred.
+
+        Names count from the folder on, so that a folder that was moved is the same.
+        """
+        whole = hashlib.blake2b(digest_size=8)
+        for index in range(len(self)) if self._names is not None else ():
+            whole.update(f"{self.name(index).removeprefix(self.label)}\0".encode(errors="surrogateescape"))
+        for index in range(0, len(self), 1 + len(self) // _LOOKED_AT):
+            with suppress(OSError), open(self.name(index), "rb") as file:
+                whole.update(f"{os.fstat(file.fileno()).st_size}".encode() + file.read(_BEGINNING))
+        return whole.hexdigest()
 
     def read(self, index: int) -> tuple[Tensor, int]:
         """Return an image, uint8 RGB of shape (3, H, W), and its target.

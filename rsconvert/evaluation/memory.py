@@ -1,7 +1,9 @@
 """Memory: what a forward holds at its most beyond weights and input, and the many errors that mean too little of it."""
 
 import errno
+import multiprocessing
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ def is_memory_error(error: BaseException) -> bool:
 
 @contextmanager
 def plain_memory_errors(batch_size: int, workers: int) -> Iterator[None]:
-    """Turn such errors into a TrainingError of one line."""
+    """Turn such errors, and the death of a worker process, into a TrainingError of one line with the cause."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -41,11 +43,48 @@ def plain_memory_errors(batch_size: int, workers: int) -> Iterator[None]:
             raise
         lines = str(error).splitlines() or [type(error).__name__]
         line = next((line for line in lines if re.search(_SIGNS, line)), lines[0]).rstrip(".")
+        if (cause := _death(line)) is not None:
+            raise TrainingError(f"{cause} ({textwrap.shorten(line, 160, placeholder=' …')}).") from error
         raise TrainingError(
-            f"memory ran out, or a worker process died ({textwrap.shorten(line, 160, placeholder=' …')}); a smaller "
-            f"load is needed. Lower batch_size (it is {batch_size}) or workers ({workers}); in a script call below "
-            "if __name__ == '__main__':."
+            f"memory ran out ({textwrap.shorten(line, 160, placeholder=' …')}); a smaller load is needed. Lower "
+            f"batch_size (it is {batch_size}) or workers ({workers})."
         ) from error
+
+
+def _death(line: str) -> str | None:
+    """Return in words why a worker process died, with what to do; None if the line of torch is about something else."""
+    if not re.search(r"(?i)dataloader worker \(pid", line):
+        return None
+    if (found := re.search(r"killed by signal: ([\w ]+)", line)) is None:
+        return _death_at_start()
+    if found[1].startswith("Killed"):
+        return (
+            "a worker process died: it was killed, by the system as a rule, because memory ran out. Lower batch_size "
+            "or workers, or give the job more memory"
+        )
+    if found[1].startswith(("Bus", "Segmentation")):
+        return (
+            f"a worker process died of {found[1]}, as when shared memory (/dev/shm) is full. Lower workers, or make it "
+            "larger"
+        )
+    return f"a worker process died of the signal {found[1]}, which someone sent to it; what was written is intact"
+
+
+def _death_at_start() -> str:
+    """Return why a worker ended by itself: as a rule it could not import the program."""
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_start_method()
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if method != "fork" and (main is None or main.startswith("<")):
+        return (
+            f"a worker process died as it started: by {method} it imports the program, which came from standard input "
+            "or a prompt. Put it into a file, or set workers to 0"
+        )
+    if method != "fork":
+        return (
+            f"a worker process died as it started: by {method} it imports the program, whose work must stand below "
+            "if __name__ == '__main__':. Put it there, or set workers to 0"
+        )
+    return "a worker process died: it ended by itself, as when memory runs out. Lower batch_size or workers"
 
 
 def peak_memory(run: Callable[[], object], device: torch.device, given: Iterable[Tensor]) -> int:

@@ -1,5 +1,6 @@
 """Where an export goes, and the record of it: free places, folders written whole or not at all, what was written."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rsconvert.checkpoint import left_behind
 from rsconvert.data import crop_shares
 from rsconvert.errors import CheckpointError, RSConvertError
 from rsconvert.export.verification import Verification
@@ -15,6 +17,8 @@ from rsconvert.models import output_names
 from rsconvert.surgery import FoldReport, SwitchableModel
 
 __all__ = ["Exported", "check_folder", "check_target", "image_facts", "numbered", "replacing_folder"]
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 
 
 def numbered(path: Path, resolutions: Sequence[int], *, is_folder: bool = False) -> dict[Path, int]:
@@ -58,6 +62,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(folder))
     part = target.parent / f".{target.name}.{os.getpid()}.part"
     try:
+        for old in left_behind(target, "part"):
+            shutil.rmtree(old, ignore_errors=True)
         part.mkdir()
         yield part
         _swap(part, target)
@@ -77,6 +83,8 @@ def _swap(part: Path, target: Path) -> None:
     """Put one folder in the place of another; if that fails, the old one is back."""
     old = target.parent / f".{target.name}.{os.getpid()}.old"
     try:
+        if target.exists() and _exchange(part, target):
+            return  # what was the old folder is now the temporary one, which the caller removes
         if target.exists():
             os.replace(target, old)
         os.replace(part, target)
@@ -85,6 +93,15 @@ def _swap(part: Path, target: Path) -> None:
             os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change their names at once; return whether the system can."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, TypeError, AttributeError):  # macOS, Windows, an old C library
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
 
 
 @dataclass(frozen=True)

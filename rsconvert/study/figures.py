@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rsconvert.checkpoint import replacing
+
 __all__ = [
     "COLUMN",
     "ENDINGS",
@@ -85,8 +87,10 @@ def legend_above(figure: Figure, panels: Sequence[Axes], columns: int, title: st
 @paper_style
 def save_figures(figure: Figure, stem: str | Path) -> None:
     """Write a figure as ``stem.png``, with 300 dots per inch, and as ``stem.svg``."""
-    figure.savefig(f"{stem}.png", dpi=300)
-    figure.savefig(f"{stem}.svg", metadata={"Date": None})  # the same figure is the same file
+    with replacing(f"{stem}.png") as part:
+        figure.savefig(part, format="png", dpi=300)
+    with replacing(f"{stem}.svg") as part:
+        figure.savefig(part, format="svg", metadata={"Date": None})  # the same figure is the same file
 
 
 def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str) -> list[Path]:
@@ -97,8 +101,9 @@ def write_analysis(stem: str | Path, figure: Figure, *, csv: str, markdown: str)
     """
     Path(stem).parent.mkdir(parents=True, exist_ok=True)
     save_figures(figure, stem)
-    Path(f"{stem}.csv").write_text(csv, encoding="utf-8")
-    Path(f"{stem}.md").write_text(markdown + "\n", encoding="utf-8")
+    for ending, text in ((".csv", csv), (".md", f"{markdown}\n")):
+        with replacing(f"{stem}{ending}") as part:
+            part.write_text(text, encoding="utf-8")
     return [Path(f"{stem}{ending}") for ending in ENDINGS]
 
 

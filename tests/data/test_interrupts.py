@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
-from rsconvert.data.interrupts import blocked_interrupts, postponed_interrupts
+from rsconvert.data.interrupts import STOPPING, blocked_interrupts, postponed_interrupts
 
 
 def press() -> None:
@@ -95,15 +96,21 @@ def test_a_process_that_starts_meanwhile_has_ctrl_c_blocked() -> None:
     assert (told, mask_of_a_child()) == (["True"], "False")
 
 
-def test_a_schedulers_request_is_taken_like_ctrl_c() -> None:
+@pytest.mark.parametrize("number", sorted(STOPPING - {signal.SIGINT}))
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.default_int_handler])
+def test_another_request_is_taken_like_ctrl_c(number: signal.Signals, handler: Any) -> None:
     def work() -> None:
         with postponed_interrupts() as interrupts:
             passed.append(interrupts.came)
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             passed.append(interrupts.came)
 
     passed: list[bool] = []
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert passed == [False, True]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert passed == [False, True]
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)

@@ -275,6 +275,7 @@ def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[s
     saved = _read(file, "choose another folder by --output")
     known = {key: digest for key, digest in saved.items() if key.startswith(AGAINST)}
     same = {**{key: settings[key] for key in settings if key.startswith(AGAINST)}, **saved}  # networks may be added
+    same.setdefault("image_files", settings.get("image_files"))  # of a comparison from before it was kept
     changes = [f"{key} was {same.get(key)} and is {new}" for key, new in settings.items() if same.get(key) != new]
     if changes:
         raise ConfigError(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rsconvert.checkpoint import load, replacing, save, subset, write_tensors
+from rsconvert.checkpoint import load, owned, replacing, save, subset, write_tensors
 from rsconvert.evaluation import NETWORK, choose_device, predict, processor_name, summarize
 from rsconvert.study.comparison.findings import Comparison, tabulate
 from rsconvert.study.comparison.fits import FITS
@@ -47,12 +47,13 @@ def compare(
     """
     plan.write_settings()
     numbers = itertools.count(1)
-    for _, runs in itertools.groupby(plan.runs, key=lambda run: run.seed):
-        for run in runs:
-            log(f"run {next(numbers)}/{len(plan.runs)}, {run.name}: {run.status}")
-            complete(plan, run, progress=progress, on_epoch=on_epoch)
-        found = tabulate(plan)
-        write_report(found, command)
+    with owned(plan.folder):
+        for _, runs in itertools.groupby(plan.runs, key=lambda run: run.seed):
+            for run in runs:
+                log(f"run {next(numbers)}/{len(plan.runs)}, {run.name}: {run.status}")
+                complete(plan, run, progress=progress, on_epoch=on_epoch)
+            found = tabulate(plan)
+            write_report(found, command)
     return found
 
 

@@ -19,7 +19,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.linear_probe import fit_classifier_first
 from rsconvert.training.run.folder import RunFolder
-from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
+from rsconvert.training.run.state import check_facts, check_same_run, collect_state, data_identity, restore_state
 from rsconvert.training.run.summary import Board, Progress, Row, epoch_row, note_training
 from rsconvert.training.step import Feed, Stepper, fill_defaults, learning_parameters
 
@@ -108,6 +108,8 @@ class Run:
         self.feed.close()
         self.val_loader.close()
         self.stepper.close()
+        if self.folder is not None:
+            self.folder.release()
         if self.board is not None:
             self.board.close()
 
@@ -145,9 +147,12 @@ class Run:
         if resume:
             if self.folder is None:
                 raise ConfigError("resume is set without an output; the folder of the run is needed.")
+            if self.processes.leads:
+                self.folder.hold()
             self._resume(self.folder, force)
         if self.folder is not None and self.processes.leads:
             self.folder.start({**asdict(self.config), **self.facts()}, fresh=not self.done.started)
+            self.folder.hold()
         if self.config.log_dir is not None and self.processes.leads:
             self.board = Board(self.config.log_dir, self._steps() + 1)
 
@@ -178,7 +183,9 @@ class Run:
 
     def _resume(self, folder: RunFolder, force: bool) -> None:
         found = folder.newest_state()
-        if len(set(self.processes.gather(None if found is None else found[1]["progress"]["saves"]))) > 1:
+        if found is not None:
+            check_facts(found[1])
+        if len(set(self.processes.gather(None if found is None else found[1]["progress"].get("saves")))) > 1:
             raise CheckpointError(
                 "the processes found different states of the run; a folder that all of them share is needed."
             )
@@ -186,10 +193,11 @@ class Run:
             return
         tensors, facts = found
         check_same_run(facts["settings"], self.config, self._identity(), force=force)
+        done = Progress.of(facts["progress"], self.config.epochs)
         restore_state(tensors, self.stepper)
         if facts["scaler"]:  # empty without fp16
             self.stepper.scaler.load_state_dict(facts["scaler"])
-        self.done = Progress(**facts["progress"])
+        self.done = done
         if self.done.rows and not self.done.best_epoch:
             self.done.best_epoch = folder.best_epoch()  # a state of a version that did not keep it
         if facts["settings"]["steps_per_epoch"] != self.stepper.steps_per_epoch:

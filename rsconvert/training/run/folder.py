@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rsconvert.checkpoint import (
     digest,
+    owned,
     read_header,
     read_metadata,
     read_tensors,
@@ -46,13 +47,23 @@ class RunFolder:
         self.path, self.keep = Path(path), keep
         names = ("last.safetensors", "best.safetensors", SUMMARY, "config.json", "state")
         self.last, self.best, _, self.config, self.states = (self.path / name for name in names)
-        self._settings, self._fresh = "{}", True
+        self._settings, self._fresh, self._lock, self._held = "{}", True, ExitStack(), False
         held = [name for name in names if (self.path / name).exists()]
         if held and not (force or resume):
             raise CheckpointError(
                 f"{self.path} holds {', '.join(held)} already; a new or empty folder is needed. "
                 "Choose another, continue with --resume, or replace the run by --force."
             )
+
+    def hold(self) -> None:
+        """Keep other processes out of the folder, once it exists, until `release`."""
+        if self.path.is_dir() and not self._held:
+            self._held = True
+            self._lock.enter_context(owned(self.path))
+
+    def release(self) -> None:
+        """Let other processes in again."""
+        self._lock.close()
 
     def start(self, settings: Mapping[str, Any], *, fresh: bool = True) -> None:
         """Make the folder and see that it can be written.
@@ -135,7 +146,11 @@ def _read(file: Path) -> State:
     text = header.get("rsconvert_state", "")
     if digest(tensors, text) != header.get("digest"):
         raise CheckpointError(f"{file} is damaged: its content does not fit its checksum.")
-    held = parse_json(text)
-    if held["version"] != _VERSION:
-        raise CheckpointError(f"{file} has version {held['version']}; {_VERSION} is known. Update rsconvert.")
-    return tensors, held["facts"]
+    try:
+        held = parse_json(text)
+        version, facts = held["version"], held["facts"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is damaged: it lacks the facts of a state.") from error
+    if version != _VERSION:
+        raise CheckpointError(f"{file} has version {version}; {_VERSION} is known. Update rsconvert.")
+    return tensors, facts

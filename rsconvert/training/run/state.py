@@ -21,7 +21,7 @@ from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.step import Stepper, generator_states, set_generators
 
-__all__ = ["FREE_SETTINGS", "check_same_run", "collect_state", "data_identity", "restore_state"]
+__all__ = ["FREE_SETTINGS", "check_facts", "check_same_run", "collect_state", "data_identity", "restore_state"]
 
 # They change neither a number of the result nor what a state holds.
 FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
@@ -31,6 +31,7 @@ _FIXED |= {"bits", "activation_bases", "keep_float"}
 _REMEDIES = {
     "starting_network": "Give the checkpoint that the run started from",
     "data": "Give the images that the run started with",
+    "image_files": "Give the images that the run started with",
 }
 
 
@@ -99,12 +100,22 @@ def _like(value: Tensor, parameter: Tensor, fused: bool) -> Tensor:
 def data_identity(
     net: SwitchableModel, samples: tuple[Samples, Samples], outputs: Sequence[int] | None
 ) -> dict[str, Any]:
-    """Return what is to be the same of the images: their number, their classes, how they are preprocessed."""
+    """Return what is to be the same of the images: number, classes, names, sizes, preprocessing."""
     train, val = samples
     named = json.dumps([train.classes, outputs])
     short = hashlib.blake2b(named.encode(), digest_size=4).hexdigest()
+    images = "-".join(samples.fingerprint() for samples in (train, val))
     words = f"{len(train)} train and {len(val)} val images, {len(train.classes or ())} classes ({short})"
-    return {"data": words, **asdict(net.source.preprocessing)}
+    return {"data": words, "image_files": images, **asdict(net.source.preprocessing)}
+
+
+def check_facts(facts: Any) -> None:
+    """Raise a CheckpointError unless a state's facts have the types of those that a run writes."""
+    kinds = {"progress": dict, "settings": dict, "scaler": dict}
+    known = type(facts) is dict and all(type(facts.get(name)) is kind for name, kind in kinds.items())
+    if known and type(facts["settings"].get("steps_per_epoch")) is int:
+        return
+    raise CheckpointError("the state lacks facts of its run; one that finetune wrote is needed. Start anew by --force.")
 
 
 def check_same_run(saved: Mapping[str, Any], config: FinetuneConfig, facts: Mapping[str, Any], *, force: bool) -> None:
@@ -114,7 +125,8 @@ def check_same_run(saved: Mapping[str, Any], config: FinetuneConfig, facts: Mapp
         ConfigError: some differ and ``force`` is not set, or some differ for which the state has no place.
     """
     now = {**asdict(config), **facts}
-    differing = [name for name in now if name not in FREE_SETTINGS and _plain(saved.get(name)) != _plain(now[name])]
+    free = FREE_SETTINGS | (set() if "image_files" in saved else {"image_files"})  # of a state from before it was kept
+    differing = [name for name in now if name not in free and _plain(saved.get(name)) != _plain(now[name])]
     changes = ", ".join(f"{name} was {_short(saved.get(name))} and is {_short(now[name])}" for name in differing)
     if fixed := [name for name in differing if name in _FIXED]:
         raise ConfigError(

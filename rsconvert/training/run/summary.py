@@ -2,8 +2,8 @@
 
 import csv
 import importlib.util
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,32 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     saves: int = 0
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], epochs: int) -> "Progress":
+        """Read what a state says.
+
+        Raises:
+            CheckpointError: it says something that no run of so many epochs wrote.
+        """
+        counts = [facts.get(name) for name in ("epoch", "batches", "saves")] + [facts.get("best_epoch", 0)]
+        numbers = [facts.get("seconds"), facts.get("waited"), facts.get("best") or 0]
+        rows, sums = facts.get("rows"), facts.get("sums")
+        if (
+            facts.keys() <= {item.name for item in fields(cls)}
+            and all(type(count) is int and count >= 0 for count in counts)
+            and all(type(number) in (int, float) for number in numbers)
+            and type(rows) is list
+            and len(rows) == facts["epoch"] <= epochs
+            and all(type(row) is dict and row for row in rows)
+            and type(sums) is list
+            and [type(number) for number in sums] == [float] * 4
+        ):
+            return cls(**facts)
+        raise CheckpointError(
+            "the state says of its progress what no such run has; one that finetune wrote is needed. Start anew by "
+            "--force."
+        )
 
     @property
     def started(self) -> bool:

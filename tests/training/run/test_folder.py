@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import rsconvert.training.run.folder as module
-from rsconvert.checkpoint import read_metadata, save
+from rsconvert.checkpoint import digest, read_metadata, save
 from rsconvert.errors import CheckpointError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
@@ -200,6 +200,28 @@ def test_a_broken_state_is_passed_over_and_alone_refused(tmp_path: Path, harm: C
     with pytest.raises(CheckpointError, match=r"no state in .* is intact") as caught:
         folder.newest_state()
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_held_once_it_exists(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.hold()
+    assert not folder.path.exists()
+    folder.start({})
+    folder.hold()
+    folder.hold()
+    assert [file.name for file in folder.path.iterdir()] == [".lock"]
+    folder.release()
+    assert list(folder.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"version": 2, "facts": {}}', "[" * 99_999])
+def test_a_state_with_the_right_checksum_and_other_facts_is_refused(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path, resume=True)
+    folder.states.mkdir()
+    header = {"rsconvert_state": text, "digest": digest(TENSORS, text)}
+    save_file(TENSORS, folder.states / "000000001.safetensors", header)
+    with pytest.raises(CheckpointError, match=r"no state in .* is intact"):
+        folder.newest_state()
 
 
 def test_a_full_disk_keeps_the_state_before(

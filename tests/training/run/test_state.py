@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import Processes
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run.state import check_same_run, collect_state, data_identity, restore_state
+from rsconvert.training.run.state import check_facts, check_same_run, collect_state, data_identity, restore_state
+from rsconvert.training.run.summary import Progress
 from rsconvert.training.step.stepper import Stepper
 
 MakeNet = Callable[..., SwitchableModel]
@@ -126,3 +128,54 @@ def test_the_remedy_fits_what_differs(name: str, remedy: str) -> None:
         check_same_run(
             {**SAVED, name: "old"}, FinetuneConfig(), {"processes": 1, "images": 30, name: "new"}, force=False
         )
+
+
+def test_other_images_of_the_same_number_are_another_run(make_net: MakeNet, tmp_path: Path) -> None:
+    def identity(folder: Path, content: bytes = b"a", name: str = "1.png") -> Any:
+        (folder / "train").mkdir(parents=True)
+        (folder / "train" / name).write_bytes(content)
+        paths = [str(folder / "train" / name)]
+        return data_identity(
+            make_net(), (Samples([(b"", 0)], str(folder), ("a",), paths), Samples([], "val", ("a",))), None
+        )
+
+    first = identity(tmp_path / "first")
+    assert identity(tmp_path / "moved") == first
+    for other in (
+        identity(tmp_path / "x", b"b"),
+        identity(tmp_path / "y", b"aa"),
+        identity(tmp_path / "z", name="2.png"),
+    ):
+        assert other["data"] == first["data"]
+        with pytest.raises(ConfigError, match=r"image_files was .* Give the images that the run started with"):
+            check_same_run({**SAVED, **first}, FinetuneConfig(), {"processes": 1, "images": 30, **other}, force=False)
+    earlier = {key: value for key, value in first.items() if key != "image_files"}
+    check_same_run({**SAVED, **earlier}, FinetuneConfig(), {"processes": 1, "images": 30, **first}, force=False)
+
+
+def facts_of(**changes: Any) -> dict[str, Any]:
+    return {"progress": asdict(Progress()), "settings": {"steps_per_epoch": 3}, "scaler": {}, **changes}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [[], {}, facts_of(progress=[]), facts_of(settings=None), facts_of(settings={}), facts_of(scaler=1)],
+)
+def test_facts_of_another_kind_are_refused(facts: Any) -> None:
+    check_facts(facts_of())
+    with pytest.raises(CheckpointError, match="lacks facts of its run"):
+        check_facts(facts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epoch": 9, "rows": [{"epoch": 1}] * 9}, {"epoch": 1}, {"epoch": "1"}, {"epoch": True}, {"batches": -1},
+        {"sums": []}, {"sums": [0.0, 0.0, 0.0, "x"]}, {"rows": [[]], "epoch": 1}, {"best": "high"}, {"saves": None},
+        {"seconds": None}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_progress_that_no_run_has_is_refused(changes: dict[str, Any]) -> None:
+    assert Progress.of(asdict(Progress()), 5) == Progress()
+    with pytest.raises(CheckpointError, match="what no such run has"):
+        Progress.of({**asdict(Progress()), **changes}, 5)

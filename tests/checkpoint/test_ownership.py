@@ -1,0 +1,88 @@
+"""One process at a time in a folder; the locks and temporary files of processes that were killed are recognised."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import rsconvert.checkpoint.ownership as module
+from rsconvert.checkpoint import left_behind, owned, replacing
+from rsconvert.checkpoint.ownership import LOCK, is_running
+from rsconvert.errors import CheckpointError
+
+GONE = 2**22 + 1  # above every process id of Linux
+# Holds the lock of a folder, as another process, until it is killed.
+HOLDER = """
+import fcntl, json, os, sys, time
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.pwrite(file, json.dumps({"pid": os.getpid(), "host": "far"}).encode(), 0)
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def take(folder: Path) -> None:
+    with owned(folder):
+        raise AssertionError("it was free")
+
+
+@pytest.mark.skipif(module.fcntl is None, reason="Windows has no such locks")
+def test_a_folder_is_one_processes_until_it_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / LOCK], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match=rf"is in use by process {other.pid} on 'far'") as caught:
+            take(tmp_path)
+        other.kill()
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / LOCK).exists()
+    with owned(tmp_path):
+        assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+    assert not (tmp_path / LOCK).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"pid": "x"}', '{"pid": 1e400, "host": 5}'])
+def test_a_lock_with_other_content_is_stale(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK).write_text(text)
+    with owned(tmp_path):
+        pass
+
+
+def test_without_locks_of_the_system_the_named_process_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "fcntl", None)
+    for pid, host, free in ((os.getppid(), socket.gethostname(), False), (GONE, socket.gethostname(), True)):
+        (tmp_path / LOCK).write_text(json.dumps({"pid": pid, "host": host}))
+        if free:
+            with owned(tmp_path):
+                pass
+        else:
+            with pytest.raises(CheckpointError, match=f"in use by process {pid}"):
+                take(tmp_path)
+
+
+def test_a_process_that_is_gone_is_known() -> None:
+    assert is_running(os.getpid())
+    assert is_running(1)
+    assert os.name == "nt" or not is_running(GONE)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows can't say whether a process runs")
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    target = tmp_path / "net.safetensors"
+    left, other, running = (
+        tmp_path / f".{name}.part"
+        for name in (f"net.safetensors.{GONE}", f"x.{GONE}", f"net.safetensors.{os.getppid()}")
+    )
+    for file in (left, other, running):
+        file.touch()
+    assert left_behind(target, "part") == [left]
+    with replacing(target) as part:
+        part.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([target, other, running])
+    assert time.time() - target.stat().st_mtime < 60
