@@ -118,7 +118,6 @@ class Run:
         dtype = float_dtype(self.net) if self.amp is torch.float32 else self.amp
         return {
             "resolutions": self.net.resolutions,
-            "peak_lr": self.config.lr,
             "precision": str(dtype).removeprefix("torch."),
             "steps_per_epoch": self.stepper.steps_per_epoch,
             "processes": self.processes.world_size,

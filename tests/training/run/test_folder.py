@@ -25,7 +25,7 @@ FILES = {"best.safetensors", "config.json", "last.safetensors", "summary.csv"}
 
 def started(path: Path, *, force: bool = False, **settings: Any) -> RunFolder:
     folder = RunFolder(path, force=force)
-    folder.start({**asdict(FinetuneConfig(**settings)), "peak_lr": 0.5})
+    folder.start({**asdict(FinetuneConfig(**settings)), "steps_per_epoch": 7})
     return folder
 
 
@@ -48,7 +48,7 @@ def test_an_epoch_leaves_four_files(tmp_path: Path, net: SwitchableModel) -> Non
     with open(tmp_path / "deep" / "run" / "summary.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [["epoch", "loss"], ["1", "0.5"], ["2", "0.25"]]
     settings = json.loads(folder.config.read_text(encoding="utf-8"))
-    assert (settings["epochs"], settings["peak_lr"], settings["class_weights"]) == (3, 0.5, [1.0, 2.0, 3.0])
+    assert (settings["epochs"], settings["steps_per_epoch"], settings["class_weights"]) == (3, 7, [1.0, 2.0, 3.0])
     assert read_metadata(folder.last).resolutions == net.resolutions
 
 
