@@ -115,7 +115,8 @@ def test_a_dry_run_prints_a_line_for_each_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_of_what_is_refused_prints_the_report_first() -> None:
-    arguments = ("wrap", "efficientformer_l1", "--no-pretrained", "--resolutions", "224,64", "--dry-run")
+    thin = ("--model-kwargs", "embed_dims=(16,16,32,32)", "--model-kwargs", "depths=(1,1,1,4)")
+    arguments = ("wrap", "efficientformer_l1", *thin, "--no-pretrained", "--resolutions", "224,64", "--dry-run")
     result = run(*arguments)
     assert result.exit_code == 1
     assert "works at: 224" in result.stdout
@@ -127,21 +128,21 @@ def test_a_dry_run_of_what_is_refused_prints_the_report_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "thin", "words"),
     [
-        ("convnext_atto", "convnext_atto has no BatchNorm to convert"),
-        ("halonet26t", "of the sizes tried it works at 512, 256. Choose among these."),
-        ("efficientformer_l1", "of the sizes tried it works at 224. Choose among these."),
+        ("convnext_atto", "drop_rate=0.0", "convnext_atto has no BatchNorm to convert"),
+        ("halonet26t", "width_factor=0.25", "of the sizes tried it works at 512, 256. Choose among these."),
+        ("efficientformer_l1", "embed_dims=(16,16,32,32)", "of the sizes tried it works at 224. Choose among these."),
     ],
 )
 def test_what_cannot_switch_is_refused_before_its_weights_are_fetched(
-    name: str, words: str, monkeypatch: pytest.MonkeyPatch
+    name: str, thin: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetched(*_: object, **__: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("timm.models._builder.load_pretrained", fetched)
-    assert words in refused("wrap", name, "--resolutions", "160,96")
+    assert words in refused("wrap", name, "--model-kwargs", thin, "--resolutions", "160,96")
 
 
 def test_wrap_loads_a_backbone_and_starts_its_classifier_at_zero(tmp_path: Path) -> None:

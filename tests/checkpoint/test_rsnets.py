@@ -17,7 +17,7 @@ from rsconvert.checkpoint import fill_from_rsnets
 from rsconvert.errors import CheckpointError, ResolutionError, RSConvertError, UnsupportedModelError
 from rsconvert.surgery import SwitchableModel
 
-SIDES = (224, 192, 160, 128, 96)
+SIDES = (96, 80, 64, 48, 32)
 CLASSES = 7
 State = dict[str, Tensor]
 # Expansion, channels, blocks, stride.

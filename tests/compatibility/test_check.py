@@ -1,12 +1,16 @@
 """Measuring one model: classes as they are, refusals with reasons, and exactness that a mistake would break."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import nn
 
 from rsconvert.compatibility import FIVE
 from rsconvert.compatibility.check import all_names, count, family_of, measure
 from rsconvert.errors import UnsupportedModelError
+from rsconvert.models import create_model
 
 
 @pytest.mark.parametrize(
@@ -37,9 +41,16 @@ def test_a_model_that_takes_all_sizes() -> None:
     assert set(row.seconds) == {"create", "convert", "forwards", "batches", "training"}
 
 
-def test_a_model_with_position_tables_is_compared_with_one_built_for_each_size() -> None:
+def test_a_model_with_position_tables_is_compared_with_one_built_for_each_size(monkeypatch) -> None:
+    """A thin one: its builder takes the widths."""
+
+    def thin(name: str, *, model_kwargs: Mapping[str, Any] | None = None) -> nn.Module:
+        widths = {"embed_dim": (16,) * 3, "num_heads": (2,) * 3, "depth": (1,) * 3, "key_dim": 8}
+        return create_model(name, model_kwargs={**widths, **(model_kwargs or {})})
+
+    monkeypatch.setattr("rsconvert.compatibility.check.create_model", thin)
     row = measure("levit_128s", in_batches=True)
-    assert (row.size_class, row.built_with, row.tables) == ("C", "img_size", {"attention_biases": 11})
+    assert (row.size_class, row.built_with, row.tables) == ("C", "img_size", {"attention_biases": 5})
     assert row.batches == {"224": True, "160": True, "96": True}
     assert row.training["same"]
 

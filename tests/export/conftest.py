@@ -1,5 +1,6 @@
 """Networks whose sets differ from each other, and what ONNX Runtime makes of their exports."""
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,10 +43,14 @@ def onnx_leaves() -> Callable[[onnx.GraphProto], list[onnx.GraphProto]]:
 
 @pytest.fixture(scope="session")
 def run_onnx() -> Callable[[Path, Tensor], Tensor]:
-    """Run a file in ONNX Runtime."""
+    """Run a file in ONNX Runtime, which opens it once."""
+
+    @functools.lru_cache(maxsize=4)
+    def opened(path: Path, written: int) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(path: Path, x: Tensor) -> Tensor:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = opened(path, path.stat().st_mtime_ns)
         return torch.from_numpy(session.run(["logits"], {"images": x.numpy()})[0])
 
     return run

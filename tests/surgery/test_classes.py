@@ -13,6 +13,7 @@ from rsconvert.models import classifier_keys, create_model
 from rsconvert.surgery import make_switchable
 
 RESOLUTIONS = (96, 64)
+THIN = {"embed_dim": (16,) * 3, "num_heads": (2,) * 3, "key_dim": 8, "depth": (1,) * 3}
 
 
 @pytest.fixture
@@ -40,10 +41,11 @@ def test_what_the_network_cannot_choose_a_path_for_names_the_place(net) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sides"), [("test_efficientnet", (96, 64)), ("levit_128s", (96, 64)), ("resnet10t", (64, 48, 32))]
+    ("name", "thin", "sides"),
+    [("test_efficientnet", {}, (96, 64)), ("levit_128s", THIN, (96, 64)), ("test_resnet", {}, (64, 48, 32))],
 )
-def test_a_new_classifier_is_that_of_every_path(name: str, sides: tuple[int, ...], image) -> None:
-    net = make_switchable(create_model(name), sides).eval()
+def test_a_new_classifier_is_that_of_every_path(name: str, thin: dict, sides: tuple[int, ...], image) -> None:
+    net = make_switchable(create_model(name, model_kwargs=thin), sides).eval()
     with torch.no_grad():
         net.alpha.copy_(torch.arange(len(sides)))
     before = {side: net.forward_features(image(side)) for side in sides}
@@ -65,7 +67,7 @@ def test_a_new_classifier_is_that_of_every_path(name: str, sides: tuple[int, ...
 
 
 def test_a_network_with_a_new_classifier_survives_its_file(tmp_path, image) -> None:
-    net = make_switchable(create_model("levit_128s"), RESOLUTIONS).eval()
+    net = make_switchable(create_model("levit_128s", model_kwargs=THIN), RESOLUTIONS).eval()
     net.reset_classifier(4)
     rsconvert.save(net, tmp_path / "net.safetensors")
     again = rsconvert.load(tmp_path / "net.safetensors").eval()

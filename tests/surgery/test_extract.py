@@ -1,6 +1,7 @@
 """Families that fuse their branches: a path taken out does so, and the network it came from notices nothing."""
 
 import copy
+import functools
 
 import pytest
 import timm
@@ -29,8 +30,13 @@ def source(name: str) -> nn.Module:
     return create_model(name, num_classes=10, model_kwargs=FAMILIES[name][1])
 
 
-def convert(name: str) -> SwitchableModel:
+@functools.cache
+def converted(name: str) -> SwitchableModel:
     return make_switchable(source(name), FAMILIES[name][0])
+
+
+def convert(name: str) -> SwitchableModel:
+    return copy.deepcopy(converted(name))
 
 
 def fused(plain: nn.Module) -> nn.Module:

@@ -13,13 +13,13 @@ from rsconvert.surgery import SwitchableModel, make_switchable
 
 RESOLUTIONS = (96, 64)
 MODELS = {
-    "list": ("resnet18", {}, "FeatureListNet"),
-    "chosen": ("resnet18", {"out_indices": (1, 3)}, "FeatureListNet"),
-    "dict": ("resnet18", {"feature_cls": "dict"}, "FeatureDictNet"),
-    "hook": ("resnet18", {"feature_cls": "hook"}, "FeatureHookNet"),
-    "getter": ("resnet18", {"feature_cls": "getter", "out_indices": (1, -1)}, "FeatureGetterNet"),
+    "list": ("test_resnet", {}, "FeatureListNet"),
+    "chosen": ("test_resnet", {"out_indices": (1, 3)}, "FeatureListNet"),
+    "dict": ("test_resnet", {"feature_cls": "dict"}, "FeatureDictNet"),
+    "hook": ("test_resnet", {"feature_cls": "hook"}, "FeatureHookNet"),
+    "getter": ("test_resnet", {"feature_cls": "getter", "out_indices": (1, -1)}, "FeatureGetterNet"),
     "mobilenetv3": ("mobilenetv3_small_050", {"out_indices": (0, 2)}, "MobileNetV3Features"),
-    "efficientnet": ("efficientnet_lite0", {}, "EfficientNetFeatures"),
+    "efficientnet": ("test_efficientnet", {}, "EfficientNetFeatures"),
     "expansion": ("efficientnet_lite0", {"feature_location": "expansion"}, "EfficientNetFeatures"),
     "hrnet": ("hrnet_w18_small", {}, "HighResolutionNetFeatures"),
 }
@@ -64,13 +64,13 @@ def test_the_maps_are_those_of_the_source(case, write, image, tmp_path) -> None:
 
 @torch.no_grad()
 def test_an_untrained_resolution_gives_maps_too(write_all, image) -> None:
-    net = write_all(make_switchable(features("resnet18", feature_cls="hook"), RESOLUTIONS)).eval()
+    net = write_all(make_switchable(features("test_resnet", feature_cls="hook"), RESOLUTIONS)).eval()
     assert [m.shape[-1] for m in net(image(80))] == [40, 20, 10, 5, 3]
     assert same(net.extract(80)(image(80)), net.at(80)(image(80)))
 
 
 def test_the_hooks_of_a_path_are_its_own(image) -> None:
-    net = make_switchable(features("resnet18", feature_cls="hook"), RESOLUTIONS)
+    net = make_switchable(features("test_resnet", feature_cls="hook"), RESOLUTIONS)
     assert net.at(96).hooks is not net.at(64).hooks
     net.at(96).body.conv1(image(96))
     net.at(96).body.act1(image(96))
@@ -79,12 +79,12 @@ def test_the_hooks_of_a_path_are_its_own(image) -> None:
 
 
 def test_views_give_one_list_each(image) -> None:
-    net = make_switchable(features("resnet18", out_indices=(4,)), RESOLUTIONS)
+    net = make_switchable(features("test_resnet", out_indices=(4,)), RESOLUTIONS)
     outputs = net(views=[image(r) for r in RESOLUTIONS])
-    assert [[m.shape[1:] for m in output] for output in outputs] == [[(512, 3, 3)], [(512, 2, 2)]]
+    assert [[m.shape[1:] for m in output] for output in outputs] == [[(96, 3, 3)], [(96, 2, 2)]]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "hrnet_w18_small"])
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050", "hrnet_w18_small"])
 def test_features_have_no_classes(name) -> None:
     assert source_of(features(name)).num_classes is None
     with pytest.raises(ConfigError, match=rf"num_classes is 10 and {name} with .* has no classifier.*Leave it out"):

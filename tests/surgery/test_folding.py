@@ -33,15 +33,15 @@ def difference(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / one.abs().max())
 
 
-@pytest.mark.parametrize("resolution", [64, 32])
 @pytest.mark.parametrize(
-    ("name", "folded", "total"),
+    ("name", "folded", "total", "resolution"),
     [
-        ("efficientnet_b0", 49, 49),
-        ("densenet121", 59, 121),  # of each layer the second, and the stem's: the first follows a concatenation
-        ("repvgg_a0", 44, 61),  # two branches of each of 22 blocks; the third is a BatchNorm alone
-        ("mobilenetv2_100", 52, 52),
-        ("torchvision/mobilenet_v2", 52, 52),
+        ("efficientnet_b0", 49, 49, 64),
+        ("efficientnet_b0", 49, 49, 32),
+        ("densenet121", 59, 121, 64),  # of each layer the second, and the stem's: the first follows a concatenation
+        ("repvgg_a0", 44, 61, 32),  # two branches of each of 22 blocks; the third is a BatchNorm alone
+        ("mobilenetv2_100", 52, 52, 32),
+        ("torchvision/mobilenet_v2", 52, 52, 64),
     ],
 )
 def test_what_can_be_folded_is(name: str, folded: int, total: int, resolution: int) -> None:

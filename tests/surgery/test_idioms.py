@@ -20,13 +20,14 @@ from rsconvert.surgery import SwitchableLayer, SwitchableModel, make_switchable
 from rsconvert.surgery.network.parts import Part
 
 DROPS = {"drop_path_rate": 0.1, "drop_rate": 0.1}
+THIN = {"embed_dim": (16,) * 3, "num_heads": (2,) * 3, "key_dim": 8, "depth": (2, 1, 1), "drop_path_rate": 0.1}
 BOTH = ("bn", "head")
 # A ResNet, a family of BatchNorms fused with their activation, one whose position tables follow the resolution; the
 # last with private classifiers.
 NETWORKS = {
     "resnet10t": ("resnet10t", DROPS, (64, 48, 32), True),
     "test_efficientnet": ("test_efficientnet", DROPS, (64, 48, 32), True),
-    "levit": ("levit_128s", {"drop_path_rate": 0.1}, (96, 64), True),
+    "levit": ("levit_128s", THIN, (96, 64), True),
     "private classifiers": ("test_efficientnet", DROPS, (64, 48, 32), BOTH),
 }
 Idiom = Callable[[nn.Module], object]

@@ -4,6 +4,7 @@ Tables are compared with timm's own loaders, with layers that resample for thems
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,11 @@ from rsconvert.surgery import make_switchable
 from rsconvert.surgery.network.rebuilding import build_like, builders, fit_to, kwargs_at, rebuilt, resample_table
 
 LEVIT = "levit_128s"
+# Builders' own arguments that make networks of the same modules thin.
+THIN_LEVIT = {"embed_dim": (16,) * 3, "num_heads": (2,) * 3, "key_dim": 8}
+THIN_COATNET = {"depths": (1,) * 4, "embed_dim": (32,) * 4, "stem_width": (16, 16)}
+THIN_VISFORMER = {"embed_dim": 48, "depth": (1,) * 3}
+THIN_VIT = {"embed_dim": 16, "depth": 1, "num_heads": 1}
 
 
 def test_the_arguments_of_a_resolution_extend_those_of_the_source() -> None:
@@ -92,32 +98,32 @@ def test_a_builder_that_stumbles_names_the_resolution() -> None:
 
 
 def test_rebuilding_leaves_the_random_generator_alone() -> None:
-    model = create_model(LEVIT)
+    model = create_model(LEVIT, model_kwargs=THIN_LEVIT)
     state = torch.get_rng_state()
     make_switchable(model, (96, 64))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(
-    ("name", "way", "tables"),
+    ("name", "thin", "way", "tables"),
     [
-        ("test_resnet", None, 0),
-        ("coatnet_rmlp_nano_rw_224", "img_size", 0),
-        ("vit_small_resnet26d_224", "dynamic_img_size", 0),
-        ("levit_128s", "img_size", 11),
-        ("visformer_tiny", "img_size", 3),
+        ("test_resnet", {}, None, 0),
+        ("coatnet_rmlp_nano_rw_224", THIN_COATNET, "img_size", 0),
+        ("vit_small_resnet26d_224", THIN_VIT, "dynamic_img_size", 0),
+        ("levit_128s", THIN_LEVIT, "img_size", 11),
+        ("visformer_tiny", THIN_VISFORMER, "img_size", 3),
     ],
 )
-def test_each_class_of_the_zoo_finds_its_way(name: str, way: str | None, tables: int) -> None:
-    report = make_switchable(create_model(name), (96, 64)).report
+def test_each_class_of_the_zoo_finds_its_way(name: str, thin: dict[str, Any], way: str | None, tables: int) -> None:
+    report = make_switchable(create_model(name, model_kwargs=thin), (96, 64)).report
     assert (report.built_with, len(report.tables)) == (way, tables)
     assert report.exact == {96: True, 64: True}
 
 
 def test_the_path_of_a_rebuilt_model_is_what_timm_builds() -> None:
     """Independently: timm's own constructor for the size, its own loading, its own resampling."""
-    net = make_switchable(create_model("vit_small_resnet26d_224"), (96, 64)).eval()
-    own = timm.create_model("vit_small_resnet26d_224", dynamic_img_size=True).eval()
+    net = make_switchable(create_model("vit_small_resnet26d_224", model_kwargs=THIN_VIT), (96, 64)).eval()
+    own = timm.create_model("vit_small_resnet26d_224", dynamic_img_size=True, **THIN_VIT).eval()
     own.load_state_dict(net.at(64).state_dict())
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(net(x), own(x))
@@ -138,14 +144,14 @@ def small(name: str, **kwargs: object) -> Build:
 NETWORKS: dict[str, Build] = {
     "botnet": small("botnet26t_256", width_factor=0.25),
     "clip": small("resnet50_clip", width_factor=0.25),
-    "coatnet": small("coatnet_pico_rw_224", depths=(1,) * 4, embed_dim=(32,) * 4, stem_width=(16, 16)),
+    "coatnet": small("coatnet_pico_rw_224", **THIN_COATNET),
     "efficientformerv2": small("efficientformerv2_s0"),
     "efficientvit_m": small("efficientvit_m0"),
     "lambda": small("lambda_resnet26rpt_256", width_factor=0.25),
-    "levit": small("levit_128s", embed_dim=(16,) * 3, num_heads=(2,) * 3, depth=(1,) * 3, key_dim=8),
+    "levit": small("levit_128s", depth=(1,) * 3, **THIN_LEVIT),
     "maxvit_tf": small("maxvit_tiny_tf_224", depths=(1,) * 4, embed_dim=(32, 32, 64, 64), stem_width=16),
-    "visformer": small("visformer_tiny", embed_dim=48, depth=(1,) * 3),
-    "vit_resnet": small("vit_small_resnet26d_224", embed_dim=16, depth=1, num_heads=1),
+    "visformer": small("visformer_tiny", **THIN_VISFORMER),
+    "vit_resnet": small("vit_small_resnet26d_224", **THIN_VIT),
     "volo": lambda resolution: VOLO(
         (1,) * 4, img_size=resolution, num_classes=3, embed_dims=(16, 32, 32, 32), num_heads=(1,) * 4
     ),
