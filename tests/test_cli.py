@@ -21,6 +21,8 @@ import rsconvert
 from rsconvert.cli import main
 
 NAME = "test_efficientnet"
+# What makes efficientformer_l1, which takes one size alone, a small network.
+THIN = ("--model-kwargs", "embed_dims=(16,16,32,32)", "--model-kwargs", "depths=(1,1,1,4)")
 
 
 def run(*arguments: object) -> Result:
@@ -115,8 +117,7 @@ def test_a_dry_run_prints_a_line_for_each_batchnorm(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_of_what_is_refused_prints_the_report_first() -> None:
-    thin = ("--model-kwargs", "embed_dims=(16,16,32,32)", "--model-kwargs", "depths=(1,1,1,4)")
-    arguments = ("wrap", "efficientformer_l1", *thin, "--no-pretrained", "--resolutions", "224,64", "--dry-run")
+    arguments = ("wrap", "efficientformer_l1", *THIN, "--no-pretrained", "--resolutions", "224,64", "--dry-run")
     result = run(*arguments)
     assert result.exit_code == 1
     assert "works at: 224" in result.stdout
@@ -281,7 +282,7 @@ def test_export_writes_a_plain_timm_folder(run_dir: Path, tmp_path: Path, resolu
         ([NAME, "--model-kwargs", "x={[]:1}"], ["x"]),
         ([NAME, "-o", ""], ["output is empty"]),
         ([NAME, "--dry-run", "--force"], ["--force", "no effect"]),
-        (["torchvision/inception_v3", "--resolutions", "48", "--model-kwargs", "init_weights=False"], ["48", "fails"]),
+        (["efficientformer_l1", "--resolutions", "64", *THIN], ["64", "fails"]),
         ([NAME, "--model-kwargs", "no_such=1"], ["no_such"]),
         ([NAME, "--model-kwargs", "depth"], ["KEY=VALUE"]),
         ([NAME, "--model-kwargs", "checkpoint_path=x"], ["checkpoint_path"]),
