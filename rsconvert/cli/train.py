@@ -151,6 +151,7 @@ def _finetune(
 @click.option("--same-lr", is_flag=True, help="The same rate for all, as in the paper, in place of the division.")
 @options.settings("amp", "workers", "device")
 @options.class_map
+@options.masks
 @options.config
 @click.option("--dry-run", is_flag=True, help="Print which runs there are and which are done; train nothing.")
 @options.model

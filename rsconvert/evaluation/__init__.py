@@ -25,7 +25,14 @@ from rsconvert.evaluation.fitting import (
 from rsconvert.evaluation.latency import Switching, measure_latency, measure_switching
 from rsconvert.evaluation.mask_accuracy import MaskAccuracy
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
-from rsconvert.evaluation.overlap import Overlaps, difference_interval, mask_scores, miou_interval
+from rsconvert.evaluation.overlap import (
+    Overlaps,
+    difference_interval,
+    drawn_miou,
+    mask_scores,
+    miou_interval,
+    percentiles,
+)
 from rsconvert.evaluation.predictions import Predictions, check_order, predict, save_logits
 from rsconvert.evaluation.results import Accuracy, Evaluation, Paired
 from rsconvert.evaluation.sizes import check_sizes, default_resolutions, multiply_adds, size_name
@@ -62,6 +69,7 @@ __all__ = [
     "default_resolutions",
     "difference_interval",
     "differences",
+    "drawn_miou",
     "evaluate",
     "float_dtype",
     "is_memory_error",
@@ -79,6 +87,7 @@ __all__ = [
     "miou_interval",
     "multiply_adds",
     "open_labelled",
+    "percentiles",
     "plain_memory_errors",
     "predict",
     "processor_name",

@@ -10,7 +10,17 @@ from torch import Tensor
 
 from rsconvert.data import Grid, Size, fitted
 
-__all__ = ["MaskScores", "Overlaps", "at_mask", "confusion", "difference_interval", "mask_scores", "miou_interval"]
+__all__ = [
+    "MaskScores",
+    "Overlaps",
+    "at_mask",
+    "confusion",
+    "difference_interval",
+    "drawn_miou",
+    "mask_scores",
+    "miou_interval",
+    "percentiles",
+]
 
 _DRAWS = 1000
 
@@ -94,16 +104,16 @@ def miou_interval(counts: Tensor) -> tuple[float, float]:
 
     Of 1,000 draws with replacement from a fixed seed the percentiles 2.5 and 97.5.
     """
-    return _percentiles(_drawn_miou(counts))
+    return percentiles(drawn_miou(counts))
 
 
 def difference_interval(counts: Tensor, other: Tensor) -> tuple[float, float]:
     """Return the interval of one mIoU less another on the same images, which are drawn together, in points."""
-    return _percentiles(_drawn_miou(counts) - _drawn_miou(other))
+    return percentiles(drawn_miou(counts) - drawn_miou(other))
 
 
-def _drawn_miou(counts: Tensor) -> Tensor:
-    """Return the mIoU of each draw of N images out of N."""
+def drawn_miou(counts: Tensor) -> Tensor:
+    """Return the mIoU, from 0 to 1, of each of 1,000 draws of N images out of N, the same draws for the same N."""
     images, _, classes = counts.shape
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(images, (_DRAWS, images), generator=generator)
@@ -114,7 +124,8 @@ def _drawn_miou(counts: Tensor) -> Tensor:
     return torch.where(labelled > 0, overlap, torch.nan).nanmean(1)
 
 
-def _percentiles(values: Tensor) -> tuple[float, float]:
+def percentiles(values: Tensor) -> tuple[float, float]:
+    """Return the percentiles 2.5 and 97.5 of shares, times 100."""
     low, high = (100 * values.quantile(torch.tensor([0.025, 0.975], dtype=values.dtype))).tolist()
     return low, high
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from rsconvert.data import Size, resolution_of
 from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy, size_name
+from rsconvert.models import Metric, Task
 from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, series_style
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "plot_accuracy",
 ]
 
-_TOP1 = "top-1 (%)"
+_TOP1 = Task().metric
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,20 @@ def dense_resolutions(trained: Sequence[int], step: int = 16) -> tuple[int, ...]
     return tuple(sorted({*trained, *range(min(trained), max(trained), step)}, reverse=True))
 
 
-def over_resolution(curves: Sequence[Curve]) -> Chart:
-    """Return the chart of curves of top-1 in percent whose x is the resolution in pixels."""
+def over_resolution(curves: Sequence[Curve], metric: Metric = _TOP1) -> Chart:
+    """Return the chart of curves of a score in percent whose x is the resolution in pixels."""
     trained = {point.x for curve in curves for point in curve.points if not point.hollow}
     label = "resolution (pixels); hollow: not trained"
-    return Chart("Accuracy over resolution", label, _TOP1, tuple(curves), tuple(sorted(trained)))
+    return Chart("Accuracy over resolution", label, f"{metric.title} (%)", tuple(curves), tuple(sorted(trained)))
 
 
-def over_cost(curves: Sequence[Curve]) -> Chart:
-    """Return the chart of curves of top-1 in percent whose x are millions of multiply-adds."""
-    return Chart("Accuracy over cost", "multiply-adds (millions)", _TOP1, tuple(curves))
+def over_cost(curves: Sequence[Curve], metric: Metric = _TOP1) -> Chart:
+    """Return the chart of curves of a score in percent whose x are millions of multiply-adds."""
+    return Chart("Accuracy over cost", "multiply-adds (millions)", f"{metric.title} (%)", tuple(curves))
 
 
 def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
-    """Return the charts of top-1 in percent of named networks over resolution and over multiply-adds.
+    """Return the charts of top-1, or mIoU, in percent of named networks over resolution and over multiply-adds.
 
     The first network has its 95 % interval as a band, the others as bars at the resolutions that they were trained
     for. Several other networks trained for one resolution each are a set of I-Nets: over multiply-adds they are one
@@ -102,7 +103,8 @@ def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
         costs = [curve for curve in costs if len(own.get(curve.name, ())) != 1]
         points = tuple(sorted(single, key=lambda point: point.x))
         costs.append(Curve("I-Nets, each at its own resolution", points, len(networks)))
-    return over_resolution(sides), over_cost(costs)
+    metric = next(iter(networks.values())).kind.metric
+    return over_resolution(sides, metric), over_cost(costs, metric)
 
 
 def draw_chart(axes: Axes, chart: Chart) -> None:

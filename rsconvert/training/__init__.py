@@ -19,7 +19,7 @@ from rsconvert.training.run import (
     preview,
     read_summary,
 )
-from rsconvert.training.step import FloatWeights, drop_float_weights, explain_defaults, fill_defaults
+from rsconvert.training.step import FloatWeights, drop_float_weights, explain_defaults, fill_defaults, masks_of
 
 if TYPE_CHECKING:
     from rsconvert.training.timm_task import MREDTask, ViewCollator
@@ -42,6 +42,7 @@ __all__ = [
     "finetune",
     "fit_classifier",
     "keep_freed_memory",
+    "masks_of",
     "mred_loss",
     "open_for_training",
     "preview",

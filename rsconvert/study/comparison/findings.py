@@ -12,31 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rsconvert.evaluation import mean_interval
+from rsconvert.evaluation import drawn_miou, mean_interval, percentiles
+from rsconvert.models import Metric, Task
 from rsconvert.study.comparison.methods import BASELINE, Method
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.importance import read_scores
 from rsconvert.text import Table, as_html_block
 
-__all__ = ["BySeed", "Comparison", "Estimate", "Line", "RunFacts", "mean_deviation", "tabulate"]
+__all__ = ["BySeed", "Comparison", "Estimate", "Evidence", "Line", "RunFacts", "mean_deviation", "tabulate"]
 
 BySeed = Mapping[int, float]
+_SECOND = {"top1": "top5", "miou": "pixel_accuracy"}  # what stands next to the score
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: top-1 and top-5 in percent, resolution → seed → accuracy, of what ``method`` trained.
+    """A line of the table: the score (top-1, mIoU) and a second figure of what ``method`` trained.
 
-    ``trained`` are the resolutions at which its networks were trained; ``multiply_adds`` are those of one image;
-    ``hits`` say which images are right, (N,), resolution → seed, where that is known.
+    Both are in percent, resolution → seed → figure. ``trained`` are the resolutions at which its networks were trained;
+    ``multiply_adds`` are those of one image; ``hits`` say which images are right, (N,), resolution → seed, where that
+    is known; of masks `Overlaps.counts`.
     """
 
     name: str
     title: str
     method: Method
     trained: tuple[int, ...]
-    top1: Mapping[int, BySeed]
-    top5: Mapping[int, BySeed]
+    score: Mapping[int, BySeed]
+    second: Mapping[int, BySeed]
     multiply_adds: Mapping[int, int] = field(default_factory=dict)
     hits: Mapping[int, Mapping[int, Tensor]] = field(default_factory=dict)
 
@@ -45,11 +48,30 @@ class Line:
         """The title with the method's variant."""
         return replace(self.method, title=self.title).label
 
-    def rates(self, resolutions: Iterable[int], seeds: Iterable[int]) -> Tensor | None:
-        """Return how often each image is right at these resolutions with these seeds, (N,); None where unknown."""
+    def evidence(self, resolutions: Iterable[int], seeds: Iterable[int]) -> "Evidence | None":
+        """Return what the images say of the mean score at these resolutions with these seeds; None where unknown."""
         wanted = [(r, seed) for r in resolutions for seed in seeds]
         found = [self.hits[r][seed] for r, seed in wanted if seed in self.hits.get(r, {})]
-        return torch.stack(found).double().mean(0) if found and len(found) == len(wanted) else None
+        if not found or len(found) < len(wanted):
+            return None
+        drawn = found[0].ndim == 3
+        each = [drawn_miou(held) if drawn else held.double() for held in found]
+        return Evidence(torch.stack(each).mean(0), drawn)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """How often each image is right, (N,), or of masks the mIoU of each bootstrap draw; or differences of these."""
+
+    values: Tensor
+    drawn: bool
+
+    def interval(self, ends: tuple[float, float]) -> tuple[float, float]:
+        """Return the 95 % interval of the mean, times 100; ``ends`` are those of an image's own values."""
+        return percentiles(self.values) if self.drawn else mean_interval(self.values, ends)
+
+    def __sub__(self, other: "Evidence") -> "Evidence":
+        return Evidence(self.values - other.values, self.drawn)
 
 
 @dataclass(frozen=True)
@@ -64,9 +86,9 @@ class Estimate:
     interval: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, by_seed: BySeed, rates: Tensor | None, ends: tuple[float, float]) -> "Estimate":
-        """Return the mean of one or more seeds; ``rates`` are each image's own, (N,), within ``ends``."""
-        return cls(*mean_deviation(by_seed), None if rates is None else mean_interval(rates, ends))
+    def of(cls, by_seed: BySeed, evidence: Evidence | None, ends: tuple[float, float]) -> "Estimate":
+        """Return the mean of one or more seeds; an image's own values lie within ``ends``."""
+        return cls(*mean_deviation(by_seed), None if evidence is None else evidence.interval(ends))
 
     @property
     def spread(self) -> float | None:
@@ -103,7 +125,7 @@ class Comparison:
     """What a comparison found so far.
 
     ``resolutions`` are those of the evaluation, ``trained`` those of the network; ``multiply_adds`` of one image;
-    ``settings`` what all runs have in common.
+    ``settings`` what all runs have in common; ``metric`` what they are judged by.
     """
 
     folder: Path
@@ -116,6 +138,12 @@ class Comparison:
     lines: tuple[Line, ...]
     runs: tuple[RunFacts, ...]
     settings: Mapping[str, Any]
+    metric: Metric = field(default_factory=lambda: Task().metric)
+
+    @property
+    def second(self) -> str:
+        """The name of the second figure."""
+        return _SECOND[self.metric.key]
 
     @property
     def learning(self) -> tuple[Method, ...]:
@@ -124,24 +152,24 @@ class Comparison:
         return tuple(method for method in self.methods if method.learns_alpha and method.name in ran)
 
     def gains(self, line: Line) -> dict[int, BySeed]:
-        """Return a line's top-1 less its baseline's, in points: resolution → seed, where both are known."""
+        """Return a line's score less its baseline's, in points: resolution → seed, where both are known."""
         base = self._baseline(line)
         if base is None:
             return {}
-        both = {r: _difference(line.top1[r], base.top1[r]) for r in line.top1 if r in base.top1}
+        both = {r: _difference(line.score[r], base.score[r]) for r in line.score if r in base.score}
         return {r: by_seed for r, by_seed in both.items() if by_seed}
 
     def accuracy(self, line: Line, *resolutions: int) -> Estimate | None:
-        """Return the top-1 of a line, the mean over resolutions; None where no seed has them all."""
-        by_seed = self._mean(line.top1, resolutions)
-        return Estimate.of(by_seed, line.rates(resolutions, by_seed), (0.0, 1.0)) if by_seed else None
+        """Return the score of a line, the mean over resolutions; None where no seed has them all."""
+        by_seed = self._mean(line.score, resolutions)
+        return Estimate.of(by_seed, line.evidence(resolutions, by_seed), (0.0, 1.0)) if by_seed else None
 
     def gain(self, line: Line, *resolutions: int) -> Estimate | None:
         """Return the gain of a line against its baseline, the mean over resolutions; None where it is unknown."""
         base, by_seed = self._baseline(line), self._mean(self.gains(line), resolutions)
         if base is None or not by_seed:
             return None
-        return _paired(by_seed, line.rates(resolutions, by_seed), base.rates(resolutions, by_seed))
+        return _paired(by_seed, line.evidence(resolutions, by_seed), base.evidence(resolutions, by_seed))
 
     def _baseline(self, line: Line) -> Line | None:
         return next((other for other in self.lines if other.name == line.method.baseline != line.name), None)
@@ -152,8 +180,8 @@ class Comparison:
             line.name: {
                 "title": line.label,
                 "trained": list(line.trained),
-                "top1": {str(r): _summary(v, self.accuracy(line, r)) for r, v in line.top1.items()},
-                "top5": {str(r): _summary(v, None) for r, v in line.top5.items()},
+                self.metric.key: {str(r): _summary(v, self.accuracy(line, r)) for r, v in line.score.items()},
+                self.second: {str(r): _summary(v, None) for r, v in line.second.items()},
                 "gain": {str(r): _summary(v, self.gain(line, r), gain=True) for r, v in self.gains(line).items()},
                 **({"multiply_adds": {str(r): c for r, c in line.multiply_adds.items()}} if line.method.other else {}),
             }
@@ -171,8 +199,8 @@ class Comparison:
         }
 
     def table(self) -> str:
-        """Return top-1 in percent as Markdown, ± as of `Estimate`; italics are untrained resolutions."""
-        return self._markdown("top-1 (%) at pixels", self.lines, self.accuracy, "{:.1f}")
+        """Return the scores in percent as Markdown, ± as of `Estimate`; italics are untrained resolutions."""
+        return self._markdown(f"{self.metric.title} (%) at pixels", self.lines, self.accuracy, "{:.1f}")
 
     def gain_table(self) -> str:
         """Return the gains against the I-Nets in points, ± as of `Estimate`; in parentheses what is not resolved."""
@@ -189,18 +217,20 @@ class Comparison:
                 continue
             cells = [self._instead(line, native, other) for other in switching]
             rows.append([line.label, f"{line.multiply_adds[native] / 1e6:.1f}", own.text("{:.1f}"), *cells])
-        return Table(["network", "multiply-adds (M)", "top-1 (%)", *(line.label for line in switching)], rows)
+        return Table(
+            ["network", "multiply-adds (M)", f"{self.metric.title} (%)", *(line.label for line in switching)], rows
+        )
 
     def _instead(self, line: Line, native: int, switching: Line) -> str:
-        """Return the largest path that costs no more than another network, and its top-1 less that network's."""
+        """Return the largest path that costs no more than another network, and its score less that network's."""
         sides = [r for r, cost in switching.multiply_adds.items() if cost <= line.multiply_adds[native]]
         if not sides:
             return ""
         r = max(sides)
-        by_seed = _difference(switching.top1[r], line.top1[native])
+        by_seed = _difference(switching.score[r], line.score[native])
         if not by_seed:
             return ""
-        found = _paired(by_seed, switching.rates([r], by_seed), line.rates([native], by_seed))
+        found = _paired(by_seed, switching.evidence([r], by_seed), line.evidence([native], by_seed))
         return f"at {r} ({switching.multiply_adds[r] / 1e6:.1f} M): {_cell(found, '{:+.1f}', plain=True, gain=True)}"
 
     def _markdown(self, corner: str, lines: Iterable[Line], estimate: Callable[..., Estimate | None], form: str) -> str:
@@ -251,6 +281,7 @@ def tabulate(plan: Plan) -> Comparison:
         lines=tuple(_lines(plan, found)),
         runs=tuple(_facts(run, result) for run, result in found),
         settings=plan.settings,
+        metric=plan.net.source.task.metric,
     )
 
 
@@ -269,8 +300,8 @@ def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
         sides = [r for r in plan.resolutions if r in each]
         yield replace(
             whole,
-            top1={r: each[r].top1[r] for r in sides},
-            top5={r: each[r].top5[r] for r in sides},
+            score={r: each[r].score[r] for r in sides},
+            second={r: each[r].second[r] for r in sides},
             hits={r: each[r].hits[r] for r in sides},
         )
         if method.fit is None:
@@ -281,14 +312,15 @@ def _lines(plan: Plan, found: _Found) -> Iterator[Line]:
 def _line(plan: Plan, method: Method, trained: tuple[int, ...], found: _Found) -> Line:
     """Return what some runs of a method reached at the resolutions of the test."""
     rows = [(run.seed, result["resolutions"]) for run, result in found]
-    top1, top5, costs = (
+    key = plan.net.source.task.metric.key
+    score, second, costs = (
         {r: {seed: row[str(r)][part] for seed, row in rows if str(r) in row} for r in plan.resolutions}
-        for part in ("top1", "top5", "multiply_adds")
+        for part in (key, _SECOND[key], "multiply_adds")
     )
     right = [(run.seed, run.read_hits()) for run, _ in found]
     hits = {r: {seed: held[str(r)] for seed, held in right if str(r) in held} for r in plan.resolutions}
     cost = {r: next(iter(by_seed.values())) for r, by_seed in costs.items() if by_seed}
-    return Line(method.name, method.title, method, trained, top1, top5, cost, hits)
+    return Line(method.name, method.title, method, trained, score, second, cost, hits)
 
 
 def _facts(run: PlannedRun, result: Mapping[str, Any]) -> RunFacts:
@@ -300,9 +332,9 @@ def _difference(by_seed: BySeed, other: BySeed) -> dict[int, float]:
     return {seed: value - other[seed] for seed, value in by_seed.items() if seed in other}
 
 
-def _paired(by_seed: BySeed, rates: Tensor | None, other: Tensor | None) -> Estimate:
+def _paired(by_seed: BySeed, own: Evidence | None, other: Evidence | None) -> Estimate:
     """Return a difference on the same images."""
-    return Estimate.of(by_seed, None if rates is None or other is None else rates - other, (-1.0, 1.0))
+    return Estimate.of(by_seed, None if own is None or other is None else own - other, (-1.0, 1.0))
 
 
 def _summary(by_seed: BySeed, found: Estimate | None, *, gain: bool = False) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class PlannedRun:
 
     @property
     def hits(self) -> Path:
-        """The file with which images its network gets right: resolution → (N,), 0 or 1."""
+        """The file with which images its network gets right: resolution → (N,), 0 or 1; of masks `Overlaps.counts`."""
         return self.folder / "hits.safetensors"
 
     @property
@@ -255,12 +255,21 @@ def _check(net: SwitchableModel, config: FinetuneConfig, seeds: Sequence[int], m
     if net.source.training is not None:
         raise ConfigError("the network was finetuned already; a comparison starts from one as wrap leaves it.")
 
+    if unfit := [method for method in methods if net.source.task.dense and _needs_classes(method)]:
+        raise ConfigError(
+            f"{unfit[0].name} needs one class per image, or a crop per view; for segmentation inets, parallel, rsnet, "
+            "shared-bn, vanilla, top-down, largest, source and calibrated are accepted."
+        )
     untrained = [method.name for method in methods if method.fit in ("source", "calibrated")]
     if untrained and net.source.new_classifier:
         raise ConfigError(
             f"{untrained[0]} takes the classifier as it is, which is new; heads, or a network whose classifier fits "
             "the data, is accepted."
         )
+
+
+def _needs_classes(method: Method) -> bool:
+    return method.fit in ("heads", "fixres") or method.crop == "per-view"
 
 
 def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,7 +308,8 @@ def _is_result(result: Mapping[str, Any]) -> bool:
     if type(rows) is not dict or type(result.get("machine")) is not dict:
         return False
     for side, row in rows.items():
-        numbers += [row.get(part) for part in ("top1", "top5", "multiply_adds")] if type(row) is dict else [None]
+        parts = ("miou", "pixel_accuracy") if type(row) is dict and "miou" in row else ("top1", "top5")
+        numbers += [row.get(part) for part in (*parts, "multiply_adds")] if type(row) is dict else [None]
         numbers.append(int(side) if side.isdecimal() else None)
     return all(type(number) in (int, float) and number >= 0 for number in numbers)
 

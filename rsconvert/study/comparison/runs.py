@@ -19,7 +19,7 @@ from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.comparison.writeup import write_report
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.text import read_json
-from rsconvert.training import Row, finetune
+from rsconvert.training import Row, finetune, masks_of
 
 __all__ = ["compare", "complete", "machine_facts", "starting_network"]
 
@@ -118,9 +118,13 @@ def _measured(plan: Plan, run: PlannedRun, resolutions: list[int], progress: boo
         device=run.config.device,
         amp=run.config.amp,
         class_map=run.config.class_map,
+        masks=masks_of(run.config) if trained.source.task.dense else None,
         progress=progress,
     )
-    right = {str(r): found.right(NETWORK, r).to(torch.uint8) for r in resolutions}
+    if found.overlaps:
+        right = {str(r): found.overlaps[NETWORK][r].counts for r in resolutions}
+    else:
+        right = {str(r): found.right(NETWORK, r).to(torch.uint8) for r in resolutions}
     write_tensors({**run.read_hits(), **right}, run.hits, {"format": "pt"})
     return summarize(found).to_dict()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from rsconvert.checkpoint import replacing
+from rsconvert.models import Metric
 from rsconvert.study.comparison.findings import Comparison, Estimate, Line
 from rsconvert.study.curves import Chart, Curve, Point, draw_chart, over_cost, over_resolution
 from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style
@@ -61,14 +62,16 @@ def _sections(found: Comparison, command: str | None) -> Iterator[str]:
 
 
 def _accuracy_section(found: Comparison) -> Iterator[str]:
-    yield f"## Accuracy\n\nTop-1 in percent on {found.images} images, {_spread(found)}."
+    title = found.metric.title
+    start = title.capitalize() if title == title.lower() else title
+    yield f"## Accuracy\n\n{start} in percent on {found.images} images, {_spread(found)}."
     yield found.table()
     yield (
         "*In italics*: not trained at this resolution; a switchable network interpolates its BN sets there, and beyond "
         f"its ends the nearest set serves. The mean is over {plain(found.trained)}."
     )
-    yield "![top-1 over resolution](accuracy.png)\n\nBars: as ±. [SVG](accuracy.svg), [CSV](accuracy.csv)"
-    yield "![top-1 over multiply-adds](cost.png)\n\nBars: as ±. [SVG](cost.svg)"
+    yield f"![{title} over resolution](accuracy.png)\n\nBars: as ±. [SVG](accuracy.svg), [CSV](accuracy.csv)"
+    yield f"![{title} over multiply-adds](cost.png)\n\nBars: as ±. [SVG](cost.svg)"
     yield "\n".join(f"- **{method.label}**: {method.about}." for method in found.methods)
     if any(method.apart for method in found.methods):
         yield f"I-{found.trained[0]} is the I-Net of {found.trained[0]} pixels, tested at every resolution."
@@ -84,16 +87,16 @@ def _spread(found: Comparison) -> str:
 def _other_section(found: Comparison) -> Iterator[str]:
     yield (
         f"## Against other networks\n\nEach was trained at {max(found.trained)} pixels alone, with the budget of an "
-        "I-Net. Next to it the largest path that costs no more, and what its top-1 is above that network's on the same "
-        f"images, in points; {_spread(found)}. {_UNRESOLVED}"
+        f"I-Net. Next to it the largest path that costs no more, and what its {found.metric.title} is above that "
+        f"network's on the same images, in points; {_spread(found)}. {_UNRESOLVED}"
     )
     yield found.other_table().as_markdown()
 
 
 def _gain_section(found: Comparison) -> Iterator[str]:
     yield (
-        "## Gains against the I-Nets\n\nIn points of top-1 on the same images; of the differences within each seed, "
-        f"{_spread(found)}. {_UNRESOLVED}"
+        f"## Gains against the I-Nets\n\nIn points of {found.metric.title} on the same images; of the differences "
+        f"within each seed, {_spread(found)}. {_UNRESOLVED}"
     )
     yield found.gain_table()
     yield "![gains](gains.png)\n\nLines on the bars: as ±. [SVG](gains.svg), [CSV](accuracy.csv)"
@@ -145,13 +148,13 @@ def _run_section(found: Comparison) -> Iterator[str]:
 
 
 def _accuracy_data(found: Comparison) -> Table:
-    titles = ("method", "title", "resolution", "trained", "seed", "top1", "top5", "gain")
+    titles = ("method", "title", "resolution", "trained", "seed", found.metric.key, found.second, "gain")
     rows = [
-        (line.name, line.label, r, r in line.trained, seed, top1, line.top5[r][seed], gains.get(r, {}).get(seed))
+        (line.name, line.label, r, r in line.trained, seed, score, line.second[r][seed], gains.get(r, {}).get(seed))
         for line in found.lines
         for gains in (found.gains(line),)
-        for r, by_seed in line.top1.items()
-        for seed, top1 in by_seed.items()
+        for r, by_seed in line.score.items()
+        for seed, score in by_seed.items()
     ]
     return Table(titles, rows)
 
@@ -174,24 +177,24 @@ def _write(path: Path, text: str) -> None:
 
 @paper_style
 def plot_accuracies(found: Comparison, stem: Path) -> None:
-    """Draw each line's mean top-1 in percent over resolution, with its spread; each variant has its own panel."""
+    """Draw each line's mean score in percent over resolution, with its spread; each variant has its own panel."""
     _plot_curves(found, stem, over_resolution, lambda _, r: r)
 
 
 @paper_style
 def plot_costs(found: Comparison, stem: Path) -> None:
-    """Draw each line's mean top-1 in percent over the multiply-adds of an image, as `plot_accuracies` does."""
+    """Draw each line's mean score in percent over the multiply-adds of an image, as `plot_accuracies` does."""
     _plot_curves(found, stem, over_cost, lambda line, r: (line.multiply_adds or found.multiply_adds)[r] / 1e6)
 
 
 def _plot_curves(
-    found: Comparison, stem: Path, chart: Callable[[Sequence[Curve]], Chart], x: Callable[[Line, int], float]
+    found: Comparison, stem: Path, chart: Callable[[Sequence[Curve], Metric], Chart], x: Callable[[Line, int], float]
 ) -> None:
     titles = list(dict.fromkeys(line.title for line in found.lines))
     with _panels(stem, _variants(found), 4.6, 3.6) as panels:
         for variant, axes in panels.items():
             lines = [line for line in found.lines if line.method.variant == variant]
-            draw_chart(axes, chart([_curve(found, line, titles.index(line.title), x) for line in lines]))
+            draw_chart(axes, chart([_curve(found, line, titles.index(line.title), x) for line in lines], found.metric))
 
 
 @paper_style
@@ -208,7 +211,7 @@ def plot_gains(found: Comparison, stem: Path) -> None:
             _plot_bars(panels[line.method.variant], i, line.title, places, width)
         for axes in panels.values():
             axes.axhline(0, color="black", linewidth=0.8)
-            axes.set(xlabel="resolution (pixels)", ylabel="top-1 against the I-Nets (points)")
+            axes.set(xlabel="resolution (pixels)", ylabel=f"{found.metric.title} against the I-Nets (points)")
             axes.set_xticks(range(len(sides)), [str(r) for r in sides])
 
 
@@ -237,10 +240,10 @@ def _variants(found: Comparison) -> dict[str, str]:
 
 def _curve(found: Comparison, line: Line, style: int, x: Callable[[Line, int], float]) -> Curve:
     points = []
-    for r in sorted(line.top1):
-        if (top1 := found.accuracy(line, r)) is not None:
-            interval = None if top1.spread is None else (top1.mean - top1.spread, top1.mean + top1.spread)
-            points.append(Point(x(line, r), top1.mean, interval, str(r), r not in line.trained))
+    for r in sorted(line.score):
+        if (score := found.accuracy(line, r)) is not None:
+            interval = None if score.spread is None else (score.mean - score.spread, score.mean + score.spread)
+            points.append(Point(x(line, r), score.mean, interval, str(r), r not in line.trained))
     return Curve(line.title, tuple(points), style)
 
 

@@ -64,7 +64,7 @@ def one_seed(found: Comparison) -> Comparison:
     for line in (found.lines[0], found.lines[2]):
         hits = {r: {0: right.to(torch.uint8)} for r, right in RIGHT[line.name].items()}
         top1 = {r: {0: 100 * float(held[0].double().mean())} for r, held in hits.items()}
-        lines.append(replace(line, top1=top1, top5=top1, hits=hits))
+        lines.append(replace(line, score=top1, second=top1, hits=hits))
     return replace(found, seeds=(0,), lines=tuple(lines))
 
 
@@ -91,7 +91,7 @@ def test_a_gain_within_its_interval_is_not_resolved(one_seed: Comparison) -> Non
     inets, rsnet = one_seed.lines
     few = RIGHT["inets"][32].clone()
     few[160:163] = True  # three images more of 200, McNemar p = 0.25
-    close = replace(rsnet, top1={32: {0: 81.5}}, hits={32: {0: few.to(torch.uint8)}})
+    close = replace(rsnet, score={32: {0: 81.5}}, hits={32: {0: few.to(torch.uint8)}})
     text = cells(replace(one_seed, lines=(inets, close)).gain_table())["RS-Net"][0]
     assert text.startswith("(+1.5 ± ")
     assert text.endswith(")")
@@ -137,14 +137,14 @@ def test_lines_are_read_from_the_finished_runs(
     inets, native, one_size = found.lines
     assert found.seeds == (0, 1)
     assert (inets.trained, native.trained, one_size.trained) == ((32, 24, 16), (32,), (32,))
-    assert {r: by_seed[0] for r, by_seed in inets.top1.items()} == {
+    assert {r: by_seed[0] for r, by_seed in inets.score.items()} == {
         r: result["resolutions"][str(r)]["top1"] for r, result in zip((32, 24, 16), held, strict=True)
     }
-    assert {r: by_seed[0] for r, by_seed in native.top1.items()} == {
+    assert {r: by_seed[0] for r, by_seed in native.score.items()} == {
         r: held[0]["resolutions"][str(r)]["top1"] for r in (32, 24, 20, 16)
     }
-    assert inets.top1[32] == native.top1[32]
-    assert (inets.top1[32].keys(), inets.top1[16].keys()) == ({0, 1}, {0})
+    assert inets.score[32] == native.score[32]
+    assert (inets.score[32].keys(), inets.score[16].keys()) == ({0, 1}, {0})
     assert (native.title, native.name, native.method.name) == ("I-32", "inet-32", "inets")
     assert [(run.method, len(run.scores)) for run in found.runs][-2:] == [("one-size", 1), ("inets", 1)]
     assert [method.name for method in found.learning] == ["one-size"]

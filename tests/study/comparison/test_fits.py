@@ -77,7 +77,7 @@ def test_heads_are_classifiers_alone_each_at_its_size(planned: Plans, net: Switc
     assert differing(made(plan, 2), wanted) == set()
     assert list(top1(plan.runs[2])) == ["16"]
     (line,) = tabulate(plan).lines
-    assert [list(line.top1[r]) for r in (32, 24, 16)] == [[], [], [7]]
+    assert [list(line.score[r]) for r in (32, 24, 16)] == [[], [], [7]]
 
 
 def test_fixres_moves_the_last_statistics_and_the_classifier_of_the_native_i_net(

@@ -52,7 +52,7 @@ def test_another_network_is_trained_as_an_i_net_of_the_native_size(
     left = load(run.folder / "last.safetensors", narrow.extract(32))
     assert all(torch.equal(tensor, own.state_dict()[name]) for name, tensor in left.state_dict().items())
     line = found.lines[1]
-    assert (line.title, list(line.top1[32]), line.top1[16]) == ("x/narrow", [7], {})
+    assert (line.title, list(line.score[32]), line.score[16]) == ("x/narrow", [7], {})
     assert line.multiply_adds[32] < found.multiply_adds[32]
     assert found.gains(line) == {}
     assert found.learning == (plan.methods[0],)

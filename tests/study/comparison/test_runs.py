@@ -256,7 +256,7 @@ def test_an_interruption_leaves_the_report_of_whole_seeds(plan: Plan) -> None:
         assert {row["seed"] for row in csv.DictReader(file)} == {"0"}
     assert [run.status for run in plan.runs] == ["done"] * 6 + ["to do"] * 2
     found = compare(plan)
-    assert all(set(by_seed) == {0, 1} for line in found.lines for by_seed in line.top1.values())
+    assert all(set(by_seed) == {0, 1} for line in found.lines for by_seed in line.score.values())
 
 
 def test_the_processor_and_the_versions_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
