@@ -18,6 +18,7 @@ _COSTS = {
     "multiply_adds": "multiply-adds (M)",
     "latency_ms": "median (ms)",
     "top1": "top-1 (%)",
+    "miou": "mIoU (%)",
     "amp": "amp",
 }
 

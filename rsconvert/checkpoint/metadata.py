@@ -290,7 +290,7 @@ def _check_costs(costs: Mapping[str, Any]) -> None:
 def _is_cost(row: Mapping[str, Any]) -> bool:
     counts = all(type(row.get(name)) is int and row[name] > 0 for name in _COUNTS)
     words = all(type(row.get(name)) is str for name in ("form", "amp"))
-    numbers: list[Any] = [row.get("latency_ms"), row.get("top1") or 0]
+    numbers: list[Any] = [row.get("latency_ms"), row.get("top1") or 0, row.get("miou") or 0]
     return counts and words and all(type(number) in (int, float) and number >= 0 for number in numbers)  # no nan
 
 

@@ -129,7 +129,7 @@ def _write(found: "Predictions", output: str | None, logits: str | None, per_cla
 )
 @options.defaulted("evaluation.measure_costs", "--rounds", type=int, help="How often each is timed.")
 @click.option("--threads", type=int, help="Of torch on the CPU; the default is torch's own.")
-@click.option("--data", metavar="DIR", help="Measure top-1 too, on its val/ images, as evaluate does.")
+@click.option("--data", metavar="DIR", help="Measure top-1 or mIoU too, on its val/ images, as evaluate does.")
 @options.amp
 @options.device
 @options.workers
@@ -180,7 +180,7 @@ def benchmark(
         log=options.log,
     )
     if data is not None:
-        found = found.with_top1(_top1(net, found, data, amp, as_json, **labels))
+        found = found.with_scores(_scores(net, found, data, amp, as_json, **labels), net.source.task.metric)
     if store:
         store_costs(net, found)
         save(net, source)
@@ -188,7 +188,7 @@ def benchmark(
     options.print_result({"checkpoint": source, "stored": store, **found.to_dict()}, as_json, f"{found}{stored}")
 
 
-def _top1(
+def _scores(
     net: "SwitchableModel", costs: "Benchmark", data: str, amp: str | None, quiet: bool, **labels: Unpack[_Labels]
 ) -> dict[int, float]:
     from rsconvert import evaluate

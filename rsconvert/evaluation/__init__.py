@@ -16,6 +16,7 @@ from rsconvert.evaluation.distributed import Processes, joined_processes, launch
 from rsconvert.evaluation.fitting import (
     Masks,
     check_classes,
+    check_classifies,
     check_colours,
     check_labels,
     check_pairs,
@@ -57,6 +58,7 @@ __all__ = [
     "amp_name",
     "autocast",
     "check_classes",
+    "check_classifies",
     "check_colours",
     "check_forms",
     "check_labels",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rsconvert.evaluation.latency import Switching
+from rsconvert.models import Metric
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import Table
 
@@ -18,7 +19,7 @@ _TITLES = (
     "form", "resolution", "batch", "multiply-adds (M)", "parameters (M)", "median (ms)", "p95 (ms)", "images/s",
     "memory (MiB)", "top-1 (%)",
 )  # fmt: skip
-_STORED = ("resolution", "form", "batch_size", "multiply_adds", "latency_ms", "top1")
+_STORED = ("resolution", "form", "batch_size", "multiply_adds", "latency_ms", "top1")  # and miou, where it is known
 _BETWEEN = "; "
 
 
@@ -27,8 +28,8 @@ class Cost:
     """What a path costs in one form for one batch size.
 
     Multiply-adds are those of one image; latencies are of the batch, median and 95th percentile; memory is what a
-    forward holds at its most beyond weights and input, see ``peak_memory``, None where it can't be measured; top-1 is
-    in percent, None if it was not measured.
+    forward holds at its most beyond weights and input, see ``peak_memory``, None where it can't be measured; top-1, or
+    mIoU of a network of masks, is in percent, None if it was not measured.
     """
 
     form: str
@@ -41,12 +42,24 @@ class Cost:
     images_per_second: float
     peak_memory_bytes: int | None
     top1: float | None = None
+    miou: float | None = None
 
     def cells(self) -> tuple[object, ...]:
         """Return a row of the table."""
         kind = (self.form, self.resolution, self.batch_size, f"{self.multiply_adds / 1e6:.1f}", self.parameters / 1e6)
         memory = None if self.peak_memory_bytes is None else f"{self.peak_memory_bytes / 2**20:.1f}"
-        return (*kind, self.latency_ms, self.p95_ms, f"{self.images_per_second:.1f}", memory, self.top1)
+        return (
+            *kind,
+            self.latency_ms,
+            self.p95_ms,
+            f"{self.images_per_second:.1f}",
+            memory,
+            self.top1 if self.miou is None else self.miou,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, without the mIoU of a network that has none."""
+        return {name: value for name, value in asdict(self).items() if name != "miou" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +72,15 @@ class Benchmark:
     costs: tuple[Cost, ...]
     switching: Switching
 
-    def with_top1(self, top1: Mapping[int, float]) -> "Benchmark":
-        """Return the same with the top-1 of each resolution, in percent."""
-        return replace(self, costs=tuple(replace(cost, top1=top1.get(cost.resolution)) for cost in self.costs))
+    def with_scores(self, scores: Mapping[int, float], metric: Metric) -> "Benchmark":
+        """Return the same with the score of each resolution, in percent: of the metric ``top1`` or ``miou``."""
+        pairs = [(cost, scores.get(cost.resolution)) for cost in self.costs]
+        masks = metric.key == "miou"
+        return replace(self, costs=tuple(replace(c, miou=s) if masks else replace(c, top1=s) for c, s in pairs))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
-        return {**asdict(self), "costs": [asdict(cost) for cost in self.costs]}
+        return {**asdict(self), "costs": [cost.to_dict() for cost in self.costs]}
 
     def __str__(self) -> str:
         return self._table().as_text()
@@ -78,7 +93,9 @@ class Benchmark:
 
     def _table(self) -> Table:
         note = f"{self.switching}\n{self.machine}; amp {self.amp}; {self.rounds} rounds"
-        return Table(_TITLES, [cost.cells() for cost in self.costs], note)
+        masks = any(cost.miou is not None for cost in self.costs)
+        titles = (*_TITLES[:-1], "mIoU (%)") if masks else _TITLES
+        return Table(titles, [cost.cells() for cost in self.costs], note)
 
 
 def machine_key(device: torch.device) -> str:
@@ -112,7 +129,8 @@ def store_costs(net: SwitchableModel, benchmark: Benchmark) -> None:
 
     ``save`` writes it to the file. Whatever changes a value of the network drops it.
     """
-    rows = [{**{name: getattr(cost, name) for name in _STORED}, "amp": benchmark.amp} for cost in benchmark.costs]
+    facts = [(cost, {} if cost.miou is None else {"miou": cost.miou}) for cost in benchmark.costs]
+    rows = [{**{n: getattr(cost, n) for n in _STORED}, **score, "amp": benchmark.amp} for cost, score in facts]
     net.measured = replace(net.measured, costs={**stored_costs(net), benchmark.machine: rows})
 
 

@@ -8,13 +8,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from rsconvert.data import MaskReading, Pairs, Resize, Samples, open_pairs, open_split, read_class_map
-from rsconvert.errors import ConfigError, DataError
+from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
 
 __all__ = [
     "Masks",
     "check_classes",
+    "check_classifies",
     "check_colours",
     "check_labels",
     "check_pairs",
@@ -120,6 +121,15 @@ def check_colours(net: nn.Module) -> None:
     path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, 224)
     if (channels := example_stem(path, side).channels) != 3:
         raise DataError(f"the network takes {channels} channels; images have 3. Convert a network of three channels.")
+
+
+def check_classifies(net: nn.Module, what: str) -> None:
+    """Raise an UnsupportedModelError for a network of masks, where ``what`` needs one prediction for each image."""
+    if known_source(net).task.dense:
+        raise UnsupportedModelError(
+            f"{what} needs one prediction for each image, and the network gives one for each position; a classifier is "
+            "accepted. Measure its masks: rsconvert evaluate."
+        )
 
 
 def check_targets(targets: Tensor, logits: Tensor, outputs: Sequence[int] | None = None) -> None:

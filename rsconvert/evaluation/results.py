@@ -123,7 +123,7 @@ class Evaluation:
     @property
     def kind(self) -> type[Accuracy] | type[MaskAccuracy]:
         """What the rows are."""
-        return type(next(iter(self.resolutions.values())))
+        return next((type(row) for row in self.resolutions.values()), Accuracy)
 
     def rows(self) -> dict[str, Accuracy | MaskAccuracy]:
         """Return all accuracies by the name of their size, that of the ensemble last, if there is one."""

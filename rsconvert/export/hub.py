@@ -13,7 +13,7 @@ from huggingface_hub import ModelCardData
 
 from rsconvert.checkpoint import PUBLISHED, save, sync
 from rsconvert.errors import ConfigError, first_line
-from rsconvert.evaluation import Accuracy, Evaluation, Paired, multiply_adds
+from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy, Paired, multiply_adds
 from rsconvert.export.stock import TIMM_FILES, stock_library, write_timm, write_torchvision
 from rsconvert.export.target import Exported, check_folder, replacing_folder
 from rsconvert.models import TORCHVISION, count_outputs
@@ -208,7 +208,9 @@ def _evaluation(facts: Mapping[str, Any]) -> Evaluation:
     )
 
 
-def _accuracy(row: Mapping[str, Any]) -> Accuracy:
+def _accuracy(row: Mapping[str, Any]) -> Accuracy | MaskAccuracy:
+    if "miou" in row:
+        return MaskAccuracy(**{key: value for key, value in row.items() if key != "per_class"})
     paired = {"paired": Paired(**row["paired"])} if "paired" in row else {}
     return Accuracy(**{key: value for key, value in row.items() if key != "per_class"} | paired)
 

@@ -75,10 +75,11 @@ def resolution_for_budget(
     ((name, budget),) = given.items()
     if not budget > 0:
         raise ConfigError(f"{name} is {budget}; a number above 0 is accepted.")
+    score = net.source.task.metric.key
     if latency_ms is not None:
-        return _best(_measured_here(net, form, batch_size, amp), name, budget)
-    rows = [row for rows in stored_costs(net).values() for row in rows if row["top1"] is not None]
-    return _best(rows, name, budget) if rows else _largest(net, budget)
+        return _best(_measured_here(net, form, batch_size, amp), name, budget, score)
+    rows = [row for rows in stored_costs(net).values() for row in rows if row.get(score) is not None]
+    return _best(rows, name, budget, score) if rows else _largest(net, budget)
 
 
 def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: Amp) -> list[_Row]:
@@ -106,15 +107,15 @@ def _kind(row: _Row) -> str:
     return f"{row['form']} with batches of {row['batch_size']} and amp {row['amp']}"
 
 
-def _best(rows: Sequence[_Row], name: str, budget: float) -> int:
-    """Return the resolution of the best row within a budget; of equals the cheaper."""
+def _best(rows: Sequence[_Row], name: str, budget: float, score: str) -> int:
+    """Return the resolution of the row with the highest score within a budget; of equals the cheaper."""
     fitting = [row for row in rows if row[name] <= budget]
     if not fitting:
         cheapest = min(rows, key=lambda row: row[name])
         raise _below(name, budget, cheapest[name], cheapest["resolution"])
-    if any(row["top1"] is None for row in fitting):
+    if any(row.get(score) is None for row in fitting):
         return int(max(row["resolution"] for row in fitting))
-    return int(max(fitting, key=lambda row: (row["top1"], -row[name]))["resolution"])
+    return int(max(fitting, key=lambda row: (row[score], -row[name]))["resolution"])
 
 
 def _largest(net: SwitchableModel, budget: float) -> int:

@@ -25,6 +25,7 @@ from rsconvert.evaluation import (
     Predictions,
     Subject,
     autocast,
+    check_classifies,
     choose_precision,
     measure_latency,
     plain_memory_errors,
@@ -107,6 +108,7 @@ def halves(targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int, ...]:
+    check_classifies(net, "a cascade")
     if resolutions is None:  # a network that is built for each size may not take any size
         between = range(net.resolutions[-1], net.native, _STEP) if net.build is None else ()
         resolutions = list({*net.resolutions, *between})

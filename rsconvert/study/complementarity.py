@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
-from rsconvert.evaluation import check_order, predict
+from rsconvert.evaluation import check_classifies, check_order, predict
 from rsconvert.study.figures import COLUMN, PAGE, new_figure, paper_style
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import Table
@@ -117,6 +117,7 @@ def right_answers(networks: Mapping[int, nn.Module], data: str | Path | Samples,
     right: dict[int, Tensor] = {}
     targets: list[Tensor] = []
     for net in dict.fromkeys(networks.values()):
+        check_classifies(net, "complementarity")
         sizes = [r for r, other in networks.items() if other is net]
         found = predict({"": net}, data, sizes, **options)
         right |= {r: found.right("", r) for r in sizes}

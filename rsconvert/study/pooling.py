@@ -33,6 +33,7 @@ from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import (
     Amp,
     autocast,
+    check_classifies,
     check_colours,
     choose_device,
     choose_precision,
@@ -140,7 +141,7 @@ def pooled_values(
         UnsupportedModelError: the network has no classifier.
         DataError, ConfigError, ResolutionError, TrainingError: as ``evaluate``.
     """
-    check_colours(net)
+    _check_network(net)
     where = choose_device(device)
     precision = choose_precision(amp, where)
     samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
@@ -234,6 +235,11 @@ def plot_pooling(result: PooledValues) -> Figure:
     figure.supxlabel("value at the global pooling", fontsize=8)
     legend_above(figure, panels[:1], 8, "resolution (pixels)")
     return figure
+
+
+def _check_network(net: SwitchableModel) -> None:
+    check_classifies(net, "the input of the classifier")
+    check_colours(net)
 
 
 def _drawn(samples: Samples, images: int, seed: int) -> Samples:

@@ -15,6 +15,7 @@ import rsconvert
 from rsconvert.checkpoint import subset
 from rsconvert.evaluation import Benchmark, store_costs
 from rsconvert.evaluation.cost_table import differences, machine_key, stored_costs
+from rsconvert.models import Task
 from rsconvert.surgery import SwitchableModel
 
 Table = Callable[..., Benchmark]
@@ -100,8 +101,21 @@ def test_the_table_has_a_line_for_each_row(table: Callable[..., Benchmark]) -> N
 
 
 def test_top1_goes_to_every_row_of_its_resolution(table: Callable[..., Benchmark]) -> None:
-    found = table((64, 5.0, None), (48, 4.0, None), (64, 6.0, None)).with_top1({64: 80.0})
+    found = table((64, 5.0, None), (48, 4.0, None), (64, 6.0, None)).with_scores({64: 80.0}, Task().metric)
     assert [cost.top1 for cost in found.costs] == [80.0, None, 80.0]
+
+
+def test_masks_are_judged_by_miou(table: Callable[..., Benchmark], make_net: Callable[..., SwitchableModel]) -> None:
+    plain = table((64, 5.0, None), (32, 4.0, None))
+    found = plain.with_scores({64: 41.5, 32: 43.25}, Task(name="segmentation").metric)
+    assert [(cost.top1, cost.miou) for cost in found.costs] == [(None, 41.5), (None, 43.25)]
+    assert str(found).splitlines()[0].split()[-2:] == ["mIoU", "(%)"]
+    assert str(found).splitlines()[1].split()[-1] == "41.50"
+    assert [row["miou"] for row in found.to_dict()["costs"]] == [41.5, 43.25]
+    assert "miou" not in plain.to_dict()["costs"][0]
+    net = make_net((64, 32))
+    store_costs(net, found)
+    assert [(row["top1"], row["miou"]) for row in stored_costs(net)[found.machine]] == [(None, 41.5), (None, 43.25)]
 
 
 CPU = torch.device("cpu")

@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from rsconvert.data import Samples
-from rsconvert.errors import DataError
-from rsconvert.evaluation import check_classes, check_colours
+from rsconvert.errors import DataError, UnsupportedModelError
+from rsconvert.evaluation import check_classes, check_classifies, check_colours
 from rsconvert.evaluation.fitting import check_targets
+from rsconvert.models import Task
+from rsconvert.runtime import fit_cascade
+from rsconvert.study import complementarity_of, pooled_values, write_report
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -67,3 +70,18 @@ def test_a_target_needs_its_column() -> None:
         check_targets(torch.tensor([0, 2]), logits, (3, 0))
     with pytest.raises(DataError, match="the class map has the index 4; the network has 4 outputs, so 0 to 3"):
         check_targets(torch.tensor([0, 1]), logits, (4, 0))
+
+
+def test_what_needs_a_prediction_for_each_image_refuses_masks(net: SwitchableModel) -> None:
+    check_classifies(net, "a cascade")
+    net.source = replace(net.source, task=Task(name="segmentation"))
+    with pytest.raises(UnsupportedModelError, match=r"a cascade needs one prediction for each image, .*rsconvert eval"):
+        check_classifies(net, "a cascade")
+    for measure in (
+        lambda: fit_cascade(net, "nowhere"),
+        lambda: complementarity_of([{"": net}], "nowhere"),
+        lambda: pooled_values(net, "nowhere"),
+        lambda: write_report(net, "nowhere", "report.html"),
+    ):
+        with pytest.raises(UnsupportedModelError, match="needs one prediction for each image"):
+            measure()

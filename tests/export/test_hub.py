@@ -20,7 +20,7 @@ from torch import Tensor
 
 import rsconvert
 from rsconvert.errors import CheckpointError, ConfigError, RSConvertError, UnsupportedModelError
-from rsconvert.evaluation import Accuracy, Evaluation
+from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy
 from rsconvert.export import export_hub, verify_export
 from rsconvert.export.hub import model_card
 from rsconvert.surgery import SwitchableModel, scrambled, write
@@ -217,6 +217,16 @@ def test_results_become_the_table(made: SwitchableModel, result: Evaluation) -> 
     assert not re.search(r"^# x", card, re.MULTILINE)
     del result.baselines["I|32\n# x"]
     assert model_card(made, result) == model_card(made, result.to_dict())
+
+
+def test_results_of_masks_become_the_table(made: SwitchableModel) -> None:
+    row = MaskAccuracy(41.5, 88.25, 52.0, 1_000_000, miou_interval=(38.0, 45.0), difference=(-4.0, -1.0))
+    sides = made.resolutions
+    other = Evaluation(7, dict.fromkeys(sides, row), None)
+    result = Evaluation(7, dict.fromkeys(sides, replace(row, difference=None)), row, {"I-Net": other})
+    card = model_card(made, results=json.loads(json.dumps(result.to_dict())))
+    assert "| mIoU (%) |" in card
+    assert f"| {sides[0]} | 41.50 | 38.0-45.0 | 88.25 | 52.00 | 1.0 | 41.50* |" in card
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The best path within a budget: out of a table whose answers are known, and counted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from rsconvert import for_budget
 from rsconvert.errors import ConfigError
 from rsconvert.evaluation import Benchmark, multiply_adds, store_costs
+from rsconvert.models import Task
 from rsconvert.runtime import budget, resolution_for_budget
 from rsconvert.surgery import Measured, SwitchableModel, make_switchable
 
@@ -86,6 +88,17 @@ def test_another_machine_s_milliseconds_are_refused(net: SwitchableModel, table:
 def test_multiply_adds_of_a_table_with_top1(net: SwitchableModel, table: Table) -> None:
     store_costs(net, table((64, 8.0, 70.0), (48, 5.0, 71.0), (32, 2.0, 60.0)))
     assert [resolution_for_budget(net, multiply_adds=m) for m in (1e9, 64**2, 48**2 - 1)] == [48, 48, 32]
+
+
+def test_masks_are_chosen_by_their_miou(net: SwitchableModel, table: Table) -> None:
+    task = Task(name="segmentation")
+    rows = table((64, 8.0, 70.0), (48, 5.0, 60.0), (32, 2.0, 50.0))
+    store_costs(net, rows.with_scores({64: 40.0, 48: 42.0, 32: 30.0}, task.metric))
+    assert resolution_for_budget(net, latency_ms=9) == 64  # of a classifier, by top-1
+    net.source = replace(net.source, task=task)
+    store_costs(net, rows.with_scores({64: 40.0, 48: 42.0, 32: 30.0}, task.metric))
+    assert [resolution_for_budget(net, latency_ms=ms) for ms in (9, 3)] == [48, 32]
+    assert resolution_for_budget(net, multiply_adds=64**2) == 48
 
 
 @pytest.mark.parametrize("stored", [False, True])

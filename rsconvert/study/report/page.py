@@ -15,7 +15,7 @@ from torch import nn
 from rsconvert.checkpoint import replacing
 from rsconvert.data import Samples, Size, open_split, resolution_of
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import NETWORK, default_resolutions, predict, summarize, with_baselines
+from rsconvert.evaluation import NETWORK, check_classifies, default_resolutions, predict, summarize, with_baselines
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (
@@ -66,7 +66,7 @@ def write_report(
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
-    _check_folder(Path(path))
+    _check(net, Path(path))
     samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
@@ -90,7 +90,8 @@ def write_report(
     return facts
 
 
-def _check_folder(path: Path) -> None:
+def _check(net: SwitchableModel, path: Path) -> None:
+    check_classifies(net, "the report")
     """Refuse before the work what else would fail after it."""
     if not path.absolute().parent.is_dir():
         raise CheckpointError(f"{path} can't be written; a name in a folder that exists is needed.")
