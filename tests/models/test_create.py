@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
-from rsconvert.models import create, create_model, is_file_name, source_of
+from rsconvert.models import create_model, is_file_name, source_of
 from rsconvert.surgery import make_switchable
 
 FILE = """
@@ -299,10 +299,6 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UnsupportedModelError, match="can't be opened"):
         create_model(f"local-dir:{tmp_path}")
-
-
-def test_it_lists_its_names() -> None:
-    assert create.__all__ == ["create_model", "is_file_name", "preprocessing_of"]
 
 
 def test_the_arguments_of_a_folder_load_nothing_from_elsewhere(folder, tmp_path: Path) -> None:
