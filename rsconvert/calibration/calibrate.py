@@ -33,7 +33,7 @@ from rsconvert.evaluation import (
 )
 from rsconvert.surgery import SwitchableModel, batchnorms, check_resolutions, eval_mode
 
-__all__ = ["CalibrationReport", "calibrate"]
+__all__ = ["CalibrationReport", "Form", "calibrate"]
 
 Form = Literal["population", "momentum"]
 _Watched = dict[str, tuple[Any, Estimator]]

@@ -1,6 +1,6 @@
 """Commands that adapt a checkpoint to images and write another one: calibrate, cascade."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import click
 
@@ -22,6 +22,7 @@ __all__ = ["calibrate", "cascade"]
     help="Statistics over all values, or each BatchNorm's running average.",
 )
 @options.defaulted("calibration.calibrate", "--seed", type=int, help="Of the drawing.")
+@click.option("--bits", metavar="W/32", help="Quantize the convolutions' weights first; all sets get statistics then.")
 @options.reading
 @options.output("The file to write; NAME.calibrated.safetensors.")
 @options.result
@@ -32,6 +33,7 @@ def calibrate(
     resolutions: tuple[int, ...] | None,
     form: str,
     seed: int,
+    bits: str | None,
     output: str | None,
     model: str | None,
     force: bool,
@@ -44,22 +46,19 @@ def calibrate(
     """
     from rsconvert import calibrate as estimate
     from rsconvert import save
+    from rsconvert.calibration import quantize_calibrated
     from rsconvert.checkpoint import file_of
 
     source = file_of(checkpoint)
     target = f"{network_name(source)}.calibrated.safetensors" if output is None else output
     options.refuse_existing(target, force)
     net = load_network(source, model)
-    report = estimate(
-        net,
-        data,
-        resolutions,
-        images=images,
-        form=form,  # type: ignore[arg-type]  # one of click's choices
-        seed=seed,
-        progress=not as_json,
-        **reading,
-    )
+    rest: dict[str, Any] = {"images": images, "form": form, "seed": seed, "progress": not as_json, **reading}
+    if bits is None:
+        report = estimate(net, data, resolutions, **rest)
+    else:
+        quantized, report = quantize_calibrated(net, data, bits, resolutions, **rest)
+        options.log(str(quantized))
     save(net, target)
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 

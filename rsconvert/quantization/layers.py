@@ -178,7 +178,9 @@ def fit_weights(conv: QuantizedConv2d, *, iterations: int = 30) -> None:
     filters = conv.weight.reshape(len(conv.weight), -1)
     basis = initial_weight_basis(filters.square().mean(1).sqrt(), conv.weight_basis.shape[1])
     for _ in range(iterations):
-        basis = fit_filters(filters, basis)
+        before, basis = basis, fit_filters(filters, basis)
+        if torch.allclose(before, basis, rtol=1e-4, atol=0):
+            break
     conv.weight_basis.copy_(basis)
     conv.weight.copy_(quantize_filters(conv.weight, basis))
 
