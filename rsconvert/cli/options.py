@@ -46,6 +46,7 @@ __all__ = [
     "reading",
     "refuse_existing",
     "refuse_given",
+    "refuse_ineffective",
     "resolution_list",
     "resolutions",
     "result",
@@ -317,6 +318,14 @@ def refuse_given(*names: str, without: str) -> None:
                 f"{name} is {context.params[name]} without {without}, so it has no effect. Give --{without}, or leave "
                 "it out."
             )
+
+
+def refuse_ineffective(*names: str, where: str) -> None:
+    """Raise a ConfigError if the user gave one of the options, which have no effect there."""
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"{name} is {context.params[name]}, which has no effect on {where}. Leave it out.")
 
 
 def seed(function: str, help: str) -> _Decorator:

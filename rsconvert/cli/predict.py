@@ -12,8 +12,11 @@ from rsconvert.errors import ConfigError
 
 if TYPE_CHECKING:
     from rsconvert.runtime import PredictionList
+    from rsconvert.surgery import SwitchableModel
 
 __all__ = ["predict"]
+
+_TEXTS = (".csv", ".json")
 
 
 class _How(TypedDict):
@@ -43,7 +46,7 @@ class _How(TypedDict):
 @click.option("--cascade", is_flag=True, help="The stored cascade: it chooses the path of each image.")
 @options.defaulted("runtime.predict", "--top-k", type=int, help="Classes for each image.")
 @options.class_map_of_outputs
-@options.output("Write the predictions instead of printing them: .csv or .json.")
+@options.output("Write the predictions instead of printing them: .csv or .json; of masks a folder.")
 @options.defaulted("runtime.predict", "--batch-size", type=int, help="Images per forward.")
 @options.workers
 @options.device
@@ -60,18 +63,22 @@ def predict(
 ) -> None:
     """Print the most probable classes of each PHOTO, and of all photos below each FOLDER.
 
-    FILE.onnx is a file that export wrote; it runs in ONNX Runtime on the CPU.
+    FILE.onnx is a file that export wrote; it runs in ONNX Runtime on the CPU. A network of segmentation writes the mask
+    of each photo, and an overlay, into the folder of --output.
     """
     if output is not None:
-        options.refuse_existing(output, force)
-        if Path(output).suffix not in (".csv", ".json"):
-            raise ConfigError(f"output is {output}; a name in .csv or .json is accepted. Rename it, or use --json.")
+        options.refuse_existing(output, force, may_be_folder=Path(output).suffix not in _TEXTS)
     from rsconvert import predict as run
 
     is_onnx = Path(network).suffix == ".onnx"
     if is_onnx and model is not None:
         raise ConfigError(f"model is {model} for an ONNX file, which needs none. Leave it out.")
     net = network if is_onnx else load_network(network, model)
+    if not isinstance(net, str) and net.source.task.dense:
+        _masks(net, photos, output, force, as_json, how)
+        return
+    if output is not None and Path(output).suffix not in _TEXTS:
+        raise ConfigError(f"output is {output}; a name in .csv or .json is accepted. Rename it, or use --json.")
     found = run(net, photos, **how, progress=not as_json)
     if how["latency_ms"] is not None:
         options.log(f"resolution {found[0].resolution}: the best within {how['latency_ms']:g} ms")
@@ -82,6 +89,29 @@ def predict(
         _write(found, facts, output)
     images = "1 image" if len(found) == 1 else f"{len(found)} images"
     options.print_result(facts, as_json, found if output is None else f"wrote {output}: {images}")
+
+
+def _masks(
+    net: "SwitchableModel", photos: tuple[str, ...], folder: str | None, force: bool, as_json: bool, how: _How
+) -> None:
+    from rsconvert.runtime import write_masks
+
+    if folder is None or Path(folder).suffix in _TEXTS:
+        raise ConfigError(f"output is {folder or 'empty'}; masks are files, for which a folder is needed: -o FOLDER.")
+    options.refuse_ineffective("cascade", "top_k", "class_map", "batch_size", "workers", where="masks")
+    found = write_masks(
+        net,
+        photos,
+        folder,
+        force=force,
+        resolution=how["resolution"],
+        latency_ms=how["latency_ms"],
+        device=how["device"],
+        amp=how["amp"],
+    )
+    options.print_result(
+        {"folder": folder, **found.to_dict()}, as_json, f"{found}\nwrote masks and overlays to {folder}"
+    )
 
 
 def _write(found: "PredictionList", facts: dict[str, object], output: str) -> None:

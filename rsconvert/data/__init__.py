@@ -11,7 +11,7 @@ from rsconvert.data.loading import (
     whole_loader,
 )
 from rsconvert.data.masks import MaskReading, nearest, read_mask
-from rsconvert.data.pair_views import Grid, Resize, fitted
+from rsconvert.data.pair_views import Grid, Resize, fitted, whole_views
 from rsconvert.data.pairs import Pairs, open_pairs, read_class_names
 from rsconvert.data.photos import Photo, photo_samples, prepare_photo
 from rsconvert.data.samples import Samples, read_class_map, read_output_names
@@ -68,4 +68,5 @@ __all__ = [
     "training_loader",
     "training_views",
     "whole_loader",
+    "whole_views",
 ]

@@ -28,6 +28,7 @@ from rsconvert.evaluation.mask_accuracy import MaskAccuracy
 from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.overlap import (
     Overlaps,
+    at_mask,
     difference_interval,
     drawn_miou,
     mask_scores,
@@ -56,6 +57,7 @@ __all__ = [
     "Subject",
     "Switching",
     "amp_name",
+    "at_mask",
     "autocast",
     "check_classes",
     "check_classifies",

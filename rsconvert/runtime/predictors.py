@@ -140,8 +140,8 @@ def _images(net: SwitchableModel) -> Callable[[Tensor], Tensor]:
     check_colours(net)
     if net.source.task.dense:
         raise UnsupportedModelError(
-            "the network gives a class for each position; predict names one for each image. Run net(net.preprocess("
-            "image, resolution))."
+            "the network gives a class for each position; predict names one for each image. Use "
+            "rsconvert.runtime.predict_masks."
         )
     device, dtype, how = net.alpha.device, float_dtype(net), net.source.preprocessing
     return lambda view: normalize(view.to(device, non_blocking=True), how, dtype=dtype)
