@@ -52,6 +52,11 @@ class Pairs(Samples):
         names = None if self._masks is None else [(self.name(i), self._masks[i]) for i in indices]
         return Pairs(Subset(self._source, indices), self.label, self.classes, self.reading, names)  # type: ignore[arg-type]
 
+    def fingerprint(self) -> str:
+        """Return a short hash of the images and of the masks, as of any samples."""
+        masks = Samples(self._source, self.label, None, self._masks)
+        return super().fingerprint() + ("" if self._masks is None else masks.fingerprint())
+
     def open_pair(self, index: int) -> tuple[EncodedImage | Tensor, Tensor]:
         """Return an image, whose file may not be decoded yet, and its mask (H, W).
 
@@ -114,7 +119,7 @@ def open_pairs(
     found = _from_table(Path(data), split) if data.endswith(".csv") else _from_folder(Path(data), split)
     if not found:
         raise DataError(f"{data} holds no images for {split}; at least one, with a mask, is needed.")
-    return Pairs(_PairFiles(found), f"{data} {split}", names, reading, found)
+    return Pairs(_PairFiles(found), data, names, reading, found)
 
 
 def images_of_pairs(data: str) -> list[str]:

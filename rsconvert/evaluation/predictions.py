@@ -29,6 +29,15 @@ from rsconvert.evaluation.subject import Answers, Subject, collect, validation_l
 __all__ = ["Predictions", "check_order", "predict", "save_logits"]
 
 
+class _OfMasks(dict[str, Any]):
+    """The answers of networks that have none, because they give masks."""
+
+    def __missing__(self, name: str) -> Any:
+        raise UnsupportedModelError(
+            f"{name} gives masks, which are right in part; a network that gives one class per image is needed for this."
+        )
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What networks predict for the same N images.
@@ -55,8 +64,6 @@ class Predictions:
 
     def right(self, network: str, size: Size | None) -> Tensor:
         """Return whether each prediction is right, (N,), bool."""
-        if self.overlaps:
-            raise UnsupportedModelError("masks are right in part; a network that gives one class per image is needed.")
         return self.answers[network][size].best == self.targets
 
 
@@ -109,7 +116,8 @@ def predict(
             targets.append(seen)
     check_order(targets)
     found, dense = {name: answers[name] for name in networks}, isinstance(samples, Pairs)
-    return Predictions(targets[0], samples.classes, subjects, {} if dense else found, found if dense else {})
+    answers = _OfMasks() if dense else found
+    return Predictions(targets[0], samples.classes, subjects, answers, found if dense else {})
 
 
 def save_logits(found: Predictions, path: str | Path) -> None:

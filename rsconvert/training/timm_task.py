@@ -111,6 +111,8 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
         dtype: torch.dtype | None = None,
         verbose: bool = True,
     ) -> None:
+        if net.source.task.dense:
+            raise ConfigError("MREDTask trains on one class per image; finetune trains segmentation. Use finetune.")
         super().__init__(device=device, dtype=dtype, verbose=verbose)
         if layout_of(net):
             raise UnsupportedModelError(

@@ -1,6 +1,7 @@
 """A small U-Net on drawn shapes: three sizes learn together, and the smallest gains on the network of the largest."""
 
 import csv
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,10 @@ import rsconvert
 import rsconvert.data
 import rsconvert.evaluation
 from rsconvert import FinetuneConfig
+from rsconvert.runtime import fit_cascade
 from rsconvert.surgery import SwitchableModel
-from rsconvert.training.step import Objective
+from rsconvert.training import MREDTask
+from rsconvert.training.step import Objective, Teacher
 from rsconvert.training.step.gradients import backward, backward_by_view
 from rsconvert.training.step.optimizer import parameter_groups
 
@@ -260,3 +263,35 @@ def test_class_folders_and_settings_of_masks_do_not_fit_together(make_net: Any, 
         rsconvert.evaluate(make_net(), tmp_path, masks=masks)
     with pytest.raises(rsconvert.ConfigError, match="different tasks: other classification, network segmentation"):
         rsconvert.evaluate(network((32, 16)), few, baselines={"other": make_net()})
+
+
+def test_another_network_teaches_in_the_place_of_the_ensemble(few: Path) -> None:
+    net = network((32, 16))
+    teacher = Teacher(UNet(), net.source.preprocessing, net.source.preprocessing, torch.device("cpu"), net.source.task)
+    view = torch.randn(2, 3, 32, 32)
+    assert teacher(view).shape == (2, 3, 32, 32)
+    views, target = [view, torch.randn(2, 3, 16, 16)], torch.ones(2, 32, 32).long()
+    loss = Objective(net, SHORT, teacher=teacher).train()(views, target)
+    assert loss.total.isfinite()
+
+
+def test_what_needs_one_class_per_image_says_so(few: Path) -> None:
+    net = network((32, 16))
+    with pytest.raises(rsconvert.UnsupportedModelError, match="a cascade asks how sure a network is of one class"):
+        fit_cascade(net, few)
+    found = rsconvert.evaluation.predict({"net": net}, few, (32, 16), workers=0)
+    with pytest.raises(rsconvert.UnsupportedModelError, match="net gives masks, which are right in part"):
+        found.right("net", 32)
+    with pytest.raises(rsconvert.ConfigError, match="MREDTask trains on one class per image"):
+        MREDTask(net)
+    with pytest.raises(rsconvert.ConfigError, match="logits are kept of one class per image"):
+        rsconvert.evaluation.predict({"net": net}, few, (32, 16), workers=0, keep_logits=True)
+
+
+def test_a_changed_mask_is_another_run(few: Path, tmp_path: Path) -> None:
+    shutil.copytree(few, tmp_path / "data")
+    before = rsconvert.data.open_pairs(str(few), "train", rsconvert.data.MaskReading()).fingerprint()
+    copied = rsconvert.data.open_pairs(str(tmp_path / "data"), "train", rsconvert.data.MaskReading())
+    assert copied.fingerprint() == before
+    Image.new("L", (72, 64), 1).save(tmp_path / "data" / "train" / "masks" / "000.png")
+    assert copied.fingerprint() != before
