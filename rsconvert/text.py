@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Table", "as_html_block", "parse_json", "plain", "read_json", "read_pairs"]
+__all__ = ["Table", "as_html_block", "parse_json", "plain", "printable", "read_json", "read_pairs"]
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]\d+| ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
 _DEEPEST, _LARGEST = 64, 2**26  # levels of JSON, bytes of a file of it
@@ -39,7 +39,7 @@ class Table:
 
     def as_markdown(self) -> str:
         """Return a table of Markdown, the note as a paragraph below it."""
-        titles, *rows = self._cells()
+        titles, *rows = [[_markdown(cell) for cell in line] for line in self._cells()]
         table = "\n".join(f"| {' | '.join(line)} |" for line in [titles, ["---"] * len(titles), *rows])
         return f"{table}\n\n{self.note}" if self.note else table
 
@@ -62,6 +62,22 @@ class Table:
         return [list(self.titles), *([_cell(value) for value in row] for row in self.rows)]
 
 
+def printable(text: str) -> str:
+    """Return text of one line in which nothing moves a cursor, hides, or turns the direction: it is escaped.
+
+    >>> printable("a\\x1b[31mb\\n")
+    'a\\\\x1b[31mb\\\\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _markdown(cell: str) -> str:
+    """Return a cell that neither ends itself nor begins a tag or a link."""
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("](", "]\\(")
+
+
 def as_html_block(text: str) -> str:
     """Return text of several lines as HTML that keeps its columns."""
     return f"<pre>{html.escape(text)}</pre>"
@@ -77,7 +93,7 @@ def plain(value: object) -> str:
         return f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
-    return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else printable(str(value))
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -147,4 +163,4 @@ def _aligned(column: Sequence[str]) -> list[str]:
 def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rsconvert.text import Table, as_html_block, plain, read_pairs
+from rsconvert.text import Table, as_html_block, plain, printable, read_pairs
 
 TABLE = Table(("name", "share", "n"), [("a, b", 1 / 3, 2), ("c", None, 30)], "of 4")
 WORDS = r"(\S+)\s+(.+)"
@@ -55,3 +55,16 @@ def test_html_shows_what_the_text_does_and_escapes_it() -> None:
         "<p>4 &lt; 5 images</p>"
     )
     assert as_html_block("a < b\n c") == "<pre>a &lt; b\n c</pre>"
+
+
+@pytest.mark.parametrize("text", ["a\x1b[31mb", "a\rb", "a\u202eb", "a\ud800b", "a\x00b", "a\nb", "a\x9bb"])
+def test_what_moves_a_cursor_is_escaped(text: str) -> None:
+    table = Table((text,), [(text,)])
+    for shown in (printable(text), plain([text]), plain({"key": text}), *table.as_text().splitlines()[1:]):
+        assert shown.isprintable()
+        assert shown.encode()
+
+
+def test_a_cell_of_markdown_stays_a_cell() -> None:
+    table = Table(("name",), [("a|b\n<script>[x](y)",)]).as_markdown()
+    assert table.splitlines()[2:] == [r"| a\|b\\n&lt;script>[x]\(y) |"]

@@ -24,6 +24,7 @@ from rsconvert.cli.predict import predict
 from rsconvert.cli.study import analyze, report
 from rsconvert.cli.train import compare, demo, finetune
 from rsconvert.errors import ConfigError, NamelessModelWarning, RSConvertError
+from rsconvert.text import printable
 
 __all__ = ["main"]
 
@@ -63,7 +64,7 @@ class _Commands(click.Group):
             if ctx.params["debug"]:
                 raise
             place = "; a place with room is needed. Check it, or see --debug." if _is_of_a_place(error) else ""
-            raise click.ClickException(" ".join(f"{error}{place}".split())) from error
+            raise click.ClickException(printable(" ".join(f"{error}{place}".split()))) from error
         except KeyboardInterrupt as interrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would meet the interpreter as it shuts down
             again = "the same command" if ctx.invoked_subcommand == "compare" else "--resume"

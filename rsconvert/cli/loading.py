@@ -16,11 +16,18 @@ __all__ = ["load_baselines", "load_network", "log_loading", "network_name"]
 
 
 def load_network(place: str, model: str | None) -> "SwitchableModel":
-    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's."""
+    """Return the network of a place, see ``rsconvert.load``; ``model`` is FILE.py:FUNCTION, or None for a library's.
+
+    A line on stderr says if its values are not finite.
+    """
     from rsconvert import load
     from rsconvert.checkpoint import load_with
+    from rsconvert.evaluation import unsound_values
 
-    return load(place) if model is None else load_with(place, model)
+    net = load(place) if model is None else load_with(place, model)
+    if (line := unsound_values(net)) is not None:
+        options.log(f"note: of {place} {line}")
+    return net
 
 
 def load_baselines(texts: Sequence[str], net: "SwitchableModel", model: str | None) -> dict[str, "nn.Module"]:

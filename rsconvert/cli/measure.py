@@ -68,7 +68,7 @@ def evaluate(
             options.refuse_existing(path, force)
     if output is not None and Path(output).suffix not in (".csv", ".md"):
         raise ConfigError(f"output is {output}; a name in .csv or .md is accepted. Rename it, or use --json.")
-    from rsconvert.evaluation import joined_processes, predict, with_baselines
+    from rsconvert.evaluation import doubts, joined_processes, predict, with_baselines
 
     net = load_network(checkpoint, model)
     with joined_processes(reading["device"]) as processes:
@@ -88,6 +88,8 @@ def evaluate(
             processes=processes,
         )
     if processes.leads:
+        for line in doubts(found):
+            options.log(f"note: {line}")
         _write(found, output, logits, per_class, as_json)
 
 

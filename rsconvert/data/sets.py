@@ -9,7 +9,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from timm.utils.misc import natural_key
 
@@ -18,14 +18,16 @@ from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["images_below", "open_images", "open_split", "open_train_val"]
+__all__ = ["images_below", "in_order", "is_hidden", "open_images", "open_split", "open_train_val"]
 
 Split = Literal["train", "val"]
 
-_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation")}
+_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid")}
 # The Hub's data sets say "validation"; "test" is left out, since nobody should tune on it unawares.
 _HUB_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("validation", "val", "valid")}
-_EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"))
+_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
+)
 
 
 def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
@@ -66,7 +68,7 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
     if not data or not folder.is_dir() or root is not None:
         return open_split(data, "train", root=root)
     base = folder / "train" if (folder / "train").is_dir() else folder
-    paths = sorted(images_below(base), key=natural_key)
+    paths = sorted(images_below(base), key=in_order)
     return Samples(_Files(paths, [0] * len(paths)), str(base), None, paths)
 
 
@@ -100,14 +102,14 @@ class _Files:
 
 def _open_folder(folder: Path, split: Split) -> Samples:
     base = _split_folder(folder, split)
-    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
     if not folders:
         raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
-    classes = tuple(sorted(folders, key=natural_key))  # timm's order, in which "9" comes before "10"
+    classes = tuple(sorted(folders, key=in_order))  # timm's order, in which "9" comes before "10"
     paths: list[str] = []
     targets: list[int] = []
     for target, name in enumerate(classes):
-        found = sorted(images_below(base / name), key=natural_key)
+        found = sorted(images_below(base / name), key=in_order)
         if not found:
             raise DataError(
                 f"{base / name} holds no images; a class folder needs at least one file that ends in "
@@ -132,9 +134,29 @@ def _split_folder(folder: Path, split: Split) -> Path:
     raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether a folder is none of the user's: of a system, an editor, an archive or a photo store."""
+    return name.startswith((".", "@")) or name == "__MACOSX"
+
+
+def in_order(name: str) -> tuple[Any, str]:
+    """Return what names are sorted by: timm's order, in which equal ones, as Cat and cat, have an order too."""
+    return natural_key(name), name
+
+
 def images_below(folder: Path) -> Iterator[str]:
-    """Yield the images below a folder by their suffixes, without hidden files; links are followed."""
-    for parent, _, files in os.walk(folder, followlinks=True):
+    """Yield the images below a folder by their suffixes, without hidden files and folders.
+
+    Links are followed, but to no folder twice: one that leads upwards counts no image again.
+    """
+    seen: set[tuple[int, int]] = set()
+    for parent, below, files in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        below[:] = sorted(name for name in below if not is_hidden(name))
         for file in files:
             if os.path.splitext(file)[1].lower() in _EXTENSIONS and not file.startswith("."):
                 yield os.path.join(parent, file)

@@ -13,6 +13,7 @@ from rsconvert.evaluation.cost_table import (
 )
 from rsconvert.evaluation.device import Amp, amp_name, autocast, choose_device, choose_precision, float_dtype
 from rsconvert.evaluation.distributed import Processes, joined_processes, launched_processes, launched_rank
+from rsconvert.evaluation.doubts import doubts, unsound_values
 from rsconvert.evaluation.fitting import (
     Masks,
     check_classes,
@@ -73,6 +74,7 @@ __all__ = [
     "default_resolutions",
     "difference_interval",
     "differences",
+    "doubts",
     "drawn_miou",
     "evaluate",
     "float_dtype",
@@ -100,6 +102,7 @@ __all__ = [
     "store_costs",
     "stored_costs",
     "summarize",
+    "unsound_values",
     "validation_loader",
     "wilson_interval",
     "with_baselines",

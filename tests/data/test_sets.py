@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,3 +256,20 @@ def test_a_subset_keeps_names_classes_and_its_own_order(folder):
     (folder / "train" / "9" / "2.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"9.2\.png"):
         some.read(1)
+
+
+def test_folders_as_they_are_found(tmp_path: Path) -> None:
+    """Hidden folders and links that lead upwards count no image; names that differ in case alone have an order."""
+    for name in ("Cat/1.jfif", "Cat/01.png", "cat/1.jpe", ".ipynb_checkpoints/1.png", "@eaDir/1.png", "__MACOSX/1.png"):
+        file = tmp_path / "train" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file, "PNG")
+    (tmp_path / "train" / "Cat" / "again").symlink_to(tmp_path / "train" / "Cat")
+    (tmp_path / "train" / "Cat" / ".git").mkdir()
+    (tmp_path / "train" / "Cat" / ".git" / "2.png").touch()
+    (tmp_path / "train").rename(tmp_path / "valid")
+    found = open_split(str(tmp_path), "val")
+    assert found.classes == ("Cat", "cat")
+    names = [Path(found.name(i)).relative_to(tmp_path / "valid").as_posix() for i in range(len(found))]
+    assert names == ["Cat/1.jfif", "Cat/01.png", "cat/1.jpe"]
+    assert [found.read(i)[1] for i in range(3)] == [0, 0, 1]
