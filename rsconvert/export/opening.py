@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -148,7 +150,7 @@ def _open_compiled(path: Path, native_code: bool) -> Export:
 def _open_program(path: Path) -> Export:
     """Open a program of ``torch.export``; its archive is checked first, and then read without pickle."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch about itself
+        with warnings.catch_warnings(action="ignore"), _quiet():  # of torch about itself
             program = torch.export.load(checked_program(path))
             run = program.module(check_guards=False)
         first = program.graph_signature.user_inputs[0]
@@ -157,6 +159,17 @@ def _open_program(path: Path) -> Export:
     except Exception as error:  # zip, JSON and torch's own
         raise _broken(path, "torch.export", error) from error
     return Export(run, height, width, batch)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing the traceback of an error that it raises anyway."""
+    log = logging.getLogger("torch.export")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _open_hub(folder: Path) -> Export:
