@@ -29,6 +29,7 @@ _TAKEN_BY = {
     "shared_weights": ("onnx",),
     "results": ("hub",),
     "licence": ("hub",),
+    "push": ("hub",),
 }
 
 
@@ -63,6 +64,7 @@ _TAKEN_BY = {
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
 @click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm says of them.")
+@click.option("--push", metavar="USER/NAME", help="hub: upload the folder to this repository, made if there is none.")
 @click.option("-o", "--output", required=True, type=click.Path(), help="File, or folder for timm and hub.")
 @result
 def export(
@@ -148,8 +150,9 @@ def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any]
         raise ConfigError(
             f"results {path} can't be read ({error}); what evaluate --json prints is needed. Check the path."
         ) from error
-    exported = export_hub(net, output, results=results, licence=options["licence"], force=force)
-    return {"resolutions": list(net.resolutions)}, exported
+    exported = export_hub(net, output, results=results, licence=options["licence"], push=options["push"], force=force)
+    facts = {"left_open": list(exported.left_open), "address": exported.address}
+    return {"resolutions": list(net.resolutions), **facts}, exported
 
 
 def _plain(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:

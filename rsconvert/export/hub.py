@@ -3,7 +3,9 @@
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from huggingface_hub import ModelCardData
 from rsconvert.checkpoint import PUBLISHED, save, sync
 from rsconvert.errors import ConfigError, first_line
 from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy, Paired, multiply_adds
+from rsconvert.export.push import check_repository, push_folder
 from rsconvert.export.stock import TIMM_FILES, stock_library, write_timm, write_torchvision
 from rsconvert.export.target import Exported, check_folder, replacing_folder
 from rsconvert.models import TORCHVISION, count_outputs
@@ -23,6 +26,7 @@ from rsconvert.text import Table
 __all__ = ["export_hub", "model_card"]
 
 _CARD = "README.md"
+_PLACE = "USER/NAME"
 _PRETRAINED = "pretrained "
 # The identifiers that the hub takes, of those that weights are published under; it wants all else as "other".
 _LICENCES = (
@@ -41,9 +45,10 @@ def export_hub(
     *,
     results: Evaluation | Mapping[str, Any] | None = None,
     licence: str | None = None,
+    push: str | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write a folder fit for upload to a model hub.
+    """Write a folder fit for upload to a model hub, and upload it if asked.
 
     It holds ``README.md``, the model card; the native network as ``model.safetensors``, with ``config.json`` for
     stock timm, which opens the folder strictly, or as the state_dict of torchvision; and the switchable file as
@@ -51,18 +56,23 @@ def export_hub(
 
     Args:
         results: of ``evaluate``, or the object that ``rsconvert evaluate --json`` printed, for the card's table.
-        licence: of the source weights; None takes what timm says of weights that were downloaded.
+        licence: of the source weights, for all files; None takes what timm says of weights that were downloaded.
+        push: USER/NAME of the repository to upload to, by the hub's own client; the licence must be known then.
         force: replace an earlier export; a folder that holds anything else is never replaced.
     Raises:
         UnsupportedModelError: the network has no name of a library, or gives features.
         ConfigError: the results are of another network, or the licence is no line of text.
-        CheckpointError: the folder exists, holds other files, or can't be written.
+        CheckpointError: the folder exists, holds other files, can't be written, or can't be uploaded.
     """
     folder = Path(folder)
     library = stock_library(net)
     check_folder(folder, force, {*TIMM_FILES, PUBLISHED, _CARD})
-    with replacing_folder(folder) as part:
-        card = model_card(net, results, licence)
+    licence = _known_licence(net, licence)
+    if push is not None:
+        check_repository(push)
+        _check_licence(licence)
+    with _licensed(net, licence), replacing_folder(folder) as part:
+        card = model_card(net, results, licence, place=push or _PLACE)
         if library == "timm":
             write_timm(net, net.native, part)
         else:
@@ -70,23 +80,54 @@ def export_hub(
         save(net, part / PUBLISHED)
         (part / _CARD).write_text(card, encoding="utf-8")
         sync(part / _CARD)
-    return Exported({folder: None})
+    left = [line.removeprefix("- ").partition(":")[0] for line in card.splitlines() if "unknown: fill in" in line]
+    address = None if push is None else push_folder(folder, push)
+    return Exported({folder: None}, left_open=(*left, *([_PLACE] if push is None else [])), address=address)
+
+
+@contextmanager
+def _licensed(net: SwitchableModel, licence: str | None) -> Iterator[None]:
+    """Let the files that are written say a licence."""
+    before = net.source
+    net.source = replace(before, licence=licence)
+    try:
+        yield
+    finally:
+        net.source = before
+
+
+def _check_licence(licence: str | None) -> None:
+    if licence is None:
+        raise ConfigError(
+            "the licence of the source weights is unknown; what is uploaded needs one. Give it by --licence, such as "
+            "apache-2.0, or unknown."
+        )
+
+
+def _known_licence(net: SwitchableModel, given: str | None) -> str | None:
+    """Return the licence of the source weights: the given one, that of the source, or what timm says of them."""
+    if given is not None and not (given.strip() and given.isprintable()):
+        raise ConfigError(f"licence is {given!r}; a name such as apache-2.0 is accepted. Give it on one line.")
+    published = _published(net)
+    known = given or net.source.licence
+    if published is not None and published.license != "unknown":  # for files from before the licence was kept
+        known = known or published.license
+    return known
 
 
 def model_card(
-    net: SwitchableModel, results: Evaluation | Mapping[str, Any] | None = None, licence: str | None = None
+    net: SwitchableModel,
+    results: Evaluation | Mapping[str, Any] | None = None,
+    licence: str | None = None,
+    *,
+    place: str = _PLACE,
 ) -> str:
     """Return the text of README.md, with the front matter that a hub reads; arguments are those of `export_hub`.
 
     Without results the table holds multiply-adds alone.
     """
-    if licence is not None and not (licence.strip() and licence.isprintable()):
-        raise ConfigError(f"licence is {licence!r}; a name such as apache-2.0 is accepted. Give it on one line.")
-    published = _published(net)
-    licence = licence or net.source.licence
-    if published is not None and published.license != "unknown":  # for files from before the licence was kept
-        licence = licence or published.license
-    datasets = _datasets(net.source.weights or "", published)
+    licence = _known_licence(net, licence)
+    datasets = _datasets(net.source.weights or "", _published(net))
     sides, name = ", ".join(map(str, net.resolutions)), str(net.source.architecture)
     parts = [
         f"---\n{_front_matter(net, licence, datasets)}\n---",
@@ -97,12 +138,12 @@ def model_card(
         "## By resolution",
         _costs(net) if results is None else _accuracies(net, results),
         "## How to load it",
-        "`USER/NAME` is the place of this folder on the hub.",
+        "`USER/NAME` is the place of this folder on the hub." if place == _PLACE else "",
         _loading_plain(net),
         _loading_other(net),
         _LOADING,
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return "\n\n".join(filter(None, parts)).replace(_PLACE, place) + "\n"
 
 
 def _shared(net: SwitchableModel) -> str:

@@ -117,9 +117,10 @@ def _pretrained_cfg(net: SwitchableModel, resolution: int, stock: nn.Module) -> 
     """Return timm's description of the weights and their images."""
     source, cfg = net.source, cast(dict[str, Any], stock.pretrained_cfg)
     renamed = source.class_names is not None or cfg.get("num_classes") != stock.num_classes
-    kept = {key: cfg[key] for key in cfg if key not in _OUTDATED + (_LABELS if renamed else ())}
+    kept = {key: cfg[key] for key in cfg if key not in (*_OUTDATED, "license", *(_LABELS if renamed else ()))}
     return {
         **kept,
+        **({} if source.licence is None else {"license": source.licence}),
         "num_classes": stock.num_classes,
         "input_size": (example_input(stock, resolution).shape[1], resolution, resolution),
         **vars(source.preprocessing),

@@ -110,13 +110,16 @@ class Exported:
 
     ``files`` maps each file or folder to its resolution, None if it holds all. ``folding`` and ``verification`` report
     on those files whose BatchNorms were folded on request, and that were compared with the network. ``weights`` is a
-    further file, from which the others read theirs.
+    further file, from which the others read theirs. ``left_open`` is what a person has to fill in in a model card,
+    ``address`` where a folder was uploaded to.
     """
 
     files: Mapping[Path, int | None]
     folding: Mapping[Path, FoldReport] = field(default_factory=dict)
     verification: Mapping[Path, Verification] = field(default_factory=dict)
     weights: Path | None = None
+    left_open: Sequence[str] = ()
+    address: str | None = None
 
     def __fspath__(self) -> str:
         if len(self.files) != 1:
@@ -129,7 +132,9 @@ class Exported:
             for path, side in self.files.items()
         ]
         found = [str(part) for line in lines for part in line if part is not None]
-        return "\n".join([*found, *([f"wrote {self.weights}, which these files read"] if self.weights else [])])
+        found += [f"wrote {self.weights}, which these files read"] if self.weights else []
+        found += [f"left to fill in in its README.md: {', '.join(self.left_open)}"] if self.left_open else []
+        return "\n".join([*found, *([f"uploaded: {self.address}"] if self.address else [])])
 
 
 def _held(side: int | None) -> str:

@@ -299,3 +299,32 @@ def test_the_builders_arguments_are_told() -> None:
     card = model_card(switchable("torchvision/shufflenet_v2_x0_5", 7))
     assert 'get_model("shufflenet_v2_x0_5", weights=None, num_classes=7)' in card
     assert front_matter(card)["library_name"] == "torchvision"
+
+
+@pytest.mark.parametrize(("given", "known"), [(None, None), ("mit", "mit")])
+def test_all_files_tell_one_licence(net: SwitchableModel, tmp_path: Path, given: str | None, known: str | None) -> None:
+    before = net.source
+    exported = export_hub(net, tmp_path / "out", licence=given)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["pretrained_cfg"].get("license") == known
+    assert rsconvert.load(tmp_path / "out").source.licence == known
+    assert front_matter((tmp_path / "out" / "README.md").read_text())["license"] == (known or "unknown")
+    assert ("licence of the source weights" in exported.left_open) == (known is None)
+    assert net.source == before
+    assert "left to fill in in its README.md: source weights" in str(exported)
+
+
+def test_what_is_uploaded_names_its_place_and_licence(
+    net: SwitchableModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsconvert.export.hub.push_folder", lambda folder, name: f"{name}: {folder.name}")
+    with pytest.raises(ConfigError, match="the licence of the source weights is unknown"):
+        export_hub(net, tmp_path / "out", push="me/net")
+    with pytest.raises(ConfigError, match="USER/NAME of a repository"):
+        export_hub(net, tmp_path / "out", licence="mit", push="net")
+    assert not (tmp_path / "out").exists()
+    exported = export_hub(net, tmp_path / "out", licence="mit", push="me/net")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'rsconvert.load("hf-hub:me/net")' in card
+    assert "USER/NAME" not in card
+    assert str(exported).splitlines()[-1] == "uploaded: me/net: out"
