@@ -23,6 +23,7 @@ __all__ = [
     "TrainingError",
     "UnsupportedModelError",
     "first_line",
+    "install_hint",
 ]
 
 
@@ -56,6 +57,15 @@ class TrainingError(RSConvertError, RuntimeError):
 
 class NamelessModelWarning(UserWarning):
     """Give the model a name, or keep the code that makes it next to its file."""
+
+
+def install_hint(extra: str) -> str:
+    """Return how an extra is installed, from an index and in a checkout.
+
+    >>> install_hint("onnx")
+    "Run pip install 'rsconvert[onnx]', in a checkout pip install -e '.[onnx]'."
+    """
+    return f"Run pip install 'rsconvert[{extra}]', in a checkout pip install -e '.[{extra}]'."
 
 
 def first_line(error: BaseException) -> str:

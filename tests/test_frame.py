@@ -1,8 +1,10 @@
 """The files around the package: .ci/run does what the README says, and no file tells where it was written."""
 
+import configparser
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ KNOWN_HOSTS = {
     "arxiv.org",
     "docs.wandb.ai",
     "doi.org",
+    "download.pytorch.org",
     "example.com",
     "github.com",
     "huggingface.co",
@@ -98,3 +101,27 @@ def test_the_ci_tests_a_copy_and_tells_how_it_went(tmp_path: Path, status: int) 
     assert {"pyproject.toml", "rsconvert", "tests", ".ci"} <= set(seen)
     assert ".git" not in seen
     assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_the_image_holds_what_the_package_needs() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]]
+    let_in = [line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[0] == "!"]
+    assert sorted(copied) == sorted(let_in)
+    assert all((ROOT / name).exists() for name in copied)
+    assert {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "rsconvert"} == set(copied)
+    assert lines[-4:] == ["USER user", "WORKDIR /data", 'ENTRYPOINT ["rsconvert"]', 'CMD ["--help"]']
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    data = settings["options.package_data"]
+    assert data["rsconvert"] == "py.typed"
+    for package, pattern in data.items():
+        folder = ROOT.joinpath(*package.split("."))
+        assert list(folder.glob(pattern)), package
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "Typing :: Typed" in project["classifiers"]
+    assert project["dynamic"] == ["version"]
+    assert settings["metadata"]["version"] == "attr: rsconvert.__version__"

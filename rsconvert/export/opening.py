@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rsconvert.checkpoint import PUBLISHED, fill, load, read_header, read_tensors
-from rsconvert.errors import CheckpointError, ConfigError, first_line
+from rsconvert.errors import CheckpointError, ConfigError, first_line, install_hint
 from rsconvert.export.program_archive import checked_program, is_compiled
 from rsconvert.models import TORCHVISION, create_model
 from rsconvert.surgery import SwitchableModel, check_resolutions, prepare_folded
@@ -120,8 +120,7 @@ def needed(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
-            f"the package {package} is not installed; ONNX files are written and read by it. "
-            "Run `pip install rsconvert[onnx]`."
+            f"the package {package} is not installed; ONNX files are written and read by it. {install_hint('onnx')}"
         ) from error
 
 

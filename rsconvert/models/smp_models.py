@@ -13,7 +13,7 @@ import timm
 from torch import nn
 
 from rsconvert.data import Preprocessing
-from rsconvert.errors import ConfigError, UnsupportedModelError
+from rsconvert.errors import ConfigError, UnsupportedModelError, install_hint
 from rsconvert.models.builders import SMP, built
 from rsconvert.models.source import Source
 
@@ -66,7 +66,7 @@ def smp_candidates(model: nn.Module) -> Iterator[tuple[Source, Callable[[], nn.M
 def _package(name: str) -> ModuleType:
     if find_spec(_PACKAGE) is None:
         raise UnsupportedModelError(
-            f"{name} needs the package {_PACKAGE}, which is not installed. Run `pip install rsconvert[segmentation]`."
+            f"{name} needs the package {_PACKAGE}, which is not installed. {install_hint('segmentation')}"
         )
     return import_module(_PACKAGE)
 

@@ -145,6 +145,8 @@ def test_unusable_arguments(name: str, given: dict, words: str) -> None:
 
 def test_the_package_may_be_missing(monkeypatch) -> None:
     monkeypatch.setattr(smp_models, "find_spec", lambda name: None)
-    words = r"smp/unet:resnet18 needs the package segmentation_models_pytorch, .*pip install rsconvert\[segmentation\]"
+    words = (
+        r"smp/unet:resnet18 needs the package segmentation_models_pytorch, .*pip install 'rsconvert\[segmentation\]'"
+    )
     with pytest.raises(UnsupportedModelError, match=words):
         create_model("smp/unet:resnet18")

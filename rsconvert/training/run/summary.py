@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.errors import CheckpointError, ConfigError, install_hint
 from rsconvert.evaluation import Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
@@ -210,7 +210,7 @@ class Board:
         if importlib.util.find_spec("tensorboard") is None:
             raise ConfigError(
                 f"log_dir is {folder}, but the package tensorboard is not installed; it writes the curves. "
-                "Run `pip install rsconvert[tensorboard]`, or leave log_dir out."
+                f"{install_hint('tensorboard')} Or leave log_dir out."
             )
         from torch.utils.tensorboard import SummaryWriter
 
