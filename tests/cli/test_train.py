@@ -157,7 +157,10 @@ def test_a_run_is_resumed_and_differences_are_told(place: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--recipe", "imagenet"), "recipe is 'imagenet'; finetune, paper-resnet, paper-mobilenetv2 are accepted"),
+        (
+            ("--recipe", "imagenet"),
+            "recipe is 'imagenet'; finetune, paper-resnet, paper-lq-resnet, paper-mobilenetv2 are accepted",
+        ),
         (("--sync-bn",), "sync_bn is on with 1 process(es) on cpu"),
         (("--teacher", "no_such_model"), "no_such_model"),
         (("--labels", "none", "--distill", "none"), "distill is none"),
