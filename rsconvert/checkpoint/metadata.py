@@ -45,6 +45,7 @@ _TYPES = {
     "costs": dict,
     "cascade": dict,
     "quantized": dict,
+    "int8": dict,
 }
 _OF_STRINGS = ("aliases", "class_names", "new_classifier", "private_tensors", "quantized")
 _COUNTS = ("resolution", "batch_size", "multiply_adds")
@@ -97,6 +98,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
         "training": dict(source.training or {}),
         "costs": {key: list(rows) for key, rows in (measured.costs or {}).items()},
         "cascade": dict(measured.cascade or {}),
+        "int8": dict(measured.int8 or {}),
     }
     try:
         _check_crop_pct(source.preprocessing, net.resolutions)
@@ -169,8 +171,11 @@ def describe(path: str | Path) -> dict[str, Any]:
     check_file(path, held, entries)
     tensors = read_tensors(path)
     scores = tensors["rsconvert.alpha"].float().softmax(0).tolist()
+    int8 = held.measured.int8
+    ranges = {"int8": f"ranges of activations, from {int8.get('images')} images"} if int8 else {}
     return {
         **held.fields,
+        **ranges,
         "importance_scores": {str(r): score for r, score in zip(held.resolutions, scores, strict=True)},
         "tensors": len(tensors),
         "values": sum(t.numel() for t in tensors.values()),
@@ -212,9 +217,11 @@ def _metadata(facts: Mapping[str, Any]) -> Metadata:
     _check_costs(facts.get("costs", {}))
     if "cascade" in facts:
         _check_cascade(facts["cascade"], source.num_classes)
+    if "int8" in facts:
+        _check_int8(facts["int8"], resolutions)
     return Metadata(
         source=source,
-        measured=Measured(costs=facts.get("costs"), cascade=facts.get("cascade")),
+        measured=Measured(costs=facts.get("costs"), cascade=facts.get("cascade"), int8=facts.get("int8")),
         resolutions=tuple(resolutions),
         private=facts.get("private", True),
         private_tensors=facts.get("private_tensors", ()),
@@ -303,3 +310,16 @@ def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
     most = math.inf if num_classes is None else num_classes
     if not all(type(output) is int and 0 <= output < most for output in fields["outputs"]):
         raise ValueError(f"outputs of the cascade is {fields['outputs']!r}")
+
+
+def _check_int8(held: Mapping[str, Any], resolutions: Sequence[int]) -> None:
+    ranges = held.get("ranges")
+    if type(ranges) is not dict or set(ranges) != {str(r) for r in resolutions}:
+        raise ValueError("int8 holds no ranges of each resolution")
+    names = [set(found) if type(found) is dict else None for found in ranges.values()]
+    if None in names or any(own != names[0] for own in names):
+        raise ValueError("int8 has ranges of other activations at one resolution than at another")
+    for name, ends in (item for found in ranges.values() for item in found.items()):
+        numbers = type(ends) is list and all(type(end) in (int, float) and math.isfinite(end) for end in ends)
+        if not numbers or len(ends) != 2 or ends[0] > ends[1]:
+            raise ValueError(f"int8 has the range {ends!r} of {name!r}")

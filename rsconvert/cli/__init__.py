@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from rsconvert import __version__
-from rsconvert.cli.adapt import calibrate, cascade
+from rsconvert.cli.adapt import calibrate, cascade, quantize
 from rsconvert.cli.convert import models, wrap
 from rsconvert.cli.export import export
 from rsconvert.cli.files import inspect, verify
@@ -135,6 +135,6 @@ def main(debug: bool) -> None:
 
 
 _SHARED = (finetune, evaluate)  # by several processes
-_ALONE = (predict, benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
+_ALONE = (quantize, predict, benchmark, analyze, cascade, export, verify, report, inspect, models, compare, demo)
 for _command in (wrap, calibrate, *_SHARED, *_ALONE):
     main.add_command(_command if _command in _SHARED else _run_once(_command))

@@ -1,4 +1,4 @@
-"""Commands that adapt a checkpoint to images and write another one: calibrate, cascade."""
+"""Commands that adapt a checkpoint to images and write another one: calibrate, quantize, cascade."""
 
 from typing import Any, Unpack
 
@@ -7,7 +7,7 @@ import click
 from rsconvert.cli import options
 from rsconvert.cli.loading import load_network, network_name
 
-__all__ = ["calibrate", "cascade"]
+__all__ = ["calibrate", "cascade", "quantize"]
 
 
 @click.command()
@@ -59,6 +59,56 @@ def calibrate(
     else:
         quantized, report = quantize_calibrated(net, data, bits, resolutions, **rest)
         options.log(str(quantized))
+    save(net, target)
+    options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
+
+
+@click.command()
+@options.checkpoint
+@options.unlabelled(required=True)
+@options.defaulted("export.quantize", "--images", type=int, help="How many to draw.")
+@options.seed("export.quantize", "Of the drawing.")
+@options.defaulted("export.quantize", "--batch-size", type=int, help="Images per forward.")
+@options.workers
+@options.data_root
+@options.output("The file to write; NAME.int8.safetensors.")
+@options.result
+def quantize(
+    checkpoint: str,
+    data: str,
+    images: int,
+    seed: int,
+    batch_size: int,
+    workers: int,
+    data_root: str | None,
+    output: str | None,
+    model: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Measure the ranges of CHECKPOINT's activations at each resolution, for export --format onnx --int8.
+
+    Writes a checkpoint that holds them; no value of the network changes. ONNX Runtime's calibration sees the images as
+    evaluation crops them, without labels. Compare an int8 file with the network by verify --data.
+    """
+    from rsconvert import save
+    from rsconvert.checkpoint import file_of
+    from rsconvert.export import quantize as measure
+
+    source = file_of(checkpoint)
+    target = f"{network_name(source)}.int8.safetensors" if output is None else output
+    options.refuse_existing(target, force)
+    net = load_network(source, model)
+    report = measure(
+        net,
+        data,
+        images=images,
+        seed=seed,
+        batch_size=batch_size,
+        workers=workers,
+        data_root=data_root,
+        progress=not as_json,
+    )
     save(net, target)
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 

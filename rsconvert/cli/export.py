@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -27,6 +27,9 @@ _TAKEN_BY = {
     "branches": ("onnx",),
     "compact": ("onnx",),
     "shared_weights": ("onnx",),
+    "fp16": ("onnx",),
+    "int8": ("onnx",),
+    "reduce_range": ("onnx",),
     "results": ("hub",),
     "licence": ("hub",),
     "push": ("hub",),
@@ -62,6 +65,9 @@ _TAKEN_BY = {
 )
 @click.option("--compact", is_flag=True, help="onnx that switches: without branches, slower.")
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
+@click.option("--fp16", is_flag=True, help="onnx: weights and arithmetic in float16; input and output stay float32.")
+@click.option("--int8", is_flag=True, help="onnx: in int8, by the ranges that rsconvert quantize measured.")
+@click.option("--reduce-range", is_flag=True, help="int8: weights of 7 bits, for x86 processors without VNNI.")
 @click.option("--results", type=click.Path(), metavar="FILE", help="hub: what evaluate --json printed, for the card.")
 @click.option("--licence", metavar="TEXT", help="hub: of the source weights; the default is what timm says of them.")
 @click.option("--push", metavar="USER/NAME", help="hub: upload the folder to this repository, made if there is none.")
@@ -130,6 +136,8 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
         branches=None if branches is None else ranges(branches, "branches"),
         compact=options["compact"],
         shared_weights=options["shared_weights"],
+        precision=_precision(options),
+        reduce_range=options["reduce_range"],
         force=force,
     )
     return {
@@ -137,6 +145,12 @@ def _onnx(net: "SwitchableModel", form: str, output: str, options: dict[str, Any
         "files": {str(path): found.to_dict() for path, found in exported.verification.items()},
         **({"weights": str(exported.weights)} if exported.weights else {}),
     }, exported
+
+
+def _precision(options: dict[str, Any]) -> Literal["float32", "float16", "int8"]:
+    if options["fp16"] and options["int8"]:
+        raise ConfigError("fp16 is set, and int8; a file has one precision. Leave one out.")
+    return "float16" if options["fp16"] else "int8" if options["int8"] else "float32"
 
 
 def _hub(net: "SwitchableModel", form: str, output: str, options: dict[str, Any], force: bool) -> _Written:

@@ -40,8 +40,14 @@ def load_baselines(texts: Sequence[str], net: "SwitchableModel", model: str | No
         name = name or network_name(place)
         if name in found:
             raise ConfigError(f"baseline {name} is given twice; each needs a name of its own, such as NAME={place}.")
-        found[name] = load_baseline(place, net, model)
+        found[name] = _onnx(place, net) if place.endswith(".onnx") else load_baseline(place, net, model)
     return found
+
+
+def _onnx(place: str, net: "SwitchableModel") -> "nn.Module":
+    from rsconvert.export import onnx_network
+
+    return onnx_network(place, net)
 
 
 def network_name(place: str) -> str:

@@ -127,7 +127,7 @@ def _write(found: "Predictions", output: str | None, logits: str | None, per_cla
     default="plain,channels_last",
     show_default=True,
     metavar="LIST",
-    help="Of plain, channels_last, compiled, folded.",
+    help="Of plain, channels_last, compiled, folded, int8.",
 )
 @options.defaulted("evaluation.measure_costs", "--rounds", type=int, help="How often each is timed.")
 @click.option("--threads", type=int, help="Of torch on the CPU; the default is torch's own.")
@@ -162,7 +162,7 @@ def benchmark(
     """
     if data is None:
         options.refuse_given(*labels, without="data")
-    from rsconvert import save
+    from rsconvert import export, save
     from rsconvert.checkpoint import builder_of, file_of
     from rsconvert.evaluation import choose_device, measure_costs, store_costs
 
@@ -179,10 +179,11 @@ def benchmark(
         threads=threads,
         amp=amp,
         create=builder_of(net, model),
+        makers={"int8": export.int8_paths},
         log=options.log,
     )
     if data is not None:
-        found = found.with_scores(_scores(net, found, data, amp, as_json, **labels), net.source.task.metric)
+        found = _with_scores(net, found, data, amp, as_json, **labels)
     if store:
         store_costs(net, found)
         save(net, source)
@@ -190,14 +191,22 @@ def benchmark(
     options.print_result({"checkpoint": source, "stored": store, **found.to_dict()}, as_json, f"{found}{stored}")
 
 
-def _scores(
+def _with_scores(
     net: "SwitchableModel", costs: "Benchmark", data: str, amp: str | None, quiet: bool, **labels: Unpack[_Labels]
-) -> dict[int, float]:
+) -> "Benchmark":
     from rsconvert import evaluate
+    from rsconvert.evaluation import predict, summarize
+    from rsconvert.export import int8_paths
 
     sides = list(dict.fromkeys(cost.resolution for cost in costs.costs))
     found = evaluate(net, data, sides, device=net.alpha.device, amp=amp, progress=not quiet, **labels)
-    return {r: row.score for r, row in found.resolutions.items() if isinstance(r, int)}
+    int8 = {}
+    quantized = [cost.resolution for cost in costs.costs if cost.form == "int8"]
+    for side, path in int8_paths(net, list(dict.fromkeys(quantized))).items() if quantized else ():
+        own = summarize(predict({"network": path}, data, [side], device="cpu", progress=not quiet, **labels))
+        int8[side] = own.resolutions[side].score
+    scores = {r: row.score for r, row in found.resolutions.items() if isinstance(r, int)}
+    return costs.with_scores(scores, net.source.task.metric, int8)
 
 
 def _check_writable(file: str) -> None:

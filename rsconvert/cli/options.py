@@ -345,8 +345,8 @@ baselines = click.option(
     "baselines",
     multiple=True,
     metavar="[NAME=]FILE|MODEL",
-    help="Another network to measure: a checkpoint, plain weights for the same architecture, a model's name; may be "
-    "repeated.",
+    help="Another network to measure: a checkpoint, plain weights for the same architecture, an ONNX file of the "
+    "network, a model's name; may be repeated.",
 )
 class_map = click.option(
     "--class-map",

@@ -24,8 +24,11 @@ from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fol
 
 __all__ = ["FORMS", "check_forms", "measure_costs", "paths_in_form"]
 
-FORMS = ("plain", "channels_last", "compiled", "folded")
-"""As it is; with the channels innermost in memory; by torch.compile; with BatchNorms folded into convolutions."""
+FORMS = ("plain", "channels_last", "compiled", "folded", "int8")
+"""As it is; with the channels innermost in memory; by torch.compile; BatchNorms folded into convolutions; in ONNX."""
+
+Makers = Mapping[str, Callable[[SwitchableModel, Sequence[int]], dict[int, nn.Module]]]
+"""What makes the paths of forms that other software runs."""
 
 _Key = tuple[str, int, int]  # form, resolution, batch size
 
@@ -40,6 +43,7 @@ def measure_costs(
     threads: int | None = None,
     amp: Amp = None,
     create: Callable[[], nn.Module] | None = None,
+    makers: Makers | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Benchmark:
     """Measure a network where it is, on random images, in eval mode; its modes are left as they are.
@@ -48,11 +52,12 @@ def measure_costs(
 
     Args:
         resolutions: in pixels, trained or not; None takes the trained ones.
-        forms: of ``plain``, ``channels_last``, ``compiled`` and ``folded``.
+        forms: of ``plain``, ``channels_last``, ``compiled``, ``folded`` and ``int8``.
         rounds: how often each is timed, after three rounds that are not counted.
         threads: of torch on the CPU, for this call; None leaves them as they are.
         amp: the precision of autocast, as of ``evaluate``; None chooses by the network's device.
         create: makes a plain model, whose creation and loading are timed alongside the switching.
+        makers: form → what makes its paths; ``int8`` needs ``{"int8": rsconvert.export.int8_paths}``.
         log: takes a line where the work takes long.
     Raises:
         ConfigError: a form is unknown or repeated; a batch size, ``rounds`` or ``threads`` is unusable.
@@ -65,7 +70,7 @@ def measure_costs(
     _check_number("rounds", rounds)
     precision = choose_precision(amp, net.alpha.device)
     with _threads(threads), plain_memory_errors(max(sizes), 0), _compilable(len(sides) * len(sizes)):
-        paths = {form: paths_in_form(net, form, sides) for form in forms}
+        paths = {form: paths_in_form(net, form, sides, makers) for form in forms}
         with torch.inference_mode(), eval_mode([p for group in paths.values() for p in group.values()]):
             costs = _measured(paths, sizes, rounds, precision, net.alpha.device, log)
         switching = measure_switching(net, create, rounds=min(rounds, 10))
@@ -90,11 +95,17 @@ def check_forms(forms: Sequence[str]) -> tuple[str, ...]:
     return tuple(forms)
 
 
-def paths_in_form(net: SwitchableModel, form: str, resolutions: Sequence[int]) -> dict[int, nn.Module]:
+def paths_in_form(
+    net: SwitchableModel, form: str, resolutions: Sequence[int], makers: Makers | None = None
+) -> dict[int, nn.Module]:
     """Return the path of each resolution in a form; ``net`` is left as it is.
 
     A compiled path is compiled when it first runs, for each size of input.
     """
+    if form == "int8":
+        if "int8" not in (makers or {}):
+            raise ConfigError('form is int8, and nothing makes its paths. Give makers={"int8": export.int8_paths}.')
+        return (makers or {})["int8"](net, resolutions)
     if form == "channels_last":
         net = copy.deepcopy(net).to(memory_format=torch.channels_last)
     paths = {r: net.at(r) for r in resolutions}
@@ -121,7 +132,7 @@ def _measured(
             runs[key] = partial(_run, path, given, amp, device, key)
             tensors = (*path.parameters(), *path.buffers(), *(t for t in given if isinstance(t, Tensor)))
             runs[key]()
-            seen = form != "compiled" or device.type == "cuda"
+            seen = form != "int8" and (form != "compiled" or device.type == "cuda")
             memory[key] = peak_memory(runs[key], device, tensors) if seen else None
     log(f"{len(runs)} runs by turns, {rounds} rounds")
     times = measure_latency(runs, rounds=rounds, device=device)
@@ -135,7 +146,7 @@ def _measured(
                 resolution=r,
                 batch_size=batch,
                 multiply_adds=multiply_adds(plain, r),
-                parameters=sum(p.numel() for p in plain.parameters()),
+                parameters=sum(p.numel() for p in getattr(plain, "computes_as", plain).parameters()),
                 latency_ms=time.median_ms,
                 p95_ms=time.p95_ms,
                 images_per_second=1e3 * batch / time.median_ms,

@@ -72,9 +72,15 @@ class Benchmark:
     costs: tuple[Cost, ...]
     switching: Switching
 
-    def with_scores(self, scores: Mapping[int, float], metric: Metric) -> "Benchmark":
-        """Return the same with the score of each resolution, in percent: of the metric ``top1`` or ``miou``."""
-        pairs = [(cost, scores.get(cost.resolution)) for cost in self.costs]
+    def with_scores(
+        self, scores: Mapping[int, float], metric: Metric, int8: Mapping[int, float] | None = None
+    ) -> "Benchmark":
+        """Return the same with the score of each resolution, in percent: of the metric ``top1`` or ``miou``.
+
+        The form int8 has scores of its own.
+        """
+        of = {"int8": int8 or {}}
+        pairs = [(cost, of.get(cost.form, scores).get(cost.resolution)) for cost in self.costs]
         masks = metric.key == "miou"
         return replace(self, costs=tuple(replace(c, miou=s) if masks else replace(c, top1=s) for c, s in pairs))
 

@@ -1,7 +1,7 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
 from rsconvert.export.hub import export_hub
-from rsconvert.export.onnx import export_onnx
+from rsconvert.export.onnx import Int8Paths, QuantizationReport, export_onnx, int8_paths, onnx_network, quantize
 from rsconvert.export.opening import Export, open_export, open_onnx
 from rsconvert.export.plain import export_plain, export_program, export_timm, export_torchvision
 from rsconvert.export.target import Exported
@@ -11,6 +11,8 @@ __all__ = [
     "Agreement",
     "Export",
     "Exported",
+    "Int8Paths",
+    "QuantizationReport",
     "Verification",
     "export_hub",
     "export_onnx",
@@ -18,7 +20,10 @@ __all__ = [
     "export_program",
     "export_timm",
     "export_torchvision",
+    "int8_paths",
+    "onnx_network",
     "open_export",
     "open_onnx",
+    "quantize",
     "verify_export",
 ]

@@ -34,6 +34,7 @@ class Export:
         branches: the resolutions that a branch of an ONNX file serves.
         plain: it holds one path and does not say of which resolution.
         facts: what an ONNX file says of itself, as text.
+        precision: of its arithmetic; float32, float16 or int8.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -43,6 +44,7 @@ class Export:
     branches: tuple[int, ...] = ()
     plain: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float32"
 
     @property
     def bound(self) -> tuple[int, ...]:
@@ -104,14 +106,14 @@ def open_onnx(path: str | PathLike[str]) -> Export:
             "Give a file that export wrote."
         )
     name, (batch, *_, height, width) = images[0].name, images[0].shape
-    return Export(
-        lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0]),
-        height,
-        width,
-        batch,
-        branches=branches,
-        facts=facts,
-    )
+    half = images[0].type == "tensor(float16)"  # as other tools make it
+
+    def run(x: Tensor) -> Tensor:
+        logits = torch.from_numpy(session.run(None, {name: (x.half() if half else x).numpy()})[0])
+        return logits.float() if half else logits
+
+    precision = facts.get("precision", "float16" if half else "float32")
+    return Export(run, height, width, batch, branches=branches, precision=precision, facts=facts)
 
 
 def needed(package: str) -> Any:

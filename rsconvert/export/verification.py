@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rsconvert.data import Samples, normalize, open_images
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError, UnsupportedModelError, first_line
-from rsconvert.evaluation import check_colours, float_dtype, size_name, validation_loader
+from rsconvert.evaluation import check_colours, float_dtype, size_name, validation_loader, wilson_interval
 from rsconvert.export.logits import logits_in
 from rsconvert.export.opening import Export, open_export
 from rsconvert.models import Task, example_input
@@ -29,6 +29,11 @@ from rsconvert.text import Table
 
 __all__ = ["Agreement", "Verification", "compare", "logits_of", "verify_export"]
 
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "int8": 2.0}
+"""The relative difference that is accepted of each precision; of int8, on noise, only what is no rounding is not."""
+ALIKE = {"float16": 99.0, "int8": 90.0}
+"""Of these, the share of photos in percent that must get the network's own class."""
+
 _Size = tuple[int, int]
 _BATCHES = (1, 5)
 _ROUNDING = 10  # times the tolerance: no rounding goes so far in a network of use
@@ -40,8 +45,8 @@ class Agreement:
 
     ``difference`` is the largest, over images, of max |export - network| / max |network|. Of ``clear`` predictions,
     where the network's two best logits differ by more than the tolerance in that unit, ``agreeing`` are the same.
-    ``float64`` images were compared with the network in double precision. ``failure`` says why the export gave no
-    logits.
+    ``float64`` images were compared with the network in double precision. Of all predictions for ``photos``, ``alike``
+    are those of the network, clear or not. ``failure`` says why the export gave no logits.
     """
 
     difference: float = 0.0
@@ -50,12 +55,22 @@ class Agreement:
     agreeing: int = 0
     float64: int = 0
     failure: str | None = None
+    photos: int = 0
+    alike: int = 0
 
     @property
     def cells(self) -> tuple[object, ...]:
         """The row of a table: images, difference, same class, note."""
-        note = self.failure or (f"{self.float64} compared in float64" if self.float64 else "")
+        precise = f"{self.float64} compared in float64" if self.float64 else ""
+        low, high = self.alike_interval or (0.0, 0.0)
+        alike = f"{self.alike} of {self.photos} photos alike, {low:.1f} to {high:.1f} %" if self.photos else ""
+        note = self.failure or ", ".join(filter(None, (precise, alike)))
         return self.images, f"{self.difference:.1e}", f"{self.agreeing} of {self.clear}", note
+
+    @property
+    def alike_interval(self) -> tuple[float, float] | None:
+        """Wilson's interval, of 95 %, of the share of photos with the network's class, in percent."""
+        return wilson_interval(self.alike, self.photos) if self.photos else None
 
     def __add__(self, other: "Agreement") -> "Agreement":
         return Agreement(
@@ -65,6 +80,8 @@ class Agreement:
             self.agreeing + other.agreeing,
             self.float64 + other.float64,
             self.failure or other.failure,
+            self.photos + other.photos,
+            self.alike + other.alike,
         )
 
 
@@ -74,6 +91,7 @@ class Verification:
 
     tolerance: float
     sizes: Mapping[str, Agreement]
+    precision: str = "float32"
 
     @property
     def difference(self) -> float:
@@ -82,7 +100,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether no difference exceeds the tolerance, and all clear predictions agree."""
+        """Whether no difference exceeds the tolerance, and all clear predictions agree; see ``ALIKE``, too."""
         return not self._wrong()
 
     def check(self, what: str) -> None:
@@ -90,7 +108,8 @@ class Verification:
         if not (wrong := self._wrong()):
             return
         row = self.sizes[wrong[0]]
-        found = row.failure or f"difference {row.difference:.2g}, {row.clear - row.agreeing} other classes"
+        other = f", {row.photos - row.alike} of {row.photos} photos with another class" if row.photos else ""
+        found = row.failure or f"difference {row.difference:.2g}, {row.clear - row.agreeing} other classes{other}"
         raise CheckpointError(
             f"{what} disagrees with the network at {', '.join(wrong)} ({wrong[0]}: {found}); a relative difference of "
             f"{self.tolerance:g} and equal classes are accepted. Give its own checkpoint, or export another format."
@@ -111,7 +130,13 @@ class Verification:
 
     def _wrong(self) -> list[str]:
         rows = self.sizes.items()
-        return [size for size, row in rows if row.difference > self.tolerance or row.agreeing < row.clear]
+        return [size for size, row in rows if self._is_wrong(row)]
+
+    def _is_wrong(self, row: Agreement) -> bool:
+        if row.difference > self.tolerance or row.agreeing < row.clear:
+            return True
+        _, highest = row.alike_interval or (0.0, 100.0)
+        return highest < ALIKE.get(self.precision, 0.0)
 
 
 def _finite(number: float) -> float | None:
@@ -126,7 +151,7 @@ def verify_export(
     *,
     data: str | PathLike[str] | Samples | None = None,
     images: int = 200,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
     native_code: bool = False,
 ) -> Verification:
     """Compare an export with ``net(x)`` at each size, on random images in batches of 1 and 5, and on real ones.
@@ -138,8 +163,9 @@ def verify_export(
             height and width, an oblong image is added.
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
         images: how many of the data to draw at random; all, if there are fewer.
-        tolerance: the largest relative difference that passes. Images less than tenfold above it are compared with
-            the network in double precision, for a network may amplify PyTorch's own rounding.
+        tolerance: the largest relative difference that passes; None takes that of the export's precision. Images less
+            than tenfold above it are compared with the network in double precision, for a network may amplify
+            PyTorch's own rounding.
         native_code: run the library of a package of AOTInductor, see `open_export`.
     Raises:
         CheckpointError, ConfigError: as `open_export`; a setting is unusable.
@@ -147,28 +173,40 @@ def verify_export(
         UnsupportedModelError: the network gives something else than one tensor.
         DataError: there are no images, or the network does not take them.
     """
-    if not tolerance > 0 or images < 1:
+    if (tolerance is not None and not tolerance > 0) or images < 1:
         raise ConfigError(f"tolerance is {tolerance}, images {images}; both must be above 0.")
     opened = export if isinstance(export, Export) else open_export(export, net, native_code=native_code)
-    rows: dict[_Size, Agreement] = {}
-    exact, run = partial(_in_float64, net), _logits_of_export(opened, net)
+    tolerance = TOLERANCES.get(opened.precision, TOLERANCES["float32"]) if tolerance is None else tolerance
     with eval_mode([net, *map(net.at, net.resolutions)]):
-        for size in _sizes(opened, net, resolutions):
-            # The network need not take a size that nobody named.
-            own = resolutions or opened.bound or size[0] in {*net.resolutions, *opened.branches}
-            named = size[0] == size[1] and own
-            for x in _random_images(opened, net, size):
-                try:
-                    expected = logits_of(net, x)
-                except ResolutionError:
-                    if named:
-                        raise
-                    break
-                rows[size] = rows.get(size, Agreement()) + compare(run, x, expected, tolerance, exact)
+        rows = _on_random_images(opened, net, resolutions, tolerance)
         if data is not None:
+            exact, run = partial(_in_float64, net), _logits_of_export(opened, net)
+            photos = opened.precision in ALIKE
             for size, x in _real_images(opened, net, [h for h, w in rows if h == w], data, images):
-                rows[size] += compare(run, x, logits_of(net, x), tolerance, exact)
-    return Verification(tolerance, {size_name(h if h == w else (h, w)): row for (h, w), row in rows.items()})
+                rows[size] += compare(run, x, logits_of(net, x), tolerance, exact, photos=photos)
+    named = {size_name(h if h == w else (h, w)): row for (h, w), row in rows.items()}
+    return Verification(tolerance, named, opened.precision)
+
+
+def _on_random_images(
+    opened: Export, net: SwitchableModel, resolutions: Sequence[int] | None, tolerance: float
+) -> dict[_Size, Agreement]:
+    rows: dict[_Size, Agreement] = {}
+    run = _logits_of_export(opened, net)
+    for size in _sizes(opened, net, resolutions):
+        # The network need not take a size that nobody named.
+        own = resolutions or opened.bound or size[0] in {*net.resolutions, *opened.branches}
+        named = size[0] == size[1] and own
+        for x in _random_images(opened, net, size):
+            try:
+                expected = logits_of(net, x)
+            except ResolutionError:
+                if named:
+                    raise
+                break
+            found = compare(run, x, expected, tolerance, partial(_in_float64, net))
+            rows[size] = rows.get(size, Agreement()) + found
+    return rows
 
 
 def _sizes(export: Export, net: SwitchableModel, resolutions: Sequence[int] | None) -> list[_Size]:
@@ -262,6 +300,8 @@ def compare(
     expected: Tensor,
     tolerance: float,
     exact: Callable[[Tensor], Tensor | None] = lambda x: None,
+    *,
+    photos: bool = False,
 ) -> Agreement:
     """Compare what an export gives for images (N, C, H, W) with what the network gives, (N, classes, …).
 
@@ -269,6 +309,7 @@ def compare(
         exact: gives what the network gives in double precision, or None if it can't. Images whose difference is above
             the tolerance, yet not so far that rounding is out of question, are compared with that: where a network
             amplifies rounding, PyTorch's own may be the larger part.
+        photos: count the predictions that are alike.
     """
     try:
         got = run(x)
@@ -282,7 +323,9 @@ def compare(
     if again is not None:
         relative[doubtful] = _relative(got[doubtful].double(), again).to(relative)
     clear, agreeing = _classes(got, expected, expected.flatten(1).abs().amax(1) * tolerance)
-    return Agreement(float(relative.max()), len(x), clear, agreeing, 0 if again is None else len(again))
+    counts = (got.argmax(1).numel(), int((got.argmax(1) == expected.argmax(1)).sum())) if photos else (0, 0)
+    in_float64 = 0 if again is None else len(again)
+    return Agreement(float(relative.max()), len(x), clear, agreeing, in_float64, None, *counts)
 
 
 def _relative(got: Tensor, expected: Tensor) -> Tensor:

@@ -19,6 +19,8 @@ from rsconvert.surgery import Measured, SwitchableModel
 
 ROW = {"resolution": 64, "form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 9, "latency_ms": 1.5}
 
+INT8 = {"images": 2, "ranges": {side: {"x": [-1.5, 2.0]} for side in ("64", "48", "32")}}
+
 
 def header_of(path: Path) -> dict[str, str]:
     with safe_open(str(path), framework="pt") as file:
@@ -51,7 +53,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         training={"epochs": 4, "lr": 0.1},
         licence="mit",
     )
-    net.measured = Measured(cascade={"stages": [48, 64], "thresholds": [0.75], "seed": 0})
+    net.measured = Measured(cascade={"stages": [48, 64], "thresholds": [0.75], "seed": 0}, int8=INT8)
     rsconvert.save(net, tmp_path / "x.safetensors")
     header = header_of(tmp_path / "x.safetensors")
     assert header.keys() == {"format", "rsconvert"}
@@ -74,6 +76,7 @@ def test_the_header_is_that_of_the_specification(net: SwitchableModel, tmp_path:
         "class_names": ["a", "b", "c", "d", "ü"],
         "training": {"epochs": 4, "lr": 0.1},
         "cascade": {"stages": [48, 64], "thresholds": [0.75], "seed": 0},
+        "int8": INT8,
     }
     again = rsconvert.load(tmp_path / "x.safetensors")
     assert (again.source, again.measured) == (net.source, net.measured)
@@ -166,6 +169,13 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"new_classifier": {}}, "new_classifier is"),
         ({"training": []}, "training is"),
         ({"source": 1}, "source is 1"),
+        ({"int8": []}, "int8 is"),
+        ({"int8": {"images": 5}}, "int8 holds no ranges of each resolution"),
+        ({"int8": {"ranges": {"64": {}, "48": {}}}}, "int8 holds no ranges of each resolution"),
+        ({"int8": {"ranges": {"64": {}, "48": {}, "32": 5}}}, "other activations at one resolution"),
+        ({"int8": {"ranges": {"64": {}, "48": {}, "32": {"x": [0, 1]}}}}, "other activations at one resolution"),
+        ({"int8": {"ranges": {r: {"x": [1, 0]} for r in ("64", "48", "32")}}}, r"int8 has the range \[1, 0\] of 'x'"),
+        ({"int8": {"ranges": {r: {"x": 7} for r in ("64", "48", "32")}}}, "int8 has the range 7 of 'x'"),
         ({"cascade": [48, 64]}, "cascade is"),
         ({"cascade": {}}, "stages of the cascade are"),
         ({"cascade": {"stages": "48", "thresholds": [0.5]}}, "stages of the cascade is '48'"),

@@ -1,4 +1,4 @@
-"""calibrate and cascade: their files, the names of these, and what is refused."""
+"""calibrate, quantize and cascade: their files, the names of these, and what is refused."""
 
 import json
 import shutil
@@ -151,3 +151,43 @@ def test_a_mistake_of_a_cascade_writes_nothing(calibrated: Path, options: list[s
     assert line.startswith("Error: ")
     assert words in line
     assert sorted(p.name for p in calibrated.iterdir()) == ["net.rs.safetensors", "photos"]
+
+
+def test_quantize_writes_ranges_from_which_int8_files_are_exported(place: Path) -> None:
+    options = ["--data", "photos", "--images", 3, "--workers", 0]
+    result = run("quantize", "net.rs.safetensors", *options, "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert (facts["checkpoint"], facts["images"], facts["resolutions"]) == ("net.int8.safetensors", 3, [48, 32])
+    assert facts["equal"] <= facts["weights"]
+    before, after = load_file("net.rs.safetensors"), load_file("net.int8.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    told = run("inspect", "net.int8.safetensors")
+    assert "int8: ranges of activations, from 3 images" in told.stdout
+    onnx = ["--format", "onnx", "--int8", "--resolution", "32", "-o", "net.onnx"]
+    made = run("export", "net.int8.safetensors", *onnx)
+    assert made.exit_code == 0, made.output
+    assert (place / "net.onnx").stat().st_size < (place / "net.rs.safetensors").stat().st_size / 2
+    refused = run("export", "net.rs.safetensors", *onnx, "--force")
+    assert "the network holds none" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["quantize", "net.rs.safetensors", "--data", "nowhere"], "nowhere"),
+        (["quantize", "net.rs.safetensors", "--data", "photos", "--images", "0"], "images is 0"),
+        (["quantize", "net.rs.safetensors", "--data", "photos", "-o", "net.rs.safetensors"], "exists"),
+        (["export", "net.rs.safetensors", "--int8", "-o", "x.onnx"], "int8 is set for the format switchable"),
+        (
+            ["export", "net.rs.safetensors", "--format", "onnx", "--int8", "--fp16", "-o", "x.onnx"],
+            "fp16 is set, and int8; a file has one precision",
+        ),
+    ],
+)
+def test_a_mistake_about_int8_is_one_line(place: Path, command: list[str], words: str) -> None:
+    result = run(*command)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert not (place / "x.onnx").exists()

@@ -107,6 +107,7 @@ def test_options_without_effect_are_refused(place: Path, tmp_path: Path, options
     [
         (["evaluate"], rsconvert.evaluate),
         (["calibrate"], rsconvert.calibrate),
+        (["quantize"], export.quantize),
         (["cascade"], runtime.fit_cascade),
         (["benchmark"], evaluation.measure_costs),
         (["verify"], export.verify_export),

@@ -286,3 +286,13 @@ def test_the_verdict(row: Agreement, passed: bool) -> None:
         with pytest.raises(CheckpointError, match=r"^x\.onnx disagrees with the network at 48 \(48: "):
             result.check("x.onnx")
         assert "disagrees" in str(result)
+
+
+def test_the_tolerance_is_that_of_the_precision(net: SwitchableModel) -> None:
+    def rounded(x: Tensor) -> Tensor:
+        return net(x).half().float()
+
+    assert verify_export(Export(rounded, precision="float16"), net).tolerance == 1e-2
+    assert verify_export(Export(rounded, precision="float16"), net).passed
+    assert not verify_export(Export(rounded), net).passed
+    assert not verify_export(Export(rounded, precision="float16"), net, tolerance=1e-6).passed

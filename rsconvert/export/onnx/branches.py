@@ -1,4 +1,4 @@
-"""An ONNX model with a branch for each of some resolutions, in which a runtime folds BatchNorm into convolutions."""
+"""The file that switches: its sets chosen by the size of the input, in branches with constant BatchNorms or as data."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,39 +7,68 @@ from typing import Any
 import numpy as np
 
 from rsconvert.export.onnx.one_table import TABLE
+from rsconvert.export.onnx.routing import STEP, choosing, counting, node, tensor
 from rsconvert.export.opening import needed
+from rsconvert.surgery import interpolation_weights
 
-__all__ = ["branch"]
+__all__ = ["branch", "weigh_in_integers"]
 
-_DOMAIN = "rsconvert"
-# The colon in the names that are made here keeps them apart from those of modules.
+_DOMAIN = "rsconvert"  # of the body, while it is a function
 
 
-def branch(model: Any, weights: Sequence[Sequence[float]]) -> None:
-    """Make the body of a model of ``graph_of_one_table`` a function, in place, that B + 1 branches call.
+def weigh_in_integers(model: Any, resolutions: Sequence[int]) -> None:
+    """Let a model of ``graph_of_one_table`` look up the weights of the sets, in place.
 
-    In the branch of a resolution the BN tensors are its weights times their rows of the table: constant, so that a
-    runtime folds them into the convolutions when it opens the file. In the last branch, of all other sizes, they are
-    data. Weights, table and body are stored once.
+    Each resolution between the ends has a row of a table; integers choose it.
 
     Args:
         model: an ``onnx.ModelProto``.
-        weights: those of the S sets, at each of B resolutions.
+        resolutions: trained, from the largest to the smallest.
+    """
+    graph, parts = model.graph, _parts(model.graph)
+    nodes, tensors = counting(range(resolutions[-1], resolutions[0]))
+    sides = range(resolutions[-1], resolutions[0] + 1)
+    kind = needed("onnx").helper.tensor_dtype_to_np_dtype(_table(graph).data_type)
+    rows = np.array([interpolation_weights(side, resolutions) for side in sides], kind)
+    look = node("Gather", ["route:weights", STEP], [parts.given], axis=0)
+    mix = [node("Einsum", [parts.given, TABLE], [parts.split.input[0]], equation="s,sk->k")]
+    rest = [n for n in (*parts.weighing, *parts.body) if parts.given not in n.output]
+    del graph.node[:]
+    graph.node.extend(_alive([*nodes, look, *mix, parts.split, *rest], graph.output))
+    graph.initializer.extend([*tensors, tensor(rows, "route:weights")])
+
+
+def branch(model: Any, resolutions: Sequence[int], sides: Sequence[int]) -> Any:
+    """Return a model of ``weigh_in_integers`` with B + 1 branches, each with nodes of its own.
+
+    In the branch of a resolution the BN tensors are its weights times their rows of the table: constant, so that a
+    runtime folds them into the convolutions when it opens the file. In the last branch, of all other sizes, they are
+    data. Weights and table are stored once.
+
+    Args:
+        model: an ``onnx.ModelProto``, which is changed.
+        resolutions: trained, from the largest to the smallest.
+        sides: the B resolutions.
     """
     onnx, graph, parts = needed("onnx"), model.graph, _parts(model.graph)
     opset = next(entry for entry in model.opset_import if not entry.domain)
     body = onnx.helper.make_function(_DOMAIN, "Body", parts.inputs, [graph.output[0].name], parts.body, [opset])
     model.functions.append(body)
     model.opset_import.append(onnx.helper.make_opsetid(_DOMAIN, 1))
+    ways, weights = _ways(resolutions, sides)
     branches = [[*_row(i), *_call(parts, f"branch:{i}", f"row:{i}")] for i in range(len(weights))]
-    others = [*parts.mixing, *_call(parts, "branch:others", parts.split.input[0])]
-    choice = _choice("known:", _tree(branches), others)
-    choice.output[0] = graph.output[0].name
+    # Apart from these the weights are no business of the graph's: what chooses the branch is all integers.
+    mixing = [*(n for n in parts.weighing if parts.given in n.output), *parts.mixing]
+    others = [*mixing, *_call(parts, "branch:others", parts.split.input[0])]
+    choice, tensors = choosing(ways, [*branches, others], graph.output[0].name)
     del graph.node[:]
-    graph.node.extend([*parts.weighing, *_tests(parts.given, len(weights)), choice])
-    table = next(tensor for tensor in graph.initializer if tensor.name == TABLE)
-    numbers = _numbers(np.asarray(weights, onnx.helper.tensor_dtype_to_np_dtype(table.data_type)))
-    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in numbers.items())
+    graph.node.extend([*(n for n in parts.weighing if parts.given not in n.output), *choice])
+    kind = onnx.helper.tensor_dtype_to_np_dtype(_table(graph).data_type)
+    numbers = _numbers(np.asarray(weights, kind))
+    graph.initializer.extend([*tensors, *(tensor(value, name) for name, value in numbers.items())])
+    inlined = needed("onnx.inliner").inline_local_functions(model)
+    del inlined.opset_import[-1]
+    return inlined
 
 
 @dataclass(frozen=True)
@@ -88,67 +117,51 @@ def _sources(graph: Any, names: Iterable[str]) -> set[str]:
     return found
 
 
-def _node(kind: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> Any:
-    return needed("onnx").helper.make_node(kind, inputs, outputs, **attributes)
-
-
-def _choice(condition: str, then: Sequence[Any], otherwise: Sequence[Any]) -> Any:
-    """Return the node that runs one of two lists of nodes, and gives what the last of them does."""
-    helper = needed("onnx").helper
-
-    def graph(way: str, nodes: Sequence[Any]) -> Any:
-        output = helper.make_empty_tensor_value_info(nodes[-1].output[0])
-        return helper.make_graph(nodes, f"{condition}{way}", [], [output])
-
-    ways = graph("then", then), graph("else", otherwise)
-    return _node("If", [condition], [f"logits:{condition}"], then_branch=ways[0], else_branch=ways[1])
+def _ways(resolutions: Sequence[int], sides: Sequence[int]) -> tuple[list[int], list[tuple[float, ...]]]:
+    """Return the place of the branch of each step, B if it has none, and the weights of the sets in each branch."""
+    weights = [*dict.fromkeys(interpolation_weights(side, resolutions) for side in sides)]  # beyond the ends the same
+    places = {row: place for place, row in enumerate(weights)}
+    steps = range(resolutions[-1], resolutions[0] + 1)
+    return [places.get(interpolation_weights(side, resolutions), len(weights)) for side in steps], weights
 
 
 def _row(place: int) -> list[Any]:
-    rows = _node("Gather", [TABLE, f"sets:{place}"], [f"rows:{place}"], axis=0)
-    return [rows, _node("MatMul", [f"weights:{place}", f"rows:{place}"], [f"row:{place}"])]
+    rows = node("Gather", [TABLE, f"sets:{place}"], [f"rows:{place}"], axis=0)
+    return [rows, node("MatMul", [f"weights:{place}", f"rows:{place}"], [f"row:{place}"])]
 
 
 def _call(parts: _Parts, name: str, row: str) -> list[Any]:
     """Return the call of the body on BN tensors cut from a row."""
     pieces = {piece: f"{name}:{piece}" for piece in parts.split.output}
-    cut = _node("Split", [row, *parts.split.input[1:]], [*pieces.values()], name=f"{name}:cut")
+    cut = node("Split", [row, *parts.split.input[1:]], [*pieces.values()])
     cut.attribute.extend(parts.split.attribute)
     # ONNX Runtime lays out anew, in blocks of channels, only weights of the branch's own: hence a copy that it
     # computes when it opens the file. It would drop an Identity; a Max of one it computes.
     copies = {kernel: f"{name}:{kernel}" for kernel in parts.kernels}
     given = [(pieces | copies).get(value, value) for value in parts.inputs]
-    body = _node("Body", given, [f"{name}:logits"], name=f"{name}:body", domain=_DOMAIN)
-    return [cut, *(_node("Max", [kernel], [copy]) for kernel, copy in copies.items()), body]
-
-
-def _tree(branches: Sequence[list[Any]], first: int = 0) -> list[Any]:
-    """Return the nodes that compute one of the branches, by halves: a file may not nest deep."""
-    if len(branches) == 1:
-        return branches[0]
-    half = len(branches) // 2
-    ways = _tree(branches[:half], first), _tree(branches[half:], first + half)
-    return [_choice(f"below:{first + half}", *ways)]
-
-
-def _tests(given: str, count: int) -> list[Any]:
-    """Return what finds the branch of the input's size. Weights of two sides differ by far more than ``near``."""
-    return [
-        _node("Sub", ["weights:", given], ["differences:"]),
-        _node("Abs", ["differences:"], ["sizes:"]),
-        _node("ReduceMax", ["sizes:", "axis:"], ["distances:"], keepdims=0),
-        _node("ReduceMin", ["distances:"], ["distance:"], keepdims=0),
-        _node("Less", ["distance:", "near:"], ["known:"]),
-        _node("ArgMin", ["distances:"], ["place:"], keepdims=0),
-        *(_node("Less", ["place:", f"place:{i}"], [f"below:{i}"]) for i in range(1, count)),
-    ]
+    body = node("Body", given, [f"{name}:logits"], domain=_DOMAIN)
+    return [cut, *(node("Max", [kernel], [copy]) for kernel, copy in copies.items()), body]
 
 
 def _numbers(weights: Any) -> dict[str, Any]:
-    """Return what the nodes read, by name, for weights (B, S); a set of weight 0 is not among those of a branch."""
-    numbers = {"weights:": weights, "near:": np.asarray(1e-6, weights.dtype), "axis:": np.array([1])}
-    numbers |= {f"place:{i}": np.array(i) for i in range(1, len(weights))}
+    """Return what the branches read, by name, for weights (B, S); a set of weight 0 is not among those of a branch."""
+    numbers: dict[str, Any] = {}
     for i, row in enumerate(weights):
         (sets,) = np.nonzero(row)
         numbers |= {f"sets:{i}": sets, f"weights:{i}": row[sets]}
     return numbers
+
+
+def _table(graph: Any) -> Any:
+    return next(tensor for tensor in graph.initializer if tensor.name == TABLE)
+
+
+def _alive(nodes: Sequence[Any], outputs: Iterable[Any]) -> list[Any]:
+    """Return the nodes, in their order, that the outputs are computed from."""
+    read = {output.name for output in outputs}
+    kept = []
+    for n in reversed(nodes):
+        if read.intersection(n.output):
+            kept.append(n)
+            read.update(n.input)
+    return kept[::-1]

@@ -17,6 +17,8 @@ __all__ = ["onnx_model"]
 
 # A protobuf message, which an ONNX file is, ends there.
 _LARGEST = 2**31 - 2**24
+# The oldest that torch's exporter writes of itself: many tools lag behind.
+_OPSET = 18
 
 
 def onnx_model(module: nn.Module, image: Tensor, *, any_size: bool, optimize: bool = True) -> Any:
@@ -29,8 +31,7 @@ def onnx_model(module: nn.Module, image: Tensor, *, any_size: bool, optimize: bo
         ConfigError: the extra ``onnx`` is not installed.
         UnsupportedModelError: the exporter can't convert the module, or it is too large for a file.
     """
-    for package in ("onnx", "onnxscript"):
-        needed(package)
+    onnx, _ = needed("onnx"), needed("onnxscript")
     if sum(t.nbytes for t in module.state_dict().values()) > _LARGEST:
         raise UnsupportedModelError(
             "the network is larger than the 2 GiB that an ONNX file holds; a smaller one is needed. Export a program."
@@ -49,6 +50,7 @@ def onnx_model(module: nn.Module, image: Tensor, *, any_size: bool, optimize: bo
         if node.op_type == "Conv" and node.input[1] in padded:
             _pad_as_tensorflow(node)
     del model.graph.value_info[:]
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     return model
 
 
@@ -66,7 +68,13 @@ def _traced(module: nn.Module, image: Tensor, free: Collection[int]) -> torch.ex
 def _converted(program: torch.export.ExportedProgram, optimize: bool) -> Any:
     try:
         made = torch.onnx.export(
-            program, dynamo=True, verbose=False, optimize=optimize, input_names=["images"], output_names=["logits"]
+            program,
+            dynamo=True,
+            verbose=False,
+            optimize=optimize,
+            input_names=["images"],
+            output_names=["logits"],
+            opset_version=_OPSET,
         )
         assert made is not None
         return made.model_proto

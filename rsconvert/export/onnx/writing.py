@@ -3,11 +3,12 @@
 import copy
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -15,19 +16,22 @@ from rsconvert.checkpoint import replacing
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import default_resolutions
 from rsconvert.export.logits import keep_logits
-from rsconvert.export.onnx.branches import branch
+from rsconvert.export.onnx.branches import branch, weigh_in_integers
+from rsconvert.export.onnx.half import halve
+from rsconvert.export.onnx.int8_files import Int8Paths
 from rsconvert.export.onnx.one_table import graph_of_one_table
 from rsconvert.export.onnx.torch_export import onnx_model
 from rsconvert.export.opening import needed, open_onnx
 from rsconvert.export.target import Exported, check_target, image_facts, numbered
 from rsconvert.export.verification import Verification, logits_of, verify_export
 from rsconvert.models import example_input
-from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fold_batchnorm, interpolation_weights
+from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode, fold_batchnorm
 
 __all__ = ["check_readers", "export_onnx", "share_weights"]
 
 # Less is not worth a reference; onnx's own limit.
 _SMALLEST = 1024
+Precision = Literal["float32", "float16", "int8"]
 _Sides = Sequence[int] | None
 
 
@@ -39,23 +43,21 @@ def export_onnx(
     branches: Sequence[int] | None = None,
     compact: bool = False,
     shared_weights: bool = False,
+    precision: Precision = "float32",
+    reduce_range: bool = False,
     force: bool = False,
 ) -> Exported:
-    """Write ONNX files, each compared with the network in ONNX Runtime before it takes its name.
-
-    The input is ``images`` (N, C, H, W), normalized, N free; the output is ``logits``. The files' metadata hold the
-    resolutions, the preprocessing and what is known of the classes.
+    """Write ONNX files, ``images`` (N, C, H, W) → ``logits``, each compared with the network in ONNX Runtime before.
 
     Args:
-        resolution: None makes one file for all sizes, which computes the BN set from H and W, trained or
-            interpolated. A number makes a plain file for that size alone, BatchNorm folded; several numbers one each,
-            named ``NAME-160.onnx``.
-        branches: resolutions at which a file that switches is as fast as a plain one; for each ONNX Runtime keeps a
-            copy of the weights in memory, BatchNorm folded. None takes the trained ones and the middle of each two
-            neighbours, as far as the network takes it.
-        compact: a file that switches has no branches, and one copy of the weights in memory.
-        shared_weights: several plain files keep their weights in one more file, ``NAME.weights``, and BatchNorm as it
-            is.
+        resolution: None makes one file for all sizes, which chooses the BN set by H and W; a number a plain file for
+            that size alone, BatchNorm folded; several numbers one each, named ``NAME-160.onnx``.
+        branches: sizes at which a file that switches is as fast as a plain one, each for a copy of the weights in
+            memory. None takes the trained ones and the middle of each two neighbours, where the network takes it.
+        compact: a file that switches has one copy of the weights in memory, and no branches but in int8.
+        shared_weights: several plain files keep weights in one more, ``NAME.weights``, and BatchNorm as it is.
+        precision: of all but input and output; an int8 file that switches runs the branch nearest to an input's size.
+        reduce_range: int8 weights of 7 bits, for x86 processors without VNNI, where sums of 8 bits overflow.
         force: replace files that exist.
     Raises:
         UnsupportedModelError: torch.fx or the exporter can't take the network.
@@ -63,24 +65,31 @@ def export_onnx(
         CheckpointError: a file exists, can't be written, or disagrees with the network.
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
-    path, given = Path(path), [resolution] if isinstance(resolution, int) else resolution
-    sides = None if given is None else check_resolutions(given, "resolution", "file")
-    asked = None if branches is None else check_resolutions(branches, "branches", "branch")
-    _check_options(net, sides, asked, compact, shared_weights)
+    path, flat = Path(path), compact and precision != "int8"
+    sides, asked = _listed(resolution, "resolution", "file"), _listed(branches, "branches", "branch")
+    _check_options(net, sides, asked, flat, shared_weights)
+    _check_precision(precision, reduce_range, shared_weights)
     files = _free_places(path, sides, force)
-    weights = path.with_suffix(".weights") if shared_weights else None
-    if weights:
-        check_target(weights, force)
-        check_readers(weights, files)
+    weights = _free_weights(path.with_suffix(".weights"), files, force) if shared_weights else None
     net = _on_cpu(net)
     with torch.no_grad(), eval_mode([net, *map(net.at, net.resolutions)]), _scratch_folder(path) as folder:
-        chosen = () if compact or sides or _serves_all(net) else _branches(net, asked)
-        models = {file: _model(net, side, chosen, shared_weights) for file, side in files.items()}
+        chosen = () if flat or sides or _serves_all(net) else _branches(net, asked)
+        if precision == "int8":
+            make = partial(_int8_model, Int8Paths(net, reduce_range=reduce_range), chosen or (net.native,), compact)
+        else:
+            make = partial(_model, net, chosen, shared_weights, precision)
+        models = {file: make(side) for file, side in files.items()}
+        _describe(models, net, files, chosen, precision)
         if weights:
             share_weights([*models.values()], folder / weights.name)
         verified = {file: _written(model, net, folder / file.name) for file, model in models.items()}
         _put(folder, weights, list(files))
     return Exported(files, verification=verified, weights=weights)
+
+
+def _listed(given: int | Sequence[int] | None, name: str, each: str) -> _Sides:
+    values = [given] if isinstance(given, int) else given
+    return None if values is None else check_resolutions(values, name, each)
 
 
 def _free_places(path: Path, sides: _Sides, force: bool) -> Mapping[Path, int | None]:
@@ -89,6 +98,12 @@ def _free_places(path: Path, sides: _Sides, force: bool) -> Mapping[Path, int | 
     for file in files:
         check_target(file, force)
     return files
+
+
+def _free_weights(weights: Path, files: Iterable[Path], force: bool) -> Path:
+    check_target(weights, force)
+    check_readers(weights, files)
+    return weights
 
 
 def _put(folder: Path, weights: Path | None, graphs: Sequence[Path]) -> None:
@@ -114,6 +129,14 @@ def _check_options(net: SwitchableModel, sides: _Sides, branches: _Sides, compac
         raise ConfigError(
             f"shared_weights is set for the resolutions {sides}; two or more can share. Name more, or leave it out."
         )
+
+
+def _check_precision(precision: str, reduce_range: bool, shared_weights: bool) -> None:
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision is {precision!r}; {', '.join(get_args(Precision))} are accepted.")
+    for name, given in (("shared_weights", shared_weights and precision == "int8"), ("reduce_range", reduce_range)):
+        if given and (name == "shared_weights" or precision != "int8"):
+            raise ConfigError(f"{name} is set for precision {precision}, where it has no effect. Leave it out.")
 
 
 def _on_cpu(net: SwitchableModel) -> SwitchableModel:
@@ -161,32 +184,47 @@ def _branches(net: SwitchableModel, asked: _Sides) -> Sequence[int]:
     return asked
 
 
-def _model(net: SwitchableModel, side: int | None, branches: Sequence[int], shared_weights: bool) -> Any:
+def _model(net: SwitchableModel, branches: Sequence[int], shared: bool, precision: str, side: int | None) -> Any:
     """Return the ONNX model of one path, or of the whole network if ``side`` is None."""
     image = example_input(net, net.native if side is None else side, 2)
     logits_of(net, image)
+    precise: Callable[[Any], Any] = halve if precision == "float16" else lambda model: model
     task = net.source.task
     if side is not None:
-        path = net.extract(side) if shared_weights else fold_batchnorm(net.at(side), side)[0]
-        model = onnx_model(keep_logits(path, task), image, any_size=False, optimize=not shared_weights)
+        path = net.extract(side) if shared else fold_batchnorm(net.at(side), side)[0]
+        model = precise(onnx_model(keep_logits(path, task), image, any_size=False, optimize=not shared))
     elif _serves_all(net):
-        model = onnx_model(keep_logits(net.extract(net.native), task), image, any_size=True)
+        model = precise(onnx_model(keep_logits(net.extract(net.native), task), image, any_size=True))
     else:
-        model = onnx_model(graph_of_one_table(net), image, any_size=True)
-        if branches:
-            # Beyond the ends several have the same.
-            branch(model, [*dict.fromkeys(interpolation_weights(r, net.resolutions) for r in branches)])
-    needed("onnx").helper.set_model_props(model, _metadata(model, net, side, branches))
+        model = precise(onnx_model(graph_of_one_table(net), image, any_size=True))
+        weigh_in_integers(model, net.resolutions)
+        model = branch(model, net.resolutions, branches) if branches else model
     return model
 
 
-def _metadata(model: Any, net: SwitchableModel, side: int | None, branches: Sequence[int]) -> dict[str, str]:
+def _describe(
+    models: Mapping[Path, Any],
+    net: SwitchableModel,
+    files: Mapping[Path, int | None],
+    branches: _Sides,
+    precision: str,
+) -> None:
+    for file, side in files.items():
+        needed("onnx").helper.set_model_props(models[file], _metadata(models[file], net, side, branches, precision))
+
+
+def _int8_model(paths: Int8Paths, branches: Sequence[int], compact: bool, side: int | None) -> Any:
+    return paths.plain(side) if side is not None else paths.switching(branches, compact=compact)
+
+
+def _metadata(model: Any, net: SwitchableModel, side: int | None, branches: _Sides, precision: str) -> dict[str, str]:
     """Return what a caller must know; values that are not text are JSON."""
     facts = image_facts(net, net.native if side is None else side)
     facts["resolutions"] = list(net.resolutions) if side is None else [side]
     if side is None:
         facts |= {"resolution": None, "crop_pct": net.source.preprocessing.crop_pct}
     facts["branches"] = branches or None
+    facts["precision"] = precision
     facts["opset"] = next(entry.version for entry in model.opset_import if not entry.domain)
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items() if v is not None}
 

@@ -99,11 +99,13 @@ class Measured:
     """What was measured on the values that a network has; its origin is another record, ``Source``.
 
     ``costs`` maps a machine to rows of what paths cost on it, with their top-1, whose fields are in
-    docs/checkpoint_format.md; ``cascade`` is what ``rsconvert cascade`` fitted.
+    docs/checkpoint_format.md; ``cascade`` is what ``rsconvert cascade`` fitted, ``int8`` what ``rsconvert quantize``
+    measured.
     """
 
     costs: Mapping[str, Sequence[Mapping[str, Any]]] | None = None
     cascade: Mapping[str, Any] | None = None
+    int8: Mapping[str, Any] | None = None
 
 
 def fingerprint(net: nn.Module) -> Hashable:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import ModelProto, numpy_helper
 
-from rsconvert.export.onnx.branches import branch
+from rsconvert.export.onnx.branches import branch, weigh_in_integers
 from rsconvert.export.onnx.one_table import TABLE, graph_of_one_table
 from rsconvert.export.onnx.torch_export import onnx_model
 from rsconvert.surgery import SwitchableModel
@@ -24,10 +24,10 @@ def made(scrambled_net) -> tuple[SwitchableModel, ModelProto, ModelProto]:
     model = torch.nn.Sequential(*model, torch.nn.BatchNorm2d(4), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     net = scrambled_net(model)
     before = onnx_model(graph_of_one_table(net), torch.randn(2, 3, 64, 64), any_size=True)
-    after = onnx.ModelProto()
-    after.CopyFrom(before)
-    branch(after, [(1, 0, 0), (0, 1, 0), (0, 0.5, 0.5), (0, 0, 1)])
-    return net, before, after
+    weigh_in_integers(before, net.resolutions)
+    model = onnx.ModelProto()
+    model.CopyFrom(before)
+    return net, before, branch(model, net.resolutions, (80, 64, 48, 40, 32))
 
 
 def test_every_branch_computes_what_the_network_does(made, tmp_path: Path, run_onnx, image) -> None:
@@ -84,7 +84,24 @@ def test_nothing_is_stored_twice(made) -> None:
     _, before, after = made
     held = {tensor.name for tensor in before.graph.initializer}
     new = {tensor.name: tensor for tensor in after.graph.initializer if tensor.name not in held}
-    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in new.values()) < 256
+    assert sum(numpy_helper.to_array(tensor).nbytes for tensor in new.values()) < 512
     assert len(after.graph.initializer) == len(held) + len(new)
-    assert [function.name for function in after.functions] == ["Body"]
     assert [node.op_type for node in after.graph.node].count("If") == 1
+
+
+def test_other_tools_find_no_function_and_an_old_version(made) -> None:
+    _, before, after = made
+    for model in (before, after):
+        assert (model.ir_version, [(entry.domain, entry.version) for entry in model.opset_import]) == (8, [("", 18)])
+        assert not model.functions
+
+
+def test_what_chooses_a_branch_is_all_integers(made) -> None:
+    """Float arithmetic would be what a quantizer or a converter to float16 changes."""
+    _, _, after = made
+    kinds = {value.name: value.data_type for value in after.graph.initializer}
+    read = {name for node in after.graph.node for name in node.input if name in kinds}
+    assert {kinds[name] for name in read} == {onnx.TensorProto.INT64}
+    assert {node.op_type for node in after.graph.node} == {
+        *("Shape", "ReduceProd", "Greater", "Cast", "ReduceSum", "Gather", "Less", "If"),
+    }
