@@ -262,9 +262,10 @@ def test_an_interruption_leaves_no_graph_beside_weights_of_another_export(
 
 
 def test_a_file_that_disagrees_never_stays(tiny, scrambled_net, tmp_path: Path, monkeypatch) -> None:
-    def spoil(model: onnx.ModelProto, weights: object) -> None:
+    def spoil(model: onnx.ModelProto, *_: object) -> onnx.ModelProto:
         table = next(tensor for tensor in model.graph.initializer if tensor.name == TABLE)
         table.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(table)[::-1].copy(), TABLE))
+        return model
 
     monkeypatch.setattr(exporting, "branch", spoil)
     (tmp_path / "net.onnx").write_text("what stood there")
