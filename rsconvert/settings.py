@@ -20,7 +20,7 @@ _BASE_LR, _BASE_BATCH = 0.005, 32
 # What follows from the network: few images spoil one that was trained and keeps its classifier.
 _USUAL: dict[str, Any] = {"native_weight": 1.0, "crop_area": (0.35, 1.0), "start_share": 0.0}
 _GENTLE: dict[str, Any] = {"native_weight": 4.0, "crop_area": (0.7, 1.0), "start_share": 0.3}
-_GENTLE_RATE, _PROBE_EPOCHS = 0.5, 5
+_PROBE_EPOCHS = 5
 FILLED = ("lr", "probe_epochs", *_USUAL)
 
 
@@ -65,7 +65,7 @@ class FinetuneConfig:
         epochs: passes over the training images.
         batch_size: images per forward in each process; each image gives S views.
         grad_accum_steps: forwards whose gradients are averaged for one step of the optimizer.
-        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S, half if trained.
+        lr: peak rate for the summed loss of S views; by default 0.005 · images per step / 32 / S.
         probe_epochs: passes that fit the classifier alone to cached features first; by default 5 for trained weights.
         alpha_lr: peak learning rate of the ensemble's scores, which hardly move at ``lr``.
         optimizer: ``sgd`` (Nesterov), ``momentum`` (the paper's SGD) or ``adamw``, of timm.
@@ -264,8 +264,7 @@ class FinetuneConfig:
         defaults = {**(_GENTLE if gentle else _USUAL), "probe_epochs": _PROBE_EPOCHS if probe else 0}
         if self.labels == "none":  # the native view's weight counts labels
             defaults["native_weight"] = 1.0
-        lr = self.peak_lr(views, processes) * (_GENTLE_RATE if gentle and self.lr is None else 1)
-        return replace(self, **{**defaults, **chosen, "lr": lr})
+        return replace(self, **{**defaults, **chosen, "lr": self.peak_lr(views, processes)})
 
     def drawn_views(self, resolutions: int) -> int:
         """Return how many views a forward has, of a network of S resolutions.

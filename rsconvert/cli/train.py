@@ -145,8 +145,7 @@ def _finetune(
 @click.option(
     "--lr",
     type=float,
-    help="Peak rate of an I-Net, divided by S for S views; by default 0.005 · batch size / 32, half for trained "
-    "weights.",
+    help="Peak rate of an I-Net, divided by S for S views; by default 0.005 · batch size / 32.",
 )
 @click.option("--same-lr", is_flag=True, help="The same rate for all, as in the paper, in place of the division.")
 @options.settings("amp", "workers", "device")

@@ -48,12 +48,12 @@ def test_a_trained_network_that_keeps_its_classifier_has_gentle_ones(make_net: M
     net = make_net()
     net.source = replace(net.source, **facts)
     gentle = vars(fill_defaults(net, FinetuneConfig()))
-    assert gentle["lr"] == pytest.approx(0.005 / 3 / 2)
+    assert gentle["lr"] == pytest.approx(0.005 / 3)
     assert gentle["native_weight"] > 1
     assert gentle["probe_epochs"] == (5 if "weights" in facts else 0)
     assert gentle["crop_area"][0] > 0.35
     line = str(explain_defaults(net, FinetuneConfig()))
-    assert line.startswith("gentle defaults, since the network was trained and keeps its classifier: lr=0.0008")
+    assert line.startswith("gentle defaults, since the network was trained and keeps its classifier: lr=0.0016")
 
 
 def test_what_is_set_stays(make_net: MakeNet) -> None:
