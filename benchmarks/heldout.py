@@ -1,9 +1,9 @@
 """Settings of finetune, tried on a part of the training images that is held back.
 
-python benchmarks/heldout.py CHECKPOINT --data DIR [--model FILE.py:FUNCTION] [--fold 0] [--folds 5] [--set KEY=VALUE]…
+python benchmarks/heldout.py CHECKPOINT --data DIR [--model FILE.py:FUNCTION] [--held 600] [--set KEY=VALUE]…
 
-Trains on the other parts and prints top-1 in percent at each resolution after the last epoch, their mean, and the
-network as it starts, on the same images. So nothing is chosen on the images of val.
+Holds back N images, always the same ones, trains on the others and prints top-1 in percent at each resolution after the
+last epoch, their mean, and the network as it starts, on the same images. So nothing is chosen on the images of val.
 """
 
 import argparse
@@ -22,15 +22,13 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--data", required=True)
     parser.add_argument("--model")
-    parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--held", type=int, default=600, metavar="N")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
     config = build_config(settings=dict(pair.split("=", 1) for pair in given.set))
     every = open_split(given.data, "train")
     order = random.Random(0).sample(range(len(every)), len(every))
-    held = order[given.fold :: given.folds]
-    kept = sorted(set(order) - set(held))
+    held, kept = sorted(order[: given.held]), sorted(order[given.held :])
     net = load_with(given.checkpoint, given.model) if given.model else rsconvert.load(given.checkpoint)
     start = rsconvert.evaluate(net, every.subset(held), class_map=config.class_map, workers=config.workers)
     print(f"{len(kept)} images to train, {len(held)} held back\nas it starts: {row(start)}", flush=True)
