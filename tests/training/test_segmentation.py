@@ -18,6 +18,7 @@ import rsconvert
 import rsconvert.data
 import rsconvert.evaluation
 from rsconvert import FinetuneConfig
+from rsconvert.export import export_onnx, verify_export
 from rsconvert.runtime import fit_cascade
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import MREDTask
@@ -120,6 +121,14 @@ def test_the_smallest_size_gains_on_that_of_the_largest(trained: tuple[Switchabl
     assert found.baselines["I-64"].resolutions[24].differs
     assert found.resolutions[32].interpolated
     assert found.ensemble is not None
+
+
+def test_one_onnx_file_gives_the_masks_of_every_size(trained: tuple[SwitchableModel, Path], tmp_path: Path) -> None:
+    """In ONNX Runtime: the numbers of the masks agree with the network's at trained and interpolated sizes."""
+    net, _ = trained
+    found = verify_export(export_onnx(net, tmp_path / "shapes.onnx", compact=True), net, (*SIZES, 32))
+    assert found.passed
+    assert set(found.sizes) >= {"64", "48", "24", "32"}
 
 
 def test_the_summary_holds_the_scores_of_masks(trained: tuple[SwitchableModel, Path]) -> None:
