@@ -108,16 +108,11 @@ def predict(
         subjects = _subjects(networks, samples, sizes, outputs, where, resize)
         check_alike(networks, samples, processes, meet)
         share = _Share(samples, batch_size, workers, processes, interrupts, meet)
-        answers: dict[str, dict[Size | None, Any]] = {}
-        targets: list[Tensor] = []
-        for alike in _groups(subjects):
-            found, seen = share.collect(alike, precision, keep_logits, progress)
-            answers |= found
-            targets.append(seen)
-    check_order(targets)
-    found, dense = {name: answers[name] for name in networks}, isinstance(samples, Pairs)
-    answers = _OfMasks() if dense else found
-    return Predictions(targets[0], samples.classes, subjects, answers, found if dense else {})
+        parts = [share.collect(alike, precision, keep_logits, progress) for alike in _groups(subjects)]
+    check_order([targets for _, targets in parts])
+    answers: dict[str, Any] = {name: part[name] for name in networks for part, _ in parts if name in part}
+    found, overlaps = (_OfMasks(), answers) if isinstance(samples, Pairs) else (answers, {})
+    return Predictions(parts[0][1], samples.classes, subjects, found, overlaps)
 
 
 def save_logits(found: Predictions, path: str | Path) -> None:

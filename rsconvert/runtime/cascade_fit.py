@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsconvert.data import Samples, Stream, open_split, postponed_interrupts
-from rsconvert.errors import DataError, ResolutionError, UnsupportedModelError
+from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import (
     NETWORK,
     Amp,
@@ -75,11 +75,6 @@ def fit_cascade(
         DataError: there are too few images, they come as a stream, or do not fit the network.
     """
     check_aim(top1, multiply_adds)
-    if net.source.task.dense:
-        raise UnsupportedModelError(
-            "a cascade asks how sure a network is of one class per image; the task of this one is segmentation. Choose "
-            "a path by for_budget."
-        )
     tried = _tried(net, resolutions)
     samples = _opened(data, data_root)
     found = predict(

@@ -286,7 +286,7 @@ def test_another_network_teaches_in_the_place_of_the_ensemble(few: Path) -> None
 
 def test_what_needs_one_class_per_image_says_so(few: Path) -> None:
     net = network((32, 16))
-    with pytest.raises(rsconvert.UnsupportedModelError, match="a cascade asks how sure a network is of one class"):
+    with pytest.raises(rsconvert.UnsupportedModelError, match="a cascade needs one prediction for each image"):
         fit_cascade(net, few)
     found = rsconvert.evaluation.predict({"net": net}, few, (32, 16), workers=0)
     with pytest.raises(rsconvert.UnsupportedModelError, match="net gives masks, which are right in part"):
