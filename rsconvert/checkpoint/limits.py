@@ -55,13 +55,13 @@ def check_entries(entries: Mapping[str, Entry], resolutions: Sequence[int], num_
 
 
 def _check_types(entries: Mapping[str, Entry]) -> None:
-    """Floating tensors have one type; those of BatchNorms may be float32 where that is float16 or bfloat16."""
+    """Floating tensors have one type; those of layers without a matrix may be float32 where that is a half one."""
     floating = {name: entry.dtype for name, entry in entries.items() if entry.dtype.startswith(("F", "BF"))}
     floating.pop("rsconvert.alpha", None)
     if strange := [f"{name} is {kind}" for name, kind in floating.items() if kind not in _FLOATS]:
         raise ValueError(f"{strange[0]}; {', '.join(_FLOATS)} are accepted")
-    norms = {_native(name).rpartition(".")[0] for name in floating if name.endswith("running_mean")}
-    inside = {name for name in floating if _native(name).rpartition(".")[0] in norms}
+    mixing = {_layer(name) for name in floating if len(entries[name].shape) > 1}
+    inside = {name for name in floating if _layer(name) not in mixing}
     counts = Counter(kind for name, kind in floating.items() if name not in inside) or Counter(floating.values())
     common = max(counts, key=counts.__getitem__, default="F32")
     for name, kind in floating.items():
@@ -69,6 +69,10 @@ def _check_types(entries: Mapping[str, Entry]) -> None:
             raise ValueError(f"{name} is {kind} where the others are {common}; floating tensors have one type")
         if (native := floating.get(_native(name), kind)) != kind:
             raise ValueError(f"{name} is {kind} and of the native set {native}; the sets have one type")
+
+
+def _layer(name: str) -> str:
+    return _native(name).rpartition(".")[0]
 
 
 def _native(name: str) -> str:

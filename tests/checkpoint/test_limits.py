@@ -78,10 +78,13 @@ def test_an_integer_of_another_type_is_refused(saved: Path) -> None:
         ({}, r"no rsconvert\.alpha"),
         ({"rsconvert.alpha": Entry("F32", (3,))}, r"no rsconvert\.alpha"),
         ({"rsconvert.alpha": Entry("I64", (2,))}, r"no rsconvert\.alpha"),
-        ({**ALPHA, "conv.weight": Entry("F8_E4M3", (4,))}, "F8_E4M3"),
-        ({**ALPHA, "a.weight": Entry("F32", (4,)), "b.weight": Entry("BF16", (4,))}, "floating tensors have one type"),
-        ({**ALPHA, **NORM, "conv.weight": Entry("F64", (4,))}, "floating tensors have one type"),
-        ({**ALPHA, **NORM, "bn.at.32.weight": Entry("F16", (4,)), "conv.weight": Entry("F16", (4,))}, "one type"),
+        ({**ALPHA, "conv.weight": Entry("F8_E4M3", (4, 4))}, "F8_E4M3"),
+        (
+            {**ALPHA, "a.weight": Entry("F32", (4, 4)), "b.weight": Entry("BF16", (4, 4))},
+            "floating tensors have one type",
+        ),
+        ({**ALPHA, **NORM, "conv.weight": Entry("F64", (4, 4))}, "floating tensors have one type"),
+        ({**ALPHA, **NORM, "bn.at.32.weight": Entry("F16", (4,)), "conv.weight": Entry("F16", (4, 4))}, "one type"),
     ],
 )
 def test_tensors_that_can_not_run_together_are_refused(entries: dict[str, Entry], match: str) -> None:
@@ -90,7 +93,8 @@ def test_tensors_that_can_not_run_together_are_refused(entries: dict[str, Entry]
 
 
 def test_norms_in_float32_may_stand_between_halves() -> None:
-    halves = {"conv.weight": Entry("F16", (4,)), "bn.num_batches_tracked": Entry("I64", ())}
+    halves = {"conv.weight": Entry("F16", (4, 4)), "bn.num_batches_tracked": Entry("I64", ())}
+    halves |= {"norm.weight": Entry("F32", (4,)), "norm.bias": Entry("F32", (4,))}  # a LayerNorm
     check_entries({**ALPHA, **NORM, **halves, "bn.at.32.weight": Entry("F32", (4,))}, (48, 32), 4)
     with pytest.raises(ValueError, match="num_classes is 99, more than its"):
         check_entries({**ALPHA, **NORM, **halves}, (48, 32), 99)
