@@ -114,5 +114,5 @@ def test_a_file_of_several_inputs_is_refused(tmp_path: Path, net: SwitchableMode
 def test_a_missing_package_is_named(tmp_path: Path, net: SwitchableModel, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_mean(tmp_path / "free.onnx", ["n", 3, "h", "w"])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigError, match=r"onnxruntime is not installed; .* `pip install rsconvert\[onnx\]`"):
+    with pytest.raises(ConfigError, match=r"onnxruntime is not installed; .* pip install 'rsconvert\[onnx\]'"):
         open_export(path, net)

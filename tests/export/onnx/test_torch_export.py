@@ -90,5 +90,5 @@ def test_what_can_not_be_converted_is_named_in_one_line(inner: nn.Module, words:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"onnxscript is not installed; .* `pip install rsconvert\[onnx\]`"):
+    with pytest.raises(ConfigError, match=r"onnxscript is not installed; .* pip install 'rsconvert\[onnx\]'"):
         onnx_model(Same(), torch.randn(2, 3, 8, 8), any_size=True)

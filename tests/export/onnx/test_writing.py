@@ -340,7 +340,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 
 def test_a_missing_package_is_named(tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"the package onnx is not installed; .* `pip install rsconvert\[onnx\]`"):
+    with pytest.raises(ConfigError, match=r"the package onnx is not installed; .* pip install 'rsconvert\[onnx\]'"):
         export_onnx(rsconvert.make_switchable(tiny(), (64, 32)), tmp_path / "x.onnx")
 
 

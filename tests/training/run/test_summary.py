@@ -89,7 +89,7 @@ def test_a_damaged_table_is_reported_in_one_line(tmp_path: Path, content: bytes)
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install rsconvert\[tensorboard\]"):
+    with pytest.raises(ConfigError, match=r"pip install 'rsconvert\[tensorboard\]'"):
         Board(str(tmp_path))
 
 
