@@ -11,6 +11,7 @@ from rsconvert.cli.loading import load_baselines, load_network
 from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
+    from rsconvert.data import Split
     from rsconvert.evaluation import Benchmark, Masks, Predictions
     from rsconvert.surgery import SwitchableModel
 
@@ -18,7 +19,9 @@ __all__ = ["benchmark", "evaluate"]
 
 
 class _Evaluated(options.Labelled, options.MaskOptions):
-    """The options of `evaluate` that say how images are read."""
+    """The options of `evaluate` that say which images are read, and how."""
+
+    split: "Split"
 
 
 class _Labels(TypedDict):
@@ -35,6 +38,9 @@ class _Labels(TypedDict):
 @options.resolutions(
     "Sides in pixels, trained or not: 224,160, ranges 96:256:16, pairs HEIGHTxWIDTH; the trained ones.",
     options.size_list,
+)
+@click.option(
+    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Of the data."
 )
 @options.baselines
 @click.option("--per-class", is_flag=True, help="Show the top-1, or the intersection over union, of each class too.")
@@ -58,10 +64,11 @@ def evaluate(
 ) -> None:
     """Measure CHECKPOINT at each resolution on the val/ images of DIR, and the ensemble of the trained ones.
 
-    A resolution between trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval
-    is Wilson's, of 95 %; a baseline's star is McNemar's test on the same images, p < 0.05. Of segmentation the scores
-    are those of the masks at their own size, with intervals by the bootstrap over images. Under torchrun,
-    -m rsconvert evaluate shares the images between the processes, and the first one prints the one result.
+    DIR may be a plain folder of classes, and lack some of those that the network knows by name. A resolution between
+    trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval is Wilson's, of 95 %;
+    a baseline's star is McNemar's test on the same images, p < 0.05. Of segmentation the scores are those of the masks
+    at their own size, with intervals by the bootstrap over images. Under torchrun, -m rsconvert evaluate shares the
+    images between the processes, and the first one prints the one result.
     """
     for path in (output, logits):
         if path is not None:
@@ -83,6 +90,7 @@ def evaluate(
             data_root=reading["data_root"],
             class_map=reading["class_map"],
             masks=_masks(reading),
+            split=reading["split"],
             keep_logits=logits is not None,
             progress=not as_json and processes.leads,
             processes=processes,

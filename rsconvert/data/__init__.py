@@ -1,6 +1,7 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
 from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.folders import Split
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     EvaluationViews,
@@ -43,6 +44,7 @@ __all__ = [
     "Resize",
     "Samples",
     "Size",
+    "Split",
     "Stream",
     "ViewLoader",
     "crop_shares",

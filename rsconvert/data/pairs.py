@@ -9,20 +9,21 @@ import importlib.util
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Subset
 
 from rsconvert.data.decoding import EncodedImage, one_line
+from rsconvert.data.folders import SPLITS, Split
 from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.data.samples import Samples
 from rsconvert.errors import DataError
 
 __all__ = ["Pairs", "images_of_pairs", "open_pairs", "read_class_names"]
 
-_SPLITS: dict[str, tuple[str, ...]] = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
+_SPLITS: dict[Split, tuple[str, ...]] = {**SPLITS, "train": ("train", "training"), "test": ("test", "testing")}
 _IMAGES = ("images", "image", "img")
 _MASKS = ("masks", "mask", "annotations", "annots", "labels", "labelTrainIds")
 _IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"))
@@ -51,6 +52,9 @@ class Pairs(Samples):
         """Return the pairs of these indices, in their order."""
         names = None if self._masks is None else [(self.name(i), self._masks[i]) for i in indices]
         return Pairs(Subset(self._source, indices), self.label, self.classes, self.reading, names)  # type: ignore[arg-type]
+
+    def as_classes(self, classes: tuple[str, ...] | None) -> "Pairs":
+        return self  # masks hold the numbers of all classes
 
     def fingerprint(self) -> str:
         """Return a short hash of the images and of the masks, as of any samples."""
@@ -94,7 +98,7 @@ class _PairFiles:
 
 def open_pairs(
     data: str,
-    split: Literal["train", "val"],
+    split: Split,
     reading: MaskReading,
     *,
     class_names: str | None = None,
@@ -149,7 +153,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _from_folder(folder: Path, split: str) -> list[tuple[str, str]]:
+def _from_folder(folder: Path, split: Split) -> list[tuple[str, str]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; one with {_LAYOUTS}, a CSV file of pairs, or hfds/NAME is needed.")
     for images, masks in _places(folder, split):
@@ -158,7 +162,7 @@ def _from_folder(folder: Path, split: str) -> list[tuple[str, str]]:
     raise DataError(f"{folder} holds no images with masks for {split}; {_LAYOUTS} is needed. Rename its folders.")
 
 
-def _places(folder: Path, split: str) -> Iterator[tuple[Path, Path]]:
+def _places(folder: Path, split: Split) -> Iterator[tuple[Path, Path]]:
     for name in _SPLITS[split]:
         yield folder / name, folder / f"{name}annot"
         for images, masks in itertools.product(_IMAGES, _MASKS):
@@ -191,7 +195,7 @@ def _files(folder: Path, endings: frozenset[str]) -> Iterator[Path]:
     yield from (path for path in found if not path.name.startswith("."))
 
 
-def _from_table(path: Path, split: str) -> list[tuple[str, str]]:
+def _from_table(path: Path, split: Split) -> list[tuple[str, str]]:
     """Return the pairs of a split in a CSV file with the columns image, mask, split, next to which the files lie."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
@@ -200,7 +204,7 @@ def _from_table(path: Path, split: str) -> list[tuple[str, str]]:
         raise DataError(f"{path} can't be read ({one_line(error)}); a CSV file of pairs is needed.") from error
     if not rows or not {"image", "mask", "split"} <= rows[0].keys():
         columns = ", ".join(map(str, rows[0])) if rows else "none"
-        raise DataError(f"{path} has the columns {columns}; image, mask and split (train or val) are needed.")
+        raise DataError(f"{path} has the columns {columns}; image, mask and split (train, val or test) are needed.")
     own = (row for row in rows if row["split"] in _SPLITS[split])
     pairs = [(str(path.parent / row["image"]), str(path.parent / row["mask"])) for row in own]
     if missing := [name for pair in pairs for name in pair if not Path(name).is_file()]:
@@ -208,7 +212,7 @@ def _from_table(path: Path, split: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _open_hub(data: str, split: str, reading: MaskReading, names: tuple[str, ...] | None, root: str | None) -> Pairs:
+def _open_hub(data: str, split: Split, reading: MaskReading, names: tuple[str, ...] | None, root: str | None) -> Pairs:
     if importlib.util.find_spec("datasets") is None:
         raise DataError(f"{data} needs the package datasets, which is not installed. Run `pip install datasets`.")
     from datasets import load_dataset

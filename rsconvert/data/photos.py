@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.folders import images_below, in_order
 from rsconvert.data.samples import Samples
-from rsconvert.data.sets import images_below, in_order
 from rsconvert.data.views import Preprocessing, crop_shares, evaluation_views, normalize
 from rsconvert.errors import DataError
 

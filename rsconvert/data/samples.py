@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +30,21 @@ class _Source(Protocol):
     def __getitem__(self, index: int) -> tuple[Any, Any]: ...
 
 
+@dataclass(frozen=True)
+class _Renumbered:
+    """Samples whose targets have other numbers."""
+
+    samples: "Samples"
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        content, target = self.samples._source[index]
+        return content, self.numbers[self.samples.checked(target, self.samples.name(index))]
+
+
 class Samples:
     """Labelled images by index; ``classes`` names the targets 0, 1, … where the set has names."""
 
@@ -48,6 +64,14 @@ class Samples:
     def subset(self, indices: Sequence[int]) -> "Samples":
         """Return the samples of these indices, in their order."""
         return Samples(Subset(self._source, indices), self.label, self.classes, [self.name(i) for i in indices])  # type: ignore[arg-type]
+
+    def as_classes(self, classes: tuple[str, ...] | None) -> "Samples":
+        """Return the samples with targets among ``classes``, where these hold all of their own by name; else as is."""
+        own = self.classes
+        if own is None or classes is None or own == classes or not {*own} < {*classes}:
+            return self
+        places = {name: place for place, name in enumerate(classes)}
+        return Samples(_Renumbered(self, tuple(map(places.__getitem__, own))), self.label, classes, self._names)
 
     def fingerprint(self) -> str:
         """Return a short hash of the images: all names, and of files the sizes and beginnings of some hundred.

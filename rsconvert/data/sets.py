@@ -1,37 +1,32 @@
 """Names of data sets → labelled images that are read one by one.
 
-A name is a folder that holds ``train/`` and ``val/`` (or ``validation/``) with one folder per class, or a timm data-set
-string: ``torch/cifar10``, ``hfds/…``. Sets that can only be read in order, ``wds/`` and ``hfids/``, become streams.
+A name is a folder that holds ``train/``, ``val/`` (or ``validation/``, ``valid/``) or ``test/`` with one folder per
+class, a plain folder of classes to evaluate, or a timm data-set string: ``torch/cifar10``, ``hfds/…``. Sets that can
+only be read in order, ``wds/`` and ``hfids/``, become streams.
 """
 
 import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
-from timm.utils.misc import natural_key
-
+from rsconvert.data.folders import SPLITS, Split, class_files, images_below, in_order, split_folder
 from rsconvert.data.pairs import images_of_pairs
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
 from rsconvert.errors import ConfigError, DataError
 
-__all__ = ["images_below", "in_order", "is_hidden", "open_images", "open_split", "open_train_val"]
+__all__ = ["open_images", "open_split", "open_train_val"]
 
-Split = Literal["train", "val"]
-
-_FOLDERS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid")}
-# The Hub's data sets say "validation"; "test" is left out, since nobody should tune on it unawares.
-_HUB_SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("validation", "val", "valid")}
-_EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
-)
+# The Hub's data sets say "validation"; "test" is no name of val, since nobody should tune on it unawares.
+_HUB_SPLITS: dict[Split, tuple[str, ...]] = {**SPLITS, "val": ("validation", "val", "valid")}
 
 
 def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
     """Open one split of a data set; ``root`` is where a data set named by a timm string lies or is cached.
+
+    A plain folder of classes is a val set.
 
     Raises:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
@@ -73,16 +68,17 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
 
 
 def open_train_val(data: str, *, root: str | None = None) -> tuple[Samples, Samples]:
-    """Open both splits of a data set.
+    """Open both splits of a data set; val may have some of the classes of train, which go by their names.
 
     Raises:
-        DataError: as `open_split`, and when the splits do not have the same classes.
+        DataError: as `open_split`, and when val has other classes than train.
     """
     train, val = open_split(data, "train", root=root), open_split(data, "val", root=root)
+    val = val.as_classes(train.classes)
     if train.classes != val.classes:
         raise DataError(
             f"{data} has other classes in train than in val ({_difference(train.classes or (), val.classes or ())}); "
-            "both need the same ones. Add or remove class folders."
+            "val needs those of train, or some of them. Add or remove class folders."
         )
     return train, val
 
@@ -101,65 +97,11 @@ class _Files:
 
 
 def _open_folder(folder: Path, split: Split) -> Samples:
-    base = _split_folder(folder, split)
-    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not is_hidden(entry.name)]
-    if not folders:
-        raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
-    classes = tuple(sorted(folders, key=in_order))  # timm's order, in which "9" comes before "10"
-    paths: list[str] = []
-    targets: list[int] = []
-    for target, name in enumerate(classes):
-        found = sorted(images_below(base / name), key=in_order)
-        if not found:
-            raise DataError(
-                f"{base / name} holds no images; a class folder needs at least one file that ends in "
-                f"{' '.join(sorted(_EXTENSIONS))}. Fill or remove it."
-            )
-        paths += found
-        targets += [target] * len(found)
-    return Samples(_Files(paths, targets), str(base), classes, paths)
-
-
-def _split_folder(folder: Path, split: Split) -> Path:
-    if not folder.is_dir():
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{folder} {problem}; data is a folder with train/ and val/, or a timm data-set string such as "
-            "hfds/NAME or torch/NAME. Check the path."
-        )
-    for name in _FOLDERS[split]:
-        if (folder / name).is_dir():
-            return folder / name
-    wanted = " or ".join(f"{name}/" for name in _FOLDERS[split])
-    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a folder is none of the user's: of a system, an editor, an archive or a photo store."""
-    return name.startswith((".", "@")) or name == "__MACOSX"
-
-
-def in_order(name: str) -> tuple[Any, str]:
-    """Return what names are sorted by: timm's order, in which equal ones, as Cat and cat, have an order too."""
-    return natural_key(name), name
-
-
-def images_below(folder: Path) -> Iterator[str]:
-    """Yield the images below a folder by their suffixes, without hidden files and folders.
-
-    Links are followed, but to no folder twice: one that leads upwards counts no image again.
-    """
-    seen: set[tuple[int, int]] = set()
-    for parent, below, files in os.walk(folder, followlinks=True):
-        place = os.stat(parent)
-        if (place.st_dev, place.st_ino) in seen:
-            below.clear()
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        below[:] = sorted(name for name in below if not is_hidden(name))
-        for file in files:
-            if os.path.splitext(file)[1].lower() in _EXTENSIONS and not file.startswith("."):
-                yield os.path.join(parent, file)
+    base = split_folder(folder, split)
+    found = class_files(base)
+    paths = [path for files in found.values() for path in files]
+    targets = [target for target, files in enumerate(found.values()) for _ in files]
+    return Samples(_Files(paths, targets), str(base), tuple(found), paths)
 
 
 def _open_torch(data: str, split: Split, root: str | None) -> Samples:

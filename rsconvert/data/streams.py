@@ -58,6 +58,9 @@ class Stream(Samples):
             "images, or hfds/ for hfids/."
         )
 
+    def as_classes(self, classes: tuple[str, ...] | None) -> Samples:
+        return self  # its reader alone knows the targets
+
     def reader(self, **options: Any) -> Any:
         """Return timm's reader of (Pillow image, target); without a mode, whose conversion would clip 16 bits."""
         return open_by_timm(self._data, self._split, self._root, input_img_mode="", **options).reader

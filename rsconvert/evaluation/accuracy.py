@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rsconvert.data import Samples, Size, ViewLoader
+from rsconvert.data import Samples, Size, Split, ViewLoader
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation.device import Amp, choose_precision
 from rsconvert.evaluation.distributed import running_processes
@@ -41,6 +41,7 @@ def evaluate(
     data_root: str | None = None,
     class_map: str | Path | None = None,
     masks: Masks | None = None,
+    split: Split = "val",
     progress: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images at trained and interpolated resolutions, and others on the same images.
@@ -50,13 +51,12 @@ def evaluate(
     processes must call it with the same network; they share the images, and each gets the result of one process.
 
     Args:
-        data: a folder with ``val/``, a timm data-set string, or opened samples.
+        data: a folder with ``val/`` (``split``) or of classes alone, a timm data-set string, or opened samples.
         resolutions: in pixels, or pairs (height, width), reported in this order; None takes the trained ones.
         baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
             every resolution as it is. The name ``network`` is taken.
         per_class: report the accuracy of each class too.
-        device: where to compute, and where the networks stay; None takes a GPU if there is one. In a process group
-            ``cuda`` is the GPU of LOCAL_RANK.
+        device: where networks run and stay; None takes a GPU if there is one. ``cuda`` of a group: that of LOCAL_RANK.
         amp: of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16 on a GPU that
             computes in it, else ``off``.
         data_root: where a timm data-set string finds its files.
@@ -71,7 +71,7 @@ def evaluate(
         TrainingError: memory ran out; another process failed or ended.
     """
     ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root)
-    ask = partial(ask, class_map=class_map, masks=masks)
+    ask = partial(ask, class_map=class_map, masks=masks, split=split)
     networks, sizes = with_baselines(net, baselines), net.resolutions if resolutions is None else resolutions
     with running_processes(None if device is None else str(device)) as processes:
         shown = progress and processes.leads

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor, nn
 
-from rsconvert.data import MaskReading, Pairs, Resize, Samples, open_pairs, open_split, read_class_map
+from rsconvert.data import MaskReading, Pairs, Resize, Samples, Split, open_pairs, open_split, read_class_map
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
@@ -50,7 +49,7 @@ class Masks:
 
 
 def open_labelled(
-    net: nn.Module, data: str, split: Literal["train", "val"], masks: Masks | None = None, *, root: str | None = None
+    net: nn.Module, data: str, split: Split, masks: Masks | None = None, *, root: str | None = None
 ) -> Samples:
     """Open one split of a data set as the network's task needs it: images with a class, or with a mask.
 

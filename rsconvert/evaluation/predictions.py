@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import digest, write_tensors
-from rsconvert.data import Pairs, Samples, Size, Stream, postponed_interrupts, share_of_batches
+from rsconvert.data import Pairs, Samples, Size, Split, Stream, postponed_interrupts, share_of_batches
 from rsconvert.errors import ConfigError, DataError, RSConvertError, UnsupportedModelError
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
@@ -79,6 +79,7 @@ def predict(
     data_root: str | None = None,
     class_map: str | Path | None = None,
     masks: Masks | None = None,
+    split: Split = "val",
     keep_logits: bool = False,
     progress: bool = False,
     processes: Processes | None = None,
@@ -103,7 +104,9 @@ def predict(
         shared_failure(processes) as meet,
     ):
         sizes = check_sizes(sizes)
-        samples = _opened(networks, data, masks, data_root, keep_logits)
+        samples = _opened(networks, data, split, masks, data_root, keep_logits)
+        if class_map is None and not isinstance(data, Samples):
+            samples = samples.as_classes(_known_classes(networks))
         outputs, resize = mapped_outputs(samples, class_map), (masks or Masks()).resize
         subjects = _subjects(networks, samples, sizes, outputs, where, resize)
         check_alike(networks, samples, processes, meet)
@@ -130,7 +133,12 @@ def save_logits(found: Predictions, path: str | Path) -> None:
 
 
 def _opened(
-    networks: Mapping[str, nn.Module], data: str | Path | Samples, masks: Masks | None, root: str | None, logits: bool
+    networks: Mapping[str, nn.Module],
+    data: str | Path | Samples,
+    split: Split,
+    masks: Masks | None,
+    root: str | None,
+    logits: bool,
 ) -> Samples:
     """Return the samples that all networks need; a ConfigError says that their tasks differ, or keep no ``logits``."""
     tasks = {name: known_source(network).task.name for name, network in networks.items()}
@@ -140,8 +148,15 @@ def _opened(
         found = ", ".join(f"{name} {task}" for name, task in tasks.items())
         raise ConfigError(f"the networks have different tasks: {found}; one task is needed to compare them.")
     if isinstance(data, Samples):
+        if split != "val":
+            raise ConfigError(f"split is {split}, which has no effect on opened samples. Leave it out.")
         return data
-    return open_labelled(next(iter(networks.values())), str(data), "val", masks, root=root)
+    return open_labelled(next(iter(networks.values())), str(data), split, masks, root=root)
+
+
+def _known_classes(networks: Mapping[str, nn.Module]) -> tuple[str, ...] | None:
+    """Return the names of the classes that the first network with names was trained on."""
+    return next((names for net in networks.values() if (names := known_source(net).class_names) is not None), None)
 
 
 def _subjects(

@@ -76,7 +76,7 @@ def fit_cascade(
     """
     check_aim(top1, multiply_adds)
     tried = _tried(net, resolutions)
-    samples = _opened(data, data_root)
+    samples = _opened(net, data, data_root, class_map)
     found = predict(
         {NETWORK: net},
         samples,
@@ -120,7 +120,9 @@ def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
     return tried
 
 
-def _opened(data: str | Path | Samples, root: str | None) -> Samples:
+def _opened(
+    net: SwitchableModel, data: str | Path | Samples, root: str | None, class_map: str | Path | None
+) -> Samples:
     samples = open_split(str(data), "val", root=root) if isinstance(data, str | Path) else data
     if isinstance(samples, Stream):
         raise DataError(
@@ -128,7 +130,7 @@ def _opened(data: str | Path | Samples, root: str | None) -> Samples:
         )
     if len(samples) < 2:
         raise DataError(f"the data holds {len(samples)} images; two at least are needed to fit and to measure.")
-    return samples
+    return samples if class_map is not None else samples.as_classes(net.source.class_names)
 
 
 @dataclass(frozen=True)

@@ -110,3 +110,21 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_data_without_names_can_not_be_mapped(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs classes with names; the data has none"):
         read_class_map(written(tmp_path, "n2 1"), None)
+
+
+def test_targets_follow_the_names_of_more_classes() -> None:
+    pictures = [(Image.new("RGB", (2, 2)), target) for target in (0, 1, 2)]
+    samples = Samples(pictures, "set", ("a", "c"), ["0.png", "1.png", "2.png"])
+    more = samples.as_classes(("c", "b", "a"))
+    assert more.classes == ("c", "b", "a")
+    assert [more.read(i)[1] for i in range(2)] == [2, 0]
+    assert more.name(1) == "1.png"
+    with pytest.raises(DataError, match=r"2\.png has the target 2; a target is one of 0 to 1"):
+        more.read(2)
+
+
+@pytest.mark.parametrize("classes", [None, ("a", "c"), ("a", "b"), ("c", "a")])
+def test_other_classes_leave_the_targets(classes: tuple[str, ...] | None) -> None:
+    samples = Samples([(Image.new("RGB", (2, 2)), 1)], "set", ("a", "c"))
+    assert samples.as_classes(classes) is samples
+    assert Samples([], "set", None).as_classes(("a",)).classes is None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from rsconvert.data import Preprocessing, Samples, Stream, share_of_batches
+from rsconvert.data import Preprocessing, Samples, Stream, open_split, share_of_batches
 from rsconvert.errors import ConfigError, DataError, ResolutionError
 from rsconvert.evaluation import NETWORK, Processes, evaluate, predict, save_logits, summarize
 from rsconvert.evaluation.predictions import check_alike, joined_answers, rounds, whole_order
@@ -230,3 +231,20 @@ def test_a_stream_is_read_by_one_process() -> None:
     with pytest.raises(DataError, match=r"^wds/ validation can only be read in order; 2 processes share images by"):
         check_alike({}, stream, Processes(0, 2, CPU), answered())
     check_alike({}, stream, Processes(0, 1, CPU), answered())
+
+
+def test_a_split_by_its_name_and_some_classes_by_theirs(tmp_path: Path, tiny: Callable[..., Any]) -> None:
+    for name, grey in (("test/c/1.png", 0), ("test/c/2.png", 9), ("test/a/1.png", 90)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (24, 24), (grey,) * 3).save(tmp_path / name)
+    net = make_switchable(tiny(classes=3), (24, 16))
+    net.source = replace(net.source, num_classes=3)
+    with pytest.raises(DataError, match="the data has 2 classes, the classifier 3 outputs"):
+        predict({"": net}, tmp_path, (24,), workers=0, split="test")
+    net.source = replace(net.source, class_names=("a", "b", "c"))
+    found = predict({"": net}, tmp_path, (24,), workers=0, split="test")
+    assert found.targets.tolist() == [0, 2, 2]
+    assert found.classes == ("a", "b", "c")
+    assert predict({"": net}, tmp_path / "test", (24,), workers=0).targets.tolist() == [0, 2, 2]
+    with pytest.raises(ConfigError, match="split is test, which has no effect on opened samples"):
+        predict({"": net}, open_split(str(tmp_path), "test"), (24,), split="test")

@@ -67,7 +67,7 @@ def write_report(
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
     _check(net, Path(path))
-    samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
+    samples = _opened(net, data, options)
     drawn = draw_images(examples, len(samples), seed)
     shown = samples.subset(drawn) if drawn else samples
     labels = None if class_names is None else read_class_names(class_names, samples.classes)
@@ -88,6 +88,11 @@ def write_report(
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
     return facts
+
+
+def _opened(net: SwitchableModel, data: str | Path | Samples, options: Mapping[str, Any]) -> Samples:
+    samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
+    return samples if options.get("class_map") else samples.as_classes(net.source.class_names)
 
 
 def _check(net: SwitchableModel, path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Folders as they are found: which folder is a split, a plain folder of classes, links and hidden folders."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rsconvert.data import open_split, open_train_val
+from rsconvert.data.folders import class_files, images_below, split_folder
+from rsconvert.errors import DataError
+
+
+def write(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / name, "PNG")
+    return folder
+
+
+def found(data: Path, split: str) -> list[tuple[str, int]]:
+    samples = open_split(str(data), split)  # type: ignore[arg-type]
+    return [(Path(samples.name(i)).relative_to(data).as_posix(), samples.read(i)[1]) for i in range(len(samples))]
+
+
+def test_each_split_has_its_folder(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.png", "valid/a/2.png", "test/a/3.png")
+    assert found(tmp_path, "train") == [("train/a/1.png", 0)]
+    assert found(tmp_path, "val") == [("valid/a/2.png", 0)]
+    assert found(tmp_path, "test") == [("test/a/3.png", 0)]
+
+
+def test_a_plain_folder_of_classes_is_its_own_val(tmp_path: Path) -> None:
+    write(tmp_path, "b/1.png", "a/2.png", ".cache/3.png")
+    assert found(tmp_path, "val") == [("a/2.png", 0), ("b/1.png", 1)]
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=f"has no folder {split}/; it needs one"):
+            found(tmp_path, split)
+
+
+@pytest.mark.parametrize("other", ["train", "test"])
+def test_a_folder_with_another_split_is_no_plain_one(tmp_path: Path, other: str) -> None:
+    write(tmp_path, f"{other}/a/1.png")
+    with pytest.raises(DataError, match="has no folder val/ or validation/ or valid/"):
+        split_folder(tmp_path, "val")
+
+
+def test_val_may_have_some_of_the_classes_by_name(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", "val/c/2.png", "val/a/2.png")
+    train, val = open_train_val(str(tmp_path))
+    assert val.classes == train.classes == ("a", "b", "c")
+    assert [(Path(val.name(i)).parent.name, val.read(i)[1]) for i in range(2)] == [("a", 0), ("c", 2)]
+
+
+def test_a_link_that_leads_upwards_counts_no_image_again(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png", "a/deep/2.png")
+    (tmp_path / "a" / "deep" / "up").symlink_to(tmp_path / "a")
+    assert sorted(images_below(tmp_path / "a")) == [str(tmp_path / "a" / name) for name in ("1.png", "deep/2.png")]
+
+
+def test_an_empty_class_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match=r"b holds no images; a class folder needs at least one file that ends in"):
+        class_files(tmp_path)
