@@ -141,7 +141,8 @@ def cascade(
     """Fit a cascade for CHECKPOINT on one half of the val/ images of DIR, and measure it on the other half.
 
     Each image runs at a small resolution first, and at a larger one if the prediction is not confident enough. Writes a
-    checkpoint that holds the cascade, for rsconvert.cascade(net, images).
+    checkpoint that holds the cascade, for rsconvert.cascade(net, images); no file if one path is as good and costs no
+    more.
     """
     from rsconvert import save
     from rsconvert.checkpoint import file_of
@@ -161,5 +162,7 @@ def cascade(
         progress=not as_json,
         **reading,
     )
-    save(net, target)
-    options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
+    if report.gains:
+        save(net, target)
+    written, said = (target, f"wrote {target}") if report.gains else (None, "wrote no file")
+    options.print_result({"checkpoint": written, **report.to_dict()}, as_json, f"{report}\n{said}")

@@ -76,6 +76,12 @@ class CascadeReport:
         as_good = [r for r, path in self.paths.items() if path.top1 >= self.measured.top1]
         return min(as_good or [self.best], key=lambda r: self.paths[r].multiply_adds)
 
+    @property
+    def gains(self) -> bool:
+        """Whether no single path is as good on the measured images and costs no more."""
+        path = self.paths[self.rival]
+        return path.top1 < self.measured.top1 or path.multiply_adds > self.measured.multiply_adds
+
     def ratios(self, resolution: int) -> dict[str, float]:
         """Return the cascade's multiply-adds and time divided by a path's."""
         path = self.paths[resolution]
@@ -102,6 +108,7 @@ class CascadeReport:
             "rival": {"resolution": self.rival, "ratios": self.ratios(self.rival)},
             "best": {"resolution": self.best, "ratios": self.ratios(self.best)},
             "paired": asdict(self.paired),
+            "gains": self.gains,
         }
 
     def __str__(self) -> str:
@@ -124,8 +131,8 @@ class CascadeReport:
             yield self._against(best, "the best path")
         alone = f"only the cascade {pair.only_network}, only {best} {pair.only_baseline}, p = {pair.p_value:.3g}"
         yield f"right alone: {alone} (McNemar)"
-        if self.ratios(rival)["multiply_adds"] >= 1:
-            yield f"no gain on these images: the path {rival} alone costs no more"
+        if not self.gains:
+            yield f"no gain on these images: the path {rival} alone is as good and costs no more"
 
     def _against(self, resolution: int, words: str) -> str:
         cost, time = self.ratios(resolution).values()

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import rsconvert
+from rsconvert import runtime
 from rsconvert.cli import main
+from rsconvert.runtime.cascade_report import CascadeReport
 
 NAME = "test_efficientnet"
 
@@ -105,7 +109,8 @@ def calibrated(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Path(shutil.copytree(labelled, tmp_path, dirs_exist_ok=True))
 
 
-def test_cascade_writes_a_file_of_its_own(calibrated: Path) -> None:
+def test_cascade_writes_a_file_of_its_own(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CascadeReport, "gains", True)  # eight images of noise decide nothing
     options = ["--data", "photos", "--workers", 0, "--device", "cpu", "--resolutions", "32:48:8"]
     result = run("cascade", "net.rs.safetensors", *options, "--json")
     assert result.exit_code == 0, result.output
@@ -129,6 +134,24 @@ def test_cascade_writes_a_file_of_its_own(calibrated: Path) -> None:
     assert [row[0] for row in rows[:5]] == ["resolution", "48", "40", "32", "cascade"]
     assert rows[2][-1] == "interpolated"
     assert run("inspect", "net.cascade.safetensors").stdout.count("stages") == 1
+
+
+def test_a_cascade_without_a_gain_writes_no_file(calibrated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = runtime.fit_cascade
+
+    def useless(*arguments: Any, **options: Any) -> Any:
+        report = fit(*arguments, **options)
+        return replace(report, measured=replace(report.measured, top1=0.0, multiply_adds=1e12))
+
+    monkeypatch.setattr(runtime, "fit_cascade", useless)
+    options = ["--data", "photos", "--workers", 0, "--device", "cpu"]
+    text = run("cascade", "net.rs.safetensors", *options)
+    assert text.exit_code == 0, text.output
+    assert text.stdout.splitlines()[-2].startswith("no gain on these images")
+    assert text.stdout.splitlines()[-1] == "wrote no file"
+    facts = json.loads(run("cascade", "net.rs.safetensors", *options, "--json").stdout)
+    assert (facts["checkpoint"], facts["gains"]) == (None, False)
+    assert not (calibrated / "net.cascade.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from rsconvert.evaluation import Paired
 from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures
 from rsconvert.runtime.thresholds import Fitted
@@ -50,6 +52,16 @@ def test_the_text_has_a_row_per_path_and_says_what_differs() -> None:
         "against 48, the best path: -5.00 points, multiply-adds x 0.60, time x 0.62",
         "right alone: only the cascade 1, only 48 2, p = 1 (McNemar)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("top1", "multiply_adds", "gains"),
+    [(70.0, 6e6, True), (70.0, 8e6, False), (75.0, 1.1e7, False), (80.0, 1.1e7, True), (54.0, 4.1e6, False)],
+)
+def test_it_gains_unless_a_path_is_as_good_and_costs_no_more(top1: float, multiply_adds: float, gains: bool) -> None:
+    other = replace(REPORT, measured=replace(REPORT.measured, top1=top1, multiply_adds=multiply_adds))
+    assert other.gains is gains
+    assert ("no gain" in str(other)) is not gains
 
 
 def test_data_is_plain_and_keeps_the_record() -> None:
