@@ -12,7 +12,7 @@ from rsconvert.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from rsconvert.data import Split
-    from rsconvert.evaluation import Benchmark, Masks, Predictions
+    from rsconvert.evaluation import Benchmark, Predictions
     from rsconvert.surgery import SwitchableModel
 
 __all__ = ["benchmark", "evaluate"]
@@ -89,7 +89,7 @@ def evaluate(
             amp=reading["amp"],
             data_root=reading["data_root"],
             class_map=reading["class_map"],
-            masks=_masks(reading),
+            masks=options.mask_reading(reading["label_offset"], reading["resize"], reading["class_names"]),
             split=reading["split"],
             keep_logits=logits is not None,
             progress=not as_json and processes.leads,
@@ -99,17 +99,6 @@ def evaluate(
         for line in doubts(found):
             options.log(f"note: {line}")
         _write(found, output, logits, per_class, as_json)
-
-
-def _masks(reading: _Evaluated) -> "Masks":
-    """Return how masks are read, with the defaults of what is not given."""
-    from rsconvert.evaluation import Masks
-
-    return Masks(
-        label_offset=reading["label_offset"] or 0,
-        class_names=reading["class_names"],
-        resize=reading["resize"] or "squash",  # type: ignore[arg-type]  # one of click's choices
-    )
 
 
 def _write(found: "Predictions", output: str | None, logits: str | None, per_class: bool, as_json: bool) -> None:

@@ -8,13 +8,16 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.core import ParameterSource
 
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
 from rsconvert.settings import RECIPES, setting_help
+
+if TYPE_CHECKING:
+    from rsconvert.evaluation import Masks
 
 __all__ = [
     "Labelled",
@@ -37,6 +40,7 @@ __all__ = [
     "labelled",
     "literals",
     "log",
+    "mask_reading",
     "masks",
     "model",
     "numbers",
@@ -326,6 +330,17 @@ def refuse_ineffective(*names: str, where: str) -> None:
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise ConfigError(f"{name} is {context.params[name]}, which has no effect on {where}. Leave it out.")
+
+
+def mask_reading(label_offset: int | None, resize: str | None, class_names: str | None = None) -> "Masks":
+    """Return how masks are read, with the defaults of the options of `masks` that are not given."""
+    from rsconvert.evaluation import Masks
+
+    return Masks(
+        label_offset=label_offset or 0,
+        class_names=class_names,
+        resize=resize or "squash",  # type: ignore[arg-type]  # one of click's choices
+    )
 
 
 def seed(function: str, help: str) -> _Decorator:

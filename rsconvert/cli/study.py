@@ -45,9 +45,10 @@ _drawing_output = options.bundle(options.model, _output)
     "--class-names",
     type=click.Path(),
     metavar="FILE",
-    help="What to call each class folder: lines NAME LABEL, or a JSON object.",
+    help="What to call each class folder: lines NAME LABEL, or a JSON object; of masks one name a line.",
 )
 @options.labelled
+@options.settings("label_offset", "resize")
 @options.result
 def report(
     checkpoint: str,
@@ -58,6 +59,8 @@ def report(
     examples: int,
     seed: int,
     class_names: str | None,
+    label_offset: int | None,
+    resize: str | None,
     model: str | None,
     force: bool,
     as_json: bool,
@@ -80,6 +83,7 @@ def report(
         examples=examples,
         seed=seed,
         class_names=class_names,
+        masks=options.mask_reading(label_offset, resize),
         origin=checkpoint,
         command=shlex.join(["rsconvert", *sys.argv[1:]]),
         progress=not as_json,
@@ -145,12 +149,16 @@ def complementarity(
 @options.resolutions("Sides in pixels and ranges 96:256:16; every 16 between the trained ones, and these.")
 @options.data
 @options.labelled
+@options.masks
 @_drawing_output
 def accuracy(
     checkpoint: str,
     data: str,
     baselines: tuple[str, ...],
     resolutions: tuple[int, ...] | None,
+    label_offset: int | None,
+    class_names: str | None,
+    resize: str | None,
     model: str | None,
     output: str,
     force: bool,
@@ -159,7 +167,8 @@ def accuracy(
 ) -> None:
     """Draw accuracy over the resolution and over multiply-adds (figures 1 and 4).
 
-    The band and the bars are Wilson's intervals of 95 %. Baselines that were wrapped for one resolution are I-Nets.
+    The band and the bars are Wilson's intervals of 95 %; of masks, those of the bootstrap over images. Baselines that
+    were wrapped for one resolution are I-Nets.
     """
     stem = _stem(output, "accuracy", force)
     from rsconvert import evaluate, study
@@ -169,7 +178,8 @@ def accuracy(
     others = load_baselines(baselines, net, model)
     trained = {r for one in (net, *others.values()) if isinstance(one, SwitchableModel) for r in one.resolutions}
     sides = study.dense_resolutions(sorted(trained)) if resolutions is None else resolutions
-    result = evaluate(net, data, sides, baselines=others, progress=not as_json, **reading)
+    masks = options.mask_reading(label_offset, resize, class_names)
+    result = evaluate(net, data, sides, baselines=others, masks=masks, progress=not as_json, **reading)
     _finish(
         stem,
         study.plot_accuracy({network_name(checkpoint): result, **result.baselines}),

@@ -12,7 +12,7 @@ from rsconvert.data.loading import (
     whole_loader,
 )
 from rsconvert.data.masks import MaskReading, nearest, read_mask
-from rsconvert.data.pair_views import Grid, Resize, fitted, whole_views
+from rsconvert.data.pair_views import Grid, Resize, WholeImages, fitted, whole_views
 from rsconvert.data.pairs import Pairs, open_pairs, read_class_names
 from rsconvert.data.photos import Photo, photo_samples, prepare_photo
 from rsconvert.data.samples import Samples, read_class_map, read_output_names
@@ -47,6 +47,7 @@ __all__ = [
     "Split",
     "Stream",
     "ViewLoader",
+    "WholeImages",
     "crop_shares",
     "evaluation_loader",
     "evaluation_views",

@@ -30,6 +30,7 @@ from rsconvert.evaluation.memory import is_memory_error, plain_memory_errors
 from rsconvert.evaluation.overlap import (
     Overlaps,
     at_mask,
+    count_scores,
     difference_interval,
     drawn_miou,
     mask_scores,
@@ -71,6 +72,7 @@ __all__ = [
     "check_sizes",
     "choose_device",
     "choose_precision",
+    "count_scores",
     "default_resolutions",
     "difference_interval",
     "differences",

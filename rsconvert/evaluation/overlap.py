@@ -15,6 +15,7 @@ __all__ = [
     "Overlaps",
     "at_mask",
     "confusion",
+    "count_scores",
     "difference_interval",
     "drawn_miou",
     "mask_scores",
@@ -88,8 +89,12 @@ def mask_scores(matrix: Tensor) -> MaskScores:
     >>> [round(score, 3) for score in mask_scores(torch.tensor([[3, 1], [0, 4]]))[:3]]
     [0.875, 0.875, 0.775]
     """
-    counts = torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]).double()
-    right, labelled, predicted = counts
+    return count_scores(torch.stack([matrix.diagonal(), matrix.sum(1), matrix.sum(0)]))
+
+
+def count_scores(counts: Tensor) -> MaskScores:
+    """Return the scores of one image, whose counts (3, C) are those of `Overlaps`; NaN if none of it is labelled."""
+    right, labelled, predicted = counts.double()
     held = labelled > 0
     overlap = right / (labelled + predicted - right)
     per_class = torch.where(held, overlap, torch.nan)

@@ -1,6 +1,6 @@
 """A network under test: a path for each size, the images that it takes, and what it predicts for them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rsconvert.data import (
+    Grid,
     Samples,
     Size,
     ViewLoader,
@@ -125,20 +126,32 @@ class Subject:
         return -1 if self.task.ignore_index is None else self.task.ignore_index
 
     def _overlaps(self, views: Sequence[Any], masks: Sequence[Tensor], amp: torch.dtype) -> dict[Size | None, Overlaps]:
+        matrices: dict[Size | None, list[Tensor]] = {size: [] for size in self.sizes}
+        for mask, found in zip(masks, self.masks(views, [(m.shape[0], m.shape[1]) for m in masks], amp), strict=True):
+            here = mask.to(self.device, non_blocking=True)
+            for size, own in found.items():
+                matrices[size].append(confusion(own, here, self.classes, self._ignored))
+        return {size: Overlaps.of(own) for size, own in matrices.items()}
+
+    def masks(
+        self, views: Sequence[Any], grids: Sequence[Grid], amp: torch.dtype = torch.float32
+    ) -> Iterator[dict[Size | None, Tensor]]:
+        """Yield for each image its predicted classes (H, W) by size, and under None those of the ensemble.
+
+        Args:
+            views: uint8 images, one batch per size.
+            grids: height and width of each image's mask.
+            amp: as of `choose_precision`.
+        """
         given = {
             size: self._each(path, view, amp) for (size, path), view in zip(self.paths.items(), views, strict=True)
         }
-        matrices: dict[Size | None, list[Tensor]] = {size: [] for size in self.sizes}
-        for i, mask in enumerate(masks):
-            grid = (mask.shape[0], mask.shape[1])
+        for i, grid in enumerate(grids):
             maps: dict[Size | None, Tensor] = {s: at_mask(z[i], s, grid, self.resize) for s, z in given.items()}
             if self.alpha is not None:
                 trained = torch.stack([maps[r] for r in self.trained])
                 maps[None] = torch.tensordot(self.alpha.to(trained).softmax(0), trained, 1)
-            here = mask.to(self.device, non_blocking=True)
-            for size, own in maps.items():
-                matrices[size].append(confusion(own.argmax(0), here, self.classes, self._ignored))
-        return {size: Overlaps.of(own) for size, own in matrices.items()}
+            yield {size: dense.argmax(0) for size, dense in maps.items()}
 
     def _each(self, path: nn.Module, view: Tensor | list[Tensor], amp: torch.dtype) -> list[Tensor]:
         """Return the logits (C, h, w) of each image, which may be of several sizes."""

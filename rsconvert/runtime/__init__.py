@@ -11,7 +11,14 @@ from rsconvert.runtime.budget import for_budget, resolution_for_budget
 from rsconvert.runtime.cascade import Cascade, cascade
 from rsconvert.runtime.cascade_fit import fit_cascade
 from rsconvert.runtime.predict import ClassProbability, Prediction, PredictionList, predict
-from rsconvert.runtime.predict_masks import MaskFile, MaskFiles, PredictedMask, predict_masks, write_masks
+from rsconvert.runtime.predict_masks import (
+    MaskFile,
+    MaskFiles,
+    PredictedMask,
+    class_palette,
+    predict_masks,
+    write_masks,
+)
 from rsconvert.runtime.predictors import chosen_resolution
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "PredictionList",
     "cascade",
     "chosen_resolution",
+    "class_palette",
     "fit_cascade",
     "for_budget",
     "predict",

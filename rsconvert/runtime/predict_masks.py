@@ -20,7 +20,7 @@ from rsconvert.runtime.predictors import chosen_resolution
 from rsconvert.surgery import SwitchableModel, eval_mode
 from rsconvert.text import Table
 
-__all__ = ["MaskFile", "MaskFiles", "MaskOptions", "PredictedMask", "predict_masks", "write_masks"]
+__all__ = ["MaskFile", "MaskFiles", "MaskOptions", "PredictedMask", "class_palette", "predict_masks", "write_masks"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class PredictedMask:
         if int(self.classes.max()) > 255:
             return Image.fromarray(self.classes.numpy().astype(np.uint16))
         found = Image.fromarray(self.classes.numpy().astype(np.uint8), mode="P")
-        found.putpalette(_palette().flatten().tolist())
+        found.putpalette(class_palette().flatten().tolist())
         return found
 
     def overlay(self) -> Image.Image:
         """Return the photo, half of it in the colours of the classes."""
-        colours = Image.fromarray(_palette()[self.classes.numpy() % 256])
+        colours = Image.fromarray(class_palette()[self.classes.numpy() % 256])
         return Image.blend(Image.fromarray(self.pixels.permute(1, 2, 0).numpy()), colours, 0.5)
 
 
@@ -199,7 +199,7 @@ def _masks(
             yield PredictedMask(samples.name(index), resolution, pixels, dense.argmax(0).cpu(), names)
 
 
-def _palette() -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
+def class_palette() -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
     """Return 256 colours (256, 3) that differ, black first: the bits of the number, dealt to the three channels."""
     numbers = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)

@@ -242,6 +242,7 @@ def test_a_report_takes_a_published_folder(trained: Path) -> None:
         (["--baseline", "network=run/best.safetensors"], "network"),
         (["-o", "missing/x.html"], "missing"),
         (["-o", "run/summary.csv"], "--force"),
+        (["--label-offset", "1"], "label_offset is 1 and has no effect"),
     ],
 )
 def test_a_mistake_of_a_report_is_one_line(trained: Path, options: list[str], words: str) -> None:

@@ -1,5 +1,6 @@
 """Scores of masks: golden numbers, NumPy, the bootstrap against a plain loop, logits at a mask's positions."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rsconvert.evaluation.overlap import (
     Overlaps,
     at_mask,
     confusion,
+    count_scores,
     difference_interval,
     mask_scores,
     miou_interval,
@@ -89,3 +91,12 @@ def test_logits_reach_the_positions_of_the_mask() -> None:
     assert torch.equal(padded, F.interpolate(inside, (20, 40), mode="bilinear")[0])
     whole = at_mask(logits[:, :4], 16, (20, 40), "short-side")
     assert torch.equal(whole, F.interpolate(logits[None, :, :4], (20, 40), mode="bilinear")[0])
+
+
+def test_the_scores_of_one_image_are_those_of_its_counts() -> None:
+    masks = [np.array([[0, 0, 1, 255]]), np.full((1, 4), 255)]
+    every = [confusion(torch.tensor([[0, 1, 1, 1]]), torch.from_numpy(mask), 3, 255) for mask in masks]
+    scores = count_scores(Overlaps.of(every).counts[0])
+    assert scores[:3] == pytest.approx((2 / 3, 3 / 4, 1 / 2))
+    assert scores.per_class[:2] == pytest.approx((1 / 2, 1 / 2))
+    assert all(math.isnan(score) for score in count_scores(Overlaps.of(every).counts[1])[:3])

@@ -15,7 +15,6 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from torch import Tensor
 
 from rsconvert import __version__
 from rsconvert.checkpoint import file_of
@@ -34,6 +33,7 @@ from rsconvert.text import read_pairs
 
 __all__ = [
     "answer_facts",
+    "data_uri",
     "draw_images",
     "drawn_facts",
     "encoded_views",
@@ -86,6 +86,7 @@ def network_facts(net: SwitchableModel) -> dict[str, Any]:
     return {
         "name": source.architecture or type(net.at(net.native)).__name__,
         "resolutions": list(net.resolutions),
+        "task": source.task.name,
         "parameters": sum(p.numel() for p in net.parameters()) - net.alpha.numel(),
         "plain_parameters": plain,
         "batchnorms": sum(1 for _ in net.switchable_bns()),
@@ -173,7 +174,8 @@ def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) ->
         seen = views[index]
         if isinstance(seen, DataError):
             raise seen
-        yield {size_name(size): _data_uri(view) for size, view in zip(subject.paths, seen[0], strict=True)}
+        shown = [data_uri(Image.fromarray(view.permute(1, 2, 0).numpy())) for view in seen[0]]
+        yield dict(zip(map(size_name, subject.paths), shown, strict=True))
 
 
 def short_name(samples: Samples, index: int) -> str:
@@ -206,9 +208,10 @@ def read_class_names(path: str | Path, classes: Sequence[str] | None) -> tuple[s
     return tuple(labels[name] for name in classes)
 
 
-def _data_uri(view: Tensor) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """Return a picture as text: a JPEG of high quality."""
     file = io.BytesIO()
-    Image.fromarray(view.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=88, subsampling=0)
+    picture.save(file, "JPEG", quality=88, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

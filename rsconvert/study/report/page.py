@@ -13,9 +13,21 @@ from markupsafe import Markup
 from torch import nn
 
 from rsconvert.checkpoint import replacing
-from rsconvert.data import Samples, Size, open_split, resolution_of
+from rsconvert.data import Pairs, Samples, Size, resolution_of
+from rsconvert.data import read_class_names as read_names_of_masks
 from rsconvert.errors import CheckpointError
-from rsconvert.evaluation import NETWORK, check_classifies, default_resolutions, predict, summarize, with_baselines
+from rsconvert.evaluation import (
+    NETWORK,
+    Evaluation,
+    Masks,
+    Predictions,
+    default_resolutions,
+    open_labelled,
+    predict,
+    summarize,
+    with_baselines,
+)
+from rsconvert.models import Metric, Task
 from rsconvert.study.curves import Chart, Curve, Point, accuracy_charts
 from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (
@@ -29,6 +41,7 @@ from rsconvert.study.report.facts import (
     read_class_names,
     short_name,
 )
+from rsconvert.study.report.masks import drawn_masks, mask_facts, overlay_views
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import read_summary
 
@@ -48,6 +61,7 @@ def write_report(
     examples: int = 24,
     seed: int = 0,
     class_names: str | Path | None = None,
+    masks: Masks | None = None,
     origin: str | Path | None = None,
     command: str | None = None,
     **options: Any,
@@ -60,46 +74,80 @@ def write_report(
         resolutions: None takes the trained ones and, where the network works there, those midway between.
         baselines: other networks by name, see ``evaluate``.
         examples: how many images to show, drawn from all by ``seed``.
-        class_names: a file of names for people, see `read_class_names`.
+        class_names: a file of names for people, see `read_class_names`; of masks it has one a line.
+        masks: how masks are read and images become views, see ``evaluate``.
         origin: the file of the network, whose size and date are shown, or the folder of its run, whose curves are too.
         command: the command line that the page shows.
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
-    _check(net, Path(path))
-    samples = _opened(net, data, options)
+    _check(Path(path))
+    samples = _opened(net, data, masks, options)
     drawn = draw_images(examples, len(samples), seed)
-    shown = samples.subset(drawn) if drawn else samples
-    labels = None if class_names is None else read_class_names(class_names, samples.classes)
+    labels = _labels(class_names, samples)
     known = _known(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
-    found = predict(with_baselines(net, baselines), samples, sizes, **options)
+    found = predict(with_baselines(net, baselines), samples, sizes, masks=masks, **options)
     evaluation = summarize(found, per_class=True)
+    figures, images, pictures = _shown(found, evaluation, labels, samples, drawn, options)
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
-        "data": str(data) if isinstance(data, str | Path) else "samples",
+        "data": "samples" if samples is data else str(data),
         "network": network_facts(net),
-        **answer_facts(found, evaluation, labels),
-        "examples": {"seed": seed, "images": drawn_facts(found, drawn, [short_name(samples, i) for i in drawn])},
+        **figures,
+        "examples": {"seed": seed, "images": images},
     }
     charts = accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines})
-    text = render(facts, charts, list(encoded_views(found, shown, range(len(drawn)))))
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    _write(render(facts, charts, pictures), path)
     return facts
 
 
-def _opened(net: SwitchableModel, data: str | Path | Samples, options: Mapping[str, Any]) -> Samples:
-    samples = open_split(str(data), "val", root=options.get("data_root")) if isinstance(data, str | Path) else data
+def _write(page: str, path: str | Path) -> None:
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _opened(
+    net: SwitchableModel, data: str | Path | Samples, masks: Masks | None, options: Mapping[str, Any]
+) -> Samples:
+    root = options.get("data_root")
+    samples = data if isinstance(data, Samples) else open_labelled(net, str(data), "val", masks, root=root)
     return samples if options.get("class_map") else samples.as_classes(net.source.class_names)
 
 
-def _check(net: SwitchableModel, path: Path) -> None:
-    check_classifies(net, "the report")
+def _check(path: Path) -> None:
     """Refuse before the work what else would fail after it."""
     if not path.absolute().parent.is_dir():
         raise CheckpointError(f"{path} can't be written; a name in a folder that exists is needed.")
+
+
+def _labels(class_names: str | Path | None, samples: Samples) -> Sequence[str] | None:
+    """Return what to call each class, if a file says it."""
+    if class_names is None:
+        return None
+    if isinstance(samples, Pairs):
+        return read_names_of_masks(str(class_names))
+    return read_class_names(class_names, samples.classes)
+
+
+def _shown(
+    found: Predictions,
+    evaluation: Evaluation,
+    labels: Sequence[str] | None,
+    samples: Samples,
+    drawn: Sequence[int],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what depends on the task: the figures, what is known of the drawn images, and their pictures."""
+    names = [short_name(samples, index) for index in drawn]
+    shown = samples.subset(drawn) if drawn else samples
+    places = range(len(drawn))
+    if found.overlaps:
+        views = overlay_views(found, shown, places, options.get("amp"))
+        return mask_facts(found, evaluation, labels), drawn_masks(found, drawn, names), list(views)
+    photos = encoded_views(found, shown, places)
+    return answer_facts(found, evaluation, labels), drawn_facts(found, drawn, names), list(photos)
 
 
 def _known(origin: str | Path | None) -> dict[str, Any]:
@@ -109,13 +157,13 @@ def _known(origin: str | Path | None) -> dict[str, Any]:
     return {"checkpoint": file_facts(origin), "epochs": read_summary(origin)}
 
 
-def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequence[Mapping[str, str]]) -> str:
+def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequence[Mapping[str, Any]]) -> str:
     """Return the page, by the templates next to this file.
 
     Args:
         facts: as ``write_report`` returns them.
         accuracy: charts of the network and its baselines.
-        pictures: data URIs of each example by the name of its size.
+        pictures: data URIs of each example by the name of its size, or as of `overlay_views`.
     """
     pages = Environment(loader=PackageLoader(__package__), autoescape=True, undefined=StrictUndefined)
     pages.trim_blocks = pages.lstrip_blocks = True
@@ -123,13 +171,16 @@ def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequen
     # Markup: the script is ours, and an escaped one would not run.
     script = Markup(pages.get_template("slider.js").render())
     plain = json.loads(json.dumps(facts), parse_constant=lambda _: None)  # NaN is null
+    metric = Task(name=plain["network"]["task"]).metric
     return pages.get_template("page.html").render(
         facts=plain,
+        metric=metric,
         title=plain["network"]["name"].rpartition("/")[2],
         pictures=pictures,
         accuracy=[Drawing(chart) for chart in accuracy],
         training=[Drawing(chart) for chart in _training_charts(plain["epochs"] or [])],
-        rows=_rows(plain),
+        rows=_rows(plain, metric),
+        beside=_beside(plain, metric),
         latencies=[_latencies(machine, rows) for machine, rows in plain["network"]["costs"].items()],
         own=NETWORK,
         own_name=OWN_NAME,
@@ -138,19 +189,47 @@ def render(facts: Mapping[str, Any], accuracy: Sequence[Chart], pictures: Sequen
     )
 
 
-def _rows(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _rows(facts: Mapping[str, Any], metric: Metric) -> dict[str, dict[str, Any]]:
     """Return the row of each size with what follows from several of its figures."""
     rows = facts["evaluation"]["resolutions"]
     native = rows[facts["sizes"][0]]["multiply_adds"]
     return {
         size: {
             **rows[size],
+            "score": rows[size][metric.key],
+            "interval": rows[size][f"{metric.key}_interval"],
             "share": 100 * rows[size]["multiply_adds"] / native,
             "state": _state(size, facts["network"]["resolutions"]),
             "importance": facts["network"]["importance"].get(size),
         }
         for size in facts["sizes"]
     }
+
+
+def _beside(facts: Mapping[str, Any], metric: Metric) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return of each baseline, by size, its score, by how many points the network is better, and how sure that is."""
+    own, others = facts["evaluation"]["resolutions"], facts["evaluation"].get("baselines", {})
+    return {
+        name: {
+            size: {
+                "score": row[metric.key],
+                "points": own[size][metric.key] - row[metric.key],
+                **_compared(row.get("paired"), row.get("difference")),
+            }
+            for size, row in other["resolutions"].items()
+        }
+        for name, other in others.items()
+    }
+
+
+def _compared(paired: Mapping[str, Any] | None, difference: Sequence[float] | None) -> dict[str, Any]:
+    """Return the words on a difference, and whether it is resolved: by McNemar's test, or by an interval of masks."""
+    if paired is not None:
+        alone = f"only this network right: {paired['only_network']}, only the baseline: {paired['only_baseline']}"
+        return {"words": f"{alone}, p = {paired['p_value']:.2g}", "differs": paired["p_value"] < 0.05}
+    assert difference is not None
+    low, high = 0 - difference[1], 0 - difference[0]
+    return {"words": f"95 % interval: {low:+.2f} to {high:+.2f}", "differs": not low <= 0 <= high}
 
 
 def _latencies(machine: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -182,6 +261,7 @@ def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
     ways = (
         ("Loss (sum over the resolutions)", "mean of the epoch (nats)", "loss|classification|ensemble|distillation"),
         ("Top-1 after each epoch", "top-1 (%)", "top1_"),
+        ("mIoU after each epoch", "mIoU (%)", "miou_"),
         ("Importance scores", "softmax(alpha)", "score_"),
     )
     charts = []

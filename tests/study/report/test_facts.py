@@ -37,7 +37,7 @@ def predictions(targets: list[int], answers: dict[Any, list[int]], classes: tupl
 
     subject: Any = SimpleNamespace(costs=dict.fromkeys(answers, 7), interpolated=lambda size: size == 48)
     own = {size: said(best) for size, best in answers.items()}
-    return Predictions(torch.tensor(targets), classes, {"network": own}, {"network": subject})
+    return Predictions(torch.tensor(targets), classes, {"network": subject}, {"network": own})
 
 
 def facts_of(found: Predictions, labels: list[str] | None = None) -> dict[str, Any]:
