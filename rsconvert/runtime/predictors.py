@@ -95,6 +95,7 @@ def onnx_predictor(path: str | PathLike[str], resolution: int | None = None) -> 
         CheckpointError: the file is broken, or says nothing of its preprocessing.
         ResolutionError: it takes another size alone.
         ConfigError: ONNX Runtime is not installed, or the file is bound to a number of images.
+        UnsupportedModelError: it gives masks.
     """
     file = open_onnx(path)
     trained, how, names = _facts(file, path)
@@ -108,7 +109,13 @@ def onnx_predictor(path: str | PathLike[str], resolution: int | None = None) -> 
         raise ConfigError(f"{path} takes batches of {file.batch} images alone; any number is needed. Export it again.")
 
     def run(views: Sequence[Tensor]) -> CascadeOutput:
-        logits = check_logits(file.run(normalize(views[0], how)))
+        found = file.run(normalize(views[0], how))
+        if found.ndim == 4:
+            raise UnsupportedModelError(
+                f"{path} gives a class for each position; names are predicted of one class for each image. Give the "
+                "network itself, whose masks are written: rsconvert predict NETWORK PHOTO -o FOLDER."
+            )
+        logits = check_logits(found)
         return CascadeOutput(logits, torch.full((len(logits),), side))
 
     return Predictor(

@@ -125,6 +125,13 @@ def test_a_file_that_does_not_say_it_is_refused(
         onnx_predictor("net.onnx", 24)
 
 
+def test_a_file_of_masks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = Export(lambda x: x[:, :2], facts=FACTS)
+    monkeypatch.setattr("rsconvert.runtime.predictors.open_onnx", lambda path: export)
+    with pytest.raises(UnsupportedModelError, match=r"net\.onnx gives a class for each position; .* predict NETWORK"):
+        onnx_predictor("net.onnx").run([torch.zeros(1, 3, 32, 32, dtype=torch.uint8)])
+
+
 def test_a_file_bound_to_numbers_takes_these_alone(opened: Callable[..., None]) -> None:
     opened(FACTS, height=20, width=20)
     assert onnx_predictor("net.onnx").sizes == (20,)
