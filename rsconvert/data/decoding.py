@@ -4,6 +4,7 @@ The three colours of a pixel lie side by side in memory (channels last): so the 
 torch resize uint8 at full speed.
 """
 
+import importlib.util
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from rsconvert.errors import DataError
 
-__all__ = ["EncodedImage", "from_pillow", "one_line"]
+__all__ = ["HEIF_PACKAGE", "EncodedImage", "from_pillow", "one_line", "reads_heif"]
+
+HEIF_PACKAGE = "the package pillow-heif (pip install pillow-heif)"
 
 _RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
 _JPEG = ("JPEG", "MPO")
@@ -27,6 +30,7 @@ _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 # By orientation: which of rows and columns are mirrored; from 5 on they change places before.
 _MIRRORED: dict[object, tuple[int, ...]] = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
 _SWAPPED = (5, 6, 7, 8)
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class EncodedImage:
@@ -43,6 +47,8 @@ class EncodedImage:
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
+        if _is_heif(data) and reads_heif():
+            importlib.import_module("pillow_heif").register_heif_opener()
         size = _plain_jpeg(data)
         if size is not None:
             (width, height), self._format, self._orientation = size, "JPEG", None
@@ -88,6 +94,11 @@ class EncodedImage:
             ) from error
 
 
+def reads_heif() -> bool:
+    """Return whether HEIC files can be read here, by pillow-heif."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
 def one_line(error: Exception) -> str:
     """Return the whole message of an error, or its class if it has none."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -111,6 +122,10 @@ def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
             return (width, height) if 0 < width * height <= (Image.MAX_IMAGE_PIXELS or 0) else None
         position += 2 + int.from_bytes(data[position + 2 : position + 4])
     return None
+
+
+def _is_heif(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
 def _pixels(picture: Image.Image) -> Tensor:
@@ -138,4 +153,6 @@ def _upright(image: Tensor, orientation: object) -> Tensor:
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
+    if isinstance(error, UnidentifiedImageError) and _is_heif(data):
+        return f"HEIC needs {HEIF_PACKAGE}"
     return "no known image format" if isinstance(error, UnidentifiedImageError) else one_line(error)

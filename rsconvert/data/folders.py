@@ -1,24 +1,31 @@
 """Folders of images as they are found → the files of each class, in an order that no file system decides."""
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from timm.utils.misc import natural_key
 
+from rsconvert.data.decoding import HEIF_PACKAGE, reads_heif
 from rsconvert.errors import DataError
+from rsconvert.text import printable
 
-__all__ = ["SPLITS", "Split", "class_files", "images_below", "in_order", "split_folder"]
+__all__ = ["SPLITS", "Split", "class_files", "files_below", "image_endings", "images_below", "in_order", "split_folder"]
 
 Split = Literal["train", "val", "test"]
 
 SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 """The names of each split's folder."""
 
-_EXTENSIONS = frozenset(
+_ENDINGS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 )
+_HEIF = frozenset((".heic", ".heif"))
+_LOOSE, _SHOWN = "images outside of the class folders", 5
 
 
 def split_folder(folder: Path, split: Split) -> Path:
@@ -51,19 +58,64 @@ def _is_plain(folder: Path) -> bool:
 def class_files(base: Path) -> dict[str, list[str]]:
     """Return the images of each class folder, both in timm's order, in which "9" comes before "10".
 
+    A line of the log counts what is left out.
+
     Raises:
         DataError: there are no class folders, or one holds no image.
     """
-    folders = [entry.name for entry in base.iterdir() if entry.is_dir() and not _is_hidden(entry.name)]
+    entries = [entry for entry in base.iterdir() if not _is_hidden(entry.name)]
+    folders = sorted((entry.name for entry in entries if entry.is_dir()), key=in_order)
     if not folders:
         raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
-    found = {name: sorted(images_below(base / name), key=in_order) for name in sorted(folders, key=in_order)}
+    others = Counter[str](_LOOSE for entry in entries if _is_image(entry.name) and not entry.is_dir())
+    found = {name: _images(base / name, others) for name in folders}
+    _log_left_out(base, others)
     if empty := [name for name, files in found.items() if not files]:
         raise DataError(
             f"{base / empty[0]} holds no images; a class folder needs at least one file that ends in "
-            f"{' '.join(sorted(_EXTENSIONS))}. Fill or remove it."
+            f"{' '.join(sorted(image_endings()))}. Fill or remove it."
         )
     return found
+
+
+def images_below(folder: Path) -> list[str]:
+    """Return the images below a folder by their suffixes, in order; a line of the log counts what is left out."""
+    others = Counter[str]()
+    found = _images(folder, others)
+    _log_left_out(folder, others)
+    return found
+
+
+def _images(folder: Path, others: Counter[str]) -> list[str]:
+    """Return the images below a folder, and count the suffixes of what is none."""
+    images = []
+    for path in files_below(folder):
+        if _is_image(path):
+            images.append(path)
+        else:
+            others[os.path.splitext(path)[1].lower() or "without an ending"] += 1
+    return sorted(images, key=in_order)
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in image_endings()
+
+
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of the files that can be read here, in lower case."""
+    return _ENDINGS | (_HEIF if reads_heif() else frozenset())
+
+
+def _log_left_out(folder: Path, others: Counter[str]) -> None:
+    if not others:
+        return
+    ordered = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} {ending}" for ending, count in ordered[:_SHOWN]]
+    rest = f", {sum(count for _, count in ordered[_SHOWN:])} more" if ordered[_SHOWN:] else ""
+    remedy = f"; .heic needs {HEIF_PACKAGE}" if not _HEIF.isdisjoint(others) else ""
+    # Without a handler of the caller's, a line on stderr.
+    logging.getLogger(__name__).warning("note: %s", printable(f"{folder}: left out {', '.join(shown)}{rest}{remedy}"))
 
 
 def _is_hidden(name: str) -> bool:
@@ -76,10 +128,10 @@ def in_order(name: str) -> tuple[Any, str]:
     return natural_key(name), name
 
 
-def images_below(folder: Path) -> Iterator[str]:
-    """Yield the images below a folder by their suffixes, without hidden files and folders.
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield the files below a folder, without hidden ones and those of hidden folders.
 
-    Links are followed, but to no folder twice: one that leads upwards counts no image again.
+    Links are followed, but to no folder twice: one that leads upwards counts no file again.
     """
     seen: set[tuple[int, int]] = set()
     for parent, below, files in os.walk(folder, followlinks=True):
@@ -89,6 +141,4 @@ def images_below(folder: Path) -> Iterator[str]:
             continue
         seen.add((place.st_dev, place.st_ino))
         below[:] = sorted(name for name in below if not _is_hidden(name))
-        for file in files:
-            if os.path.splitext(file)[1].lower() in _EXTENSIONS and not file.startswith("."):
-                yield os.path.join(parent, file)
+        yield from (os.path.join(parent, file) for file in files if not file.startswith("."))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from rsconvert.data.decoding import EncodedImage, one_line
-from rsconvert.data.folders import SPLITS, Split
+from rsconvert.data.folders import SPLITS, Split, files_below, image_endings
 from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.data.samples import Samples
 from rsconvert.errors import DataError
@@ -26,7 +26,6 @@ __all__ = ["Pairs", "images_of_pairs", "open_pairs", "read_class_names"]
 _SPLITS: dict[Split, tuple[str, ...]] = {**SPLITS, "train": ("train", "training"), "test": ("test", "testing")}
 _IMAGES = ("images", "image", "img")
 _MASKS = ("masks", "mask", "annotations", "annots", "labels", "labelTrainIds")
-_IMAGE_ENDINGS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"))
 _MASK_ENDINGS = frozenset((".png", ".bmp", ".tif", ".tiff", ".gif", ".pgm"))
 _SUFFIXES = ("", "_mask", "_label", "_labels", "_L", "_seg")
 _MASK_COLUMNS = ("mask", "annotation", "label", "semantic_mask", "segmentation_mask", "semantic_segmentation")
@@ -132,7 +131,7 @@ def images_of_pairs(data: str) -> list[str]:
     if data.endswith(".csv"):
         return [image for image, _ in _from_table(path, "train")]
     found = next((images for images, masks in _places(path, "train") if images.is_dir() and masks.is_dir()), None)
-    images = [] if found is None else [str(image) for image in _files(found, _IMAGE_ENDINGS)]
+    images = [] if found is None else [str(image) for image in _files(found, image_endings())]
     return sorted(images, key=natural_key)
 
 
@@ -174,7 +173,7 @@ def _matched(images: Path, masks: Path) -> list[tuple[str, str]]:
     """Pair the files below two folders by their names without endings, a mask's with one of the usual suffixes."""
     known = {_stem(path, masks): path for path in _files(masks, _MASK_ENDINGS)}
     pairs = []
-    for image in sorted(_files(images, _IMAGE_ENDINGS), key=lambda path: natural_key(str(path))):
+    for image in sorted(_files(images, image_endings()), key=lambda path: natural_key(str(path))):
         stem = _stem(image, images)
         mask = next((known[stem + suffix] for suffix in _SUFFIXES if stem + suffix in known), None)
         if mask is None:
@@ -191,8 +190,7 @@ def _stem(path: Path, folder: Path) -> str:
 
 
 def _files(folder: Path, endings: frozenset[str]) -> Iterator[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in endings)
-    yield from (path for path in found if not path.name.startswith("."))
+    yield from (path for path in map(Path, files_below(folder)) if path.suffix.lower() in endings)
 
 
 def _from_table(path: Path, split: Split) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsconvert.data.decoding import EncodedImage, from_pillow
-from rsconvert.data.folders import images_below, in_order
+from rsconvert.data.folders import images_below
 from rsconvert.data.samples import Samples
 from rsconvert.data.views import Preprocessing, crop_shares, evaluation_views, normalize
 from rsconvert.errors import DataError
@@ -80,7 +80,7 @@ def _files(place: str | os.PathLike[str]) -> list[str]:
     if not Path(place).is_dir():
         _check_file(place)
         return [os.fspath(place)]
-    found = sorted(images_below(Path(place)), key=in_order)
+    found = images_below(Path(place))
     if not found:
         raise DataError(f"{place} holds no images; a folder with some, or photos, are needed. Check the path.")
     return found

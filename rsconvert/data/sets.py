@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rsconvert.data.folders import SPLITS, Split, class_files, images_below, in_order, split_folder
+from rsconvert.data.folders import SPLITS, Split, class_files, images_below, split_folder
 from rsconvert.data.pairs import images_of_pairs
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
@@ -63,7 +63,7 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
     if not data or not folder.is_dir() or root is not None:
         return open_split(data, "train", root=root)
     base = folder / "train" if (folder / "train").is_dir() else folder
-    paths = sorted(images_below(base), key=in_order)
+    paths = images_below(base)
     return Samples(_Files(paths, [0] * len(paths)), str(base), None, paths)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.decoding import EncodedImage, from_pillow, reads_heif
 from rsconvert.errors import DataError
 
 
@@ -247,3 +247,29 @@ def test_a_decompression_bomb_is_named_before_it_is_decoded(kind):
 
 def _crc(chunk):
     return zlib.crc32(chunk).to_bytes(4, "big")
+
+
+@pytest.mark.skipif(reads_heif(), reason="pillow-heif is installed")
+def test_heic_without_its_package_is_named() -> None:
+    data = b"\x00\x00\x00\x18ftypheic" + bytes(20)
+    with pytest.raises(DataError, match=r"^a.heic can't be decoded \(HEIC needs the package pillow-heif \(pip install"):
+        EncodedImage(data, "a.heic")
+
+
+@pytest.mark.skipif(not reads_heif(), reason="pillow-heif is not installed")
+def test_heic_is_read_by_its_package() -> None:
+    from pillow_heif import from_pillow as encoded
+
+    content = io.BytesIO()
+    encoded(Image.new("RGB", (16, 8), (200, 100, 50))).save(content, quality=-1)
+    image = EncodedImage(content.getvalue(), "a.heic").decode()
+    assert image.shape == (3, 8, 16)
+    assert (image[:, 4, 8].int() - torch.tensor([200, 100, 50])).abs().max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_newer_formats_are_read(kind: str) -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (16, 8), (200, 100, 50)).save(content, kind)
+    image = EncodedImage(content.getvalue(), "a").decode()
+    assert (image[:, 4, 8].int() - torch.tensor([200, 100, 50])).abs().max() <= 6

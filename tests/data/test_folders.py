@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rsconvert.data import open_split, open_train_val
+from rsconvert.data import folders, open_images, open_split, open_train_val
 from rsconvert.data.folders import class_files, images_below, split_folder
 from rsconvert.errors import DataError
 
@@ -54,7 +54,7 @@ def test_val_may_have_some_of_the_classes_by_name(tmp_path: Path) -> None:
 def test_a_link_that_leads_upwards_counts_no_image_again(tmp_path: Path) -> None:
     write(tmp_path, "a/1.png", "a/deep/2.png")
     (tmp_path / "a" / "deep" / "up").symlink_to(tmp_path / "a")
-    assert sorted(images_below(tmp_path / "a")) == [str(tmp_path / "a" / name) for name in ("1.png", "deep/2.png")]
+    assert images_below(tmp_path / "a") == [str(tmp_path / "a" / name) for name in ("1.png", "deep/2.png")]
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
@@ -62,3 +62,38 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match=r"b holds no images; a class folder needs at least one file that ends in"):
         class_files(tmp_path)
+
+
+def test_one_line_counts_what_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "val/a/1.png", "val/b/2.jfif", "val/loose.png", "val/a/.hidden.mp4", "val/a/@eaDir/x.txt")
+    for name in ("a/1.MP4", "a/2.mp4", "b/notes.txt", "b/Makefile", "b/\x1b[31m.c\x1b"):
+        (tmp_path / "val" / name).touch()
+    open_split(str(tmp_path), "val")
+    (line,) = caplog.messages
+    kinds = r"2 .mp4, 1 .c\x1b, 1 .txt, 1 images outside of the class folders, 1 without an ending"
+    assert line == f"note: {tmp_path}/val: left out {kinds}"
+
+
+def test_nothing_left_out_is_not_worth_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "a/1.png", ".DS_Store", "a/.thumb")
+    open_split(str(tmp_path), "val")
+    open_images(str(tmp_path))
+    assert caplog.messages == []
+
+
+def test_a_long_list_is_cut(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "1.png", *(f"{i}.x{i % 7}" for i in range(70)))
+    assert len(images_below(tmp_path)) == 1
+    assert caplog.messages[0].endswith("10 .x4, 20 more")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_heic_is_an_image_where_it_can_be_read(
+    tmp_path: Path, installed: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "reads_heif", lambda: installed)
+    monkeypatch.setattr(folders, "image_endings", folders.image_endings.__wrapped__)
+    write(tmp_path, "1.png", "2.HEIC")
+    assert len(images_below(tmp_path)) == 1 + installed
+    remedy = [f"note: {tmp_path}: left out 1 .heic; .heic needs the package pillow-heif (pip install pillow-heif)"]
+    assert caplog.messages == ([] if installed else remedy)
