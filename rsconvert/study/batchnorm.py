@@ -100,10 +100,12 @@ def plot_batchnorm(result: BatchNormSets) -> Figure:
             rows = [row for row in result.rows if (row.tensor, row.resolution) == (tensor, resolution)]
             style, xs = step_style(i, len(result.resolutions)), [places[row.layer] for row in rows]
             top.plot(xs, [row.mean for row in rows], label=str(resolution), linewidth=0.9, **style)
-            bottom.plot(xs, [row.distance for row in rows], linewidth=0.9, **style)
+            # The native curve lies on the axis.
+            bottom.plot(xs, [row.distance for row in rows], linewidth=0.9, clip_on=False, **style)
         top.set_title(_SYMBOLS[tensor])
         bottom.set_ylim(bottom=0)
-    if any(row.tensor == "running_var" and row.mean > 0 for row in result.rows):
+    variances = [row.mean for row in result.rows if row.tensor == "running_var" and row.mean > 0]
+    if variances and max(variances) > 10 * min(variances):
         above[-1].set_yscale("log")
     above[0].set_ylabel("mean over channels")
     below[0].set_ylabel("distance from native")

@@ -79,4 +79,11 @@ def test_curves_are_means_above_and_distances_below(network: Callable[..., Switc
             rows = [row for row in result.rows if (row.tensor, row.resolution) == (tensor, r)]
             np.testing.assert_allclose(panels[column].lines[line].get_ydata(), [row.mean for row in rows])
             np.testing.assert_allclose(panels[4 + column].lines[line].get_ydata(), [row.distance for row in rows])
-    assert panels[3].get_yscale() == "log"
+    assert panels[4].lines[0].get_clip_on() is False, "the native curve lies on the axis"
+
+
+@pytest.mark.parametrize(("factor", "scale"), [(1, "linear"), (1000, "log")])
+def test_variances_that_differ_tenfold_have_a_logarithmic_axis(tiny: type, factor: float, scale: str) -> None:
+    net = make_switchable(tiny(), (32, 16))
+    dict(net.switchable_bns())["bn1"].sets[1].running_var.mul_(factor)
+    assert plot_batchnorm(batchnorm_sets(net)).axes[3].get_yscale() == scale

@@ -190,25 +190,25 @@ def plot_costs(found: Comparison, stem: Path) -> None:
 def _plot_curves(
     found: Comparison, stem: Path, chart: Callable[[Sequence[Curve], Metric], Chart], x: Callable[[Line, int], float]
 ) -> None:
-    titles = list(dict.fromkeys(line.title for line in found.lines))
+    styles = _styles(found)
     with _panels(stem, _variants(found), 4.6, 3.6) as panels:
         for variant, axes in panels.items():
             lines = [line for line in found.lines if line.method.variant == variant]
-            draw_chart(axes, chart([_curve(found, line, titles.index(line.title), x) for line in lines], found.metric))
+            draw_chart(axes, chart([_curve(found, line, styles[line.title], x) for line in lines], found.metric))
 
 
 @paper_style
 def plot_gains(found: Comparison, stem: Path) -> None:
     """Draw the gains against the I-Nets in points, as bars with their spread, where a method trained the resolution."""
     several = [line for line in found.lines if len(line.trained) > 1 and found.gains(line)]
-    titles = list(dict.fromkeys(line.title for line in several))
-    sides = sorted({r for line in several for r in found.gains(line) if r in line.trained}, reverse=True)
+    titles, styles = list(dict.fromkeys(line.title for line in several)), _styles(found)
+    sides = sorted({r for line in several for r in found.gains(line) if r in line.trained})
     with _panels(stem, _variants(found), 4.6, 3.0) as panels:
         for line in several:
             i, width = titles.index(line.title), 0.8 / len(titles)
             gains = {r: gain for r in line.trained if (gain := found.gain(line, r)) is not None}
             places = {sides.index(r) + (i - (len(titles) - 1) / 2) * width: gain for r, gain in gains.items()}
-            _plot_bars(panels[line.method.variant], i, line.title, places, width)
+            _plot_bars(panels[line.method.variant], styles[line.title], line.title, places, width)
         for axes in panels.values():
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set(xlabel="resolution (pixels)", ylabel=f"{found.metric.title} against the I-Nets (points)")
@@ -236,6 +236,11 @@ def _variants(found: Comparison) -> dict[str, str]:
         return {variants[0]: ""}
     low, high = found.settings["crop_area"]
     return {variant: variant or f"crops {low:g}-{high:g}" for variant in variants}
+
+
+def _styles(found: Comparison) -> dict[str, int]:
+    """Return the place of each title among the styles, the same in every figure."""
+    return {title: i for i, title in enumerate(dict.fromkeys(line.title for line in found.lines))}
 
 
 def _curve(found: Comparison, line: Line, style: int, x: Callable[[Line, int], float]) -> Curve:

@@ -14,6 +14,7 @@ from PIL import Image
 from rsconvert.study.comparison.findings import Comparison, Line
 from rsconvert.study.comparison.methods import KNOWN, another_network
 from rsconvert.study.comparison.writeup import plot_accuracies, plot_costs, plot_gains, plot_scores, write_report
+from rsconvert.study.figures import series_style
 
 
 @pytest.fixture
@@ -129,6 +130,20 @@ def test_gains_show_what_was_trained_at_several_resolutions(found: Comparison, t
     text = (tmp_path / "figure.svg").read_text()
     assert ">I-32<" not in text
     assert ">24<" not in text
+
+
+def test_a_method_has_one_colour_and_the_resolutions_rise_in_every_figure(found: Comparison, tmp_path: Path) -> None:
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        plot_accuracies(found, tmp_path / "accuracy")
+        plot_gains(found, tmp_path / "gains")
+    curves, bars = ((tmp_path / f"{name}.svg").read_text() for name in ("accuracy", "gains"))
+    place = list(dict.fromkeys(line.title for line in found.lines)).index("RS-Net")
+    assert place > 0
+    for text in (curves, bars):
+        assert series_style(place)["color"] in text
+        assert text.index(">16<") < text.index(">32<")
+    assert series_style(0)["color"] in curves
+    assert series_style(0)["color"] not in bars, "that is the I-Nets' colour"
 
 
 def test_scores_have_a_panel_for_each_method(found: Comparison, tmp_path: Path) -> None:
