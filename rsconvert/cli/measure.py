@@ -21,7 +21,7 @@ __all__ = ["benchmark", "evaluate"]
 class _Evaluated(options.Labelled, options.MaskOptions):
     """The options of `evaluate` that say which images are read, and how."""
 
-    split: "Split"
+    split: "Split | float"
 
 
 class _Labels(TypedDict):
@@ -39,9 +39,7 @@ class _Labels(TypedDict):
     "Sides in pixels, trained or not: 224,160, ranges 96:256:16, pairs HEIGHTxWIDTH; the trained ones.",
     options.size_list,
 )
-@click.option(
-    "--split", type=click.Choice(["val", "test", "train"]), default="val", show_default=True, help="Of the data."
-)
+@options.split
 @options.baselines
 @click.option("--per-class", is_flag=True, help="Show the top-1, or the intersection over union, of each class too.")
 @options.output("Write the table too: .csv with all figures, or .md.")

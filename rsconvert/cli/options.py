@@ -58,6 +58,7 @@ __all__ = [
     "settings",
     "share_table",
     "size_list",
+    "split",
     "strings",
     "unlabelled",
     "words",
@@ -104,6 +105,7 @@ def bundle(*decorators: _Decorator) -> _Decorator:
 
 _FORMS: dict[str, dict[str, Any]] = {
     "lr": {"type": float},
+    "split": {"type": float, "metavar": "SHARE"},
     "views": {"metavar": "all|sandwich|N"},
     "teacher": {"metavar": "MODEL"},
     "class_map": {"type": click.Path(), "metavar": "FILE"},
@@ -348,6 +350,23 @@ def seed(function: str, help: str) -> _Decorator:
     return defaulted(function, "--seed", type=click.IntRange(0, 2**32 - 1), help=help)
 
 
+def _split(context: click.Context, parameter: click.Parameter, text: str) -> str | float:
+    if text in ("val", "test", "train"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"split is {text}; val, test, train or a share such as 0.8 is accepted.") from None
+
+
+split = click.option(
+    "--split",
+    default="val",
+    show_default=True,
+    metavar="NAME|SHARE",
+    callback=_split,
+    help="val, test or train; or what finetune --split SHARE holds back of a plain folder of classes.",
+)
 checkpoint = click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 data = click.option(
     "--data",

@@ -30,7 +30,7 @@ __all__ = ["compare", "demo", "finetune"]
 )
 @options.settings("epochs", "batch_size", "views", "lr", "distill", "labels", "teacher", "class_map", "train", "bits")
 @options.settings(
-    "seed", "amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir"
+    "split", "seed", "amp", "workers", "device", "compile", "low_memory", "grad_checkpointing", "sync_bn", "log_dir"
 )
 @options.masks
 @options.config

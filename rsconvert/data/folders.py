@@ -1,5 +1,6 @@
 """Folders of images as they are found → the files of each class, in an order that no file system decides."""
 
+import hashlib
 import logging
 import os
 from collections import Counter
@@ -14,9 +15,21 @@ from rsconvert.data.decoding import HEIF_PACKAGE, reads_heif
 from rsconvert.errors import DataError
 from rsconvert.text import printable
 
-__all__ = ["SPLITS", "Split", "class_files", "files_below", "image_endings", "images_below", "in_order", "split_folder"]
+__all__ = [
+    "SPLITS",
+    "Split",
+    "class_files",
+    "divide",
+    "files_below",
+    "image_endings",
+    "images_below",
+    "in_order",
+    "is_plain",
+    "split_folder",
+]
 
 Split = Literal["train", "val", "test"]
+_Files = dict[str, list[str]]  # of each class
 
 SPLITS: dict[Split, tuple[str, ...]] = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 """The names of each split's folder."""
@@ -45,13 +58,15 @@ def split_folder(folder: Path, split: Split) -> Path:
     for name in SPLITS[split]:
         if (folder / name).is_dir():
             return folder / name
-    if split == "val" and _is_plain(folder):
+    if split == "val" and is_plain(folder):
         return folder
     wanted = " or ".join(f"{name}/" for name in SPLITS[split])
-    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.")
+    divided = " Or divide a plain folder of classes by split." if split == "train" and is_plain(folder) else ""
+    raise DataError(f"{folder} has no folder {wanted}; it needs one, with a folder of images per class.{divided}")
 
 
-def _is_plain(folder: Path) -> bool:
+def is_plain(folder: Path) -> bool:
+    """Return whether a folder has none for a split."""
     return not any((folder / name).is_dir() for names in SPLITS.values() for name in names)
 
 
@@ -76,6 +91,34 @@ def class_files(base: Path) -> dict[str, list[str]]:
             f"{' '.join(sorted(image_endings()))}. Fill or remove it."
         )
     return found
+
+
+def divide(base: Path, found: _Files, share: float) -> tuple[_Files, _Files]:
+    """Return the images of each class in two parts; the first holds about ``share`` of them.
+
+    A hash of its name below ``base`` decides for each image, so it stays in its part when others come or go; only a
+    part without any takes the one that is nearest to it.
+
+    Raises:
+        DataError: a class has one image alone.
+    """
+    first: _Files = {}
+    second: _Files = {}
+    for name, files in found.items():
+        if len(files) < 2:
+            raise DataError(f"{base / name} holds 1 image; a class needs at least 2 to be divided. Add some.")
+        places = {path: _place(path.removeprefix(str(base))) for path in files}
+        lowest, highest = min(files, key=places.__getitem__), max(files, key=places.__getitem__)
+        first[name] = [p for p in files if p != highest and (places[p] < share or p == lowest)]
+        own = {*first[name]}
+        second[name] = [p for p in files if p not in own]
+    return first, second
+
+
+def _place(name: str) -> float:
+    """Return a number in [0, 1] that follows from a name alone."""
+    code = Path(name).as_posix().lstrip("/").encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.blake2b(code, digest_size=8).digest()) / 2**64
 
 
 def images_below(folder: Path) -> list[str]:

@@ -8,10 +8,10 @@ only be read in order, ``wds/`` and ``hfids/``, become streams.
 import contextlib
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from rsconvert.data.folders import SPLITS, Split, class_files, images_below, split_folder
+from rsconvert.data.folders import SPLITS, Split, class_files, divide, images_below, is_plain, split_folder
 from rsconvert.data.pairs import images_of_pairs
 from rsconvert.data.samples import Samples
 from rsconvert.data.streams import Stream, class_names, open_by_timm
@@ -23,10 +23,10 @@ __all__ = ["open_images", "open_split", "open_train_val"]
 _HUB_SPLITS: dict[Split, tuple[str, ...]] = {**SPLITS, "val": ("validation", "val", "valid")}
 
 
-def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
+def open_split(data: str, split: Split | float, *, root: str | None = None) -> Samples:
     """Open one split of a data set; ``root`` is where a data set named by a timm string lies or is cached.
 
-    A plain folder of classes is a val set.
+    A plain folder of classes is a val set; ``split`` as a number is what `open_train_val` holds back of it as val.
 
     Raises:
         DataError: there is no such data set or split, it lacks images, or it can't be read by index.
@@ -34,6 +34,8 @@ def open_split(data: str, split: Split, *, root: str | None = None) -> Samples:
     """
     if not data:
         raise DataError("data is empty; a folder or a timm data-set string is needed.")
+    if isinstance(split, float):
+        return open_train_val(data, root=root, share=split)[1]
     kind = data.partition("/")[0].lower()
     if kind == "tfds":
         raise DataError(
@@ -67,12 +69,17 @@ def open_images(data: str, *, root: str | None = None) -> Samples:
     return Samples(_Files(paths, [0] * len(paths)), str(base), None, paths)
 
 
-def open_train_val(data: str, *, root: str | None = None) -> tuple[Samples, Samples]:
+def open_train_val(data: str, *, root: str | None = None, share: float | None = None) -> tuple[Samples, Samples]:
     """Open both splits of a data set; val may have some of the classes of train, which go by their names.
 
+    Args:
+        share: of a plain folder of classes, how much of each is train, between 0 and 1, see `divide`.
     Raises:
         DataError: as `open_split`, and when val has other classes than train.
+        ConfigError: ``share`` is not between 0 and 1, or the data is no plain folder of classes.
     """
+    if share is not None:
+        return _divided(data, share)
     train, val = open_split(data, "train", root=root), open_split(data, "val", root=root)
     val = val.as_classes(train.classes)
     if train.classes != val.classes:
@@ -98,10 +105,26 @@ class _Files:
 
 def _open_folder(folder: Path, split: Split) -> Samples:
     base = split_folder(folder, split)
-    found = class_files(base)
+    return _labelled(base, class_files(base))
+
+
+def _labelled(base: Path, found: Mapping[str, list[str]]) -> Samples:
     paths = [path for files in found.values() for path in files]
     targets = [target for target, files in enumerate(found.values()) for _ in files]
     return Samples(_Files(paths, targets), str(base), tuple(found), paths)
+
+
+def _divided(data: str, share: float) -> tuple[Samples, Samples]:
+    if not 0 < share < 1:
+        raise ConfigError(f"split is {share}; a number between 0 and 1 is accepted, the share of train.")
+    base = Path(data)
+    if not base.is_dir() or not is_plain(base):
+        raise ConfigError(
+            f"split is {share}, and {data} is no plain folder of classes, which alone is divided. Leave it out, or "
+            "give a folder of class folders."
+        )
+    first, second = divide(base, class_files(base), share)
+    return _labelled(base, first), _labelled(base, second)
 
 
 def _open_torch(data: str, split: Split, root: str | None) -> Samples:

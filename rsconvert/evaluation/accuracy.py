@@ -41,7 +41,7 @@ def evaluate(
     data_root: str | None = None,
     class_map: str | Path | None = None,
     masks: Masks | None = None,
-    split: Split = "val",
+    split: Split | float = "val",
     progress: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images at trained and interpolated resolutions, and others on the same images.

@@ -49,7 +49,7 @@ class Masks:
 
 
 def open_labelled(
-    net: nn.Module, data: str, split: Split, masks: Masks | None = None, *, root: str | None = None
+    net: nn.Module, data: str, split: Split | float, masks: Masks | None = None, *, root: str | None = None
 ) -> Samples:
     """Open one split of a data set as the network's task needs it: images with a class, or with a mask.
 
@@ -63,6 +63,8 @@ def open_labelled(
             name, value = next((k, v) for k, v in vars(masks).items() if v != getattr(Masks(), k))
             raise ConfigError(f"{name} is {value} and has no effect, because the network's task is classification.")
         return open_split(data, split, root=root)
+    if isinstance(split, float):
+        raise ConfigError(f"split is {split}, and images with masks are not divided; val, test or train is accepted.")
     assert source.task.ignore_index is not None
     how = masks or Masks()
     reading = MaskReading(

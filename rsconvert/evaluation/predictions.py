@@ -79,7 +79,7 @@ def predict(
     data_root: str | None = None,
     class_map: str | Path | None = None,
     masks: Masks | None = None,
-    split: Split = "val",
+    split: Split | float = "val",
     keep_logits: bool = False,
     progress: bool = False,
     processes: Processes | None = None,
@@ -135,7 +135,7 @@ def save_logits(found: Predictions, path: str | Path) -> None:
 def _opened(
     networks: Mapping[str, nn.Module],
     data: str | Path | Samples,
-    split: Split,
+    split: Split | float,
     masks: Masks | None,
     root: str | None,
     logits: bool,

@@ -15,8 +15,9 @@ import rsconvert
 from rsconvert import evaluation, export, runtime, study
 from rsconvert.calibration.calibrate import Form
 from rsconvert.checkpoint import file_of
-from rsconvert.cli import main
+from rsconvert.cli import main, options
 from rsconvert.demo import run_demo
+from rsconvert.errors import ConfigError
 from rsconvert.evaluation.benchmark import FORMS
 
 
@@ -137,3 +138,14 @@ def test_choices_are_those_of_the_library() -> None:
     (form,) = [option for option in main.commands["calibrate"].params if option.name == "form"]
     assert tuple(form.type.choices) == get_args(Form)  # type: ignore[attr-defined]
     assert f"Of {', '.join(FORMS)}." in " ".join(run("benchmark", "--help").stdout.split())
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.8", 0.8), ("test", "test"), ("1e400", float("inf"))])
+def test_a_split_is_a_name_or_a_share(text: str, value: object) -> None:
+    command = click.Command("x", params=[])
+    options.split(command)
+    context = command.make_context("x", ["--split", text])
+    assert context.params["split"] == value
+    assert command.make_context("x", []).params["split"] == "val"
+    with pytest.raises(ConfigError, match="split is half; val, test, train or a share such as"):
+        command.make_context("x", ["--split", "half"])

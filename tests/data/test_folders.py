@@ -7,7 +7,7 @@ from PIL import Image
 
 from rsconvert.data import folders, open_images, open_split, open_train_val
 from rsconvert.data.folders import class_files, images_below, split_folder
-from rsconvert.errors import DataError
+from rsconvert.errors import ConfigError, DataError
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -49,6 +49,43 @@ def test_val_may_have_some_of_the_classes_by_name(tmp_path: Path) -> None:
     train, val = open_train_val(str(tmp_path))
     assert val.classes == train.classes == ("a", "b", "c")
     assert [(Path(val.name(i)).parent.name, val.read(i)[1]) for i in range(2)] == [("a", 0), ("c", 2)]
+
+
+def test_a_plain_folder_is_divided_by_the_names_of_its_files(tmp_path: Path) -> None:
+    names = [f"{name}/{i}.png" for name in "ab" for i in range(100)]
+    data = str(write(tmp_path / "photos", *names[:90], *names[100:]))
+    train, val = open_train_val(data, share=0.8)
+    parts = [{s.name(i).removeprefix(data): s.read(i)[1] for i in range(len(s))} for s in (train, val)]
+    assert not parts[0].keys() & parts[1].keys()
+    assert len(parts[0] | parts[1]) == 190
+    assert 0.7 < len(train) / 190 < 0.9
+    assert all(target == "ab".index(name[1]) for part in parts for name, target in part.items())
+    held = open_split(data, 0.8)
+    assert [held.name(i) for i in range(len(held))] == [val.name(i) for i in range(len(val))]
+    write(tmp_path / "photos", *names[90:100])
+    moved = (tmp_path / "photos").rename(tmp_path / "moved")
+    for more, part in zip(open_train_val(str(moved), share=0.8), parts, strict=True):
+        assert part.keys() <= {more.name(i).removeprefix(str(moved)) for i in range(len(more))}
+
+
+def test_each_part_has_an_image_of_each_class(tmp_path: Path) -> None:
+    data = str(write(tmp_path, *(f"{c}/{i}.png" for c in "abcdef" for i in range(2))))
+    for share in (0.01, 0.99):
+        train, val = open_train_val(data, share=share)
+        assert [s.read(i)[1] for s in (train, val) for i in range(6)] == [*range(6)] * 2
+
+
+def test_what_is_not_divided_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.png", "plain/a/1.png", "plain/b/1.png", "plain/b/2.png")
+    with pytest.raises(DataError, match="a holds 1 image; a class needs at least 2"):
+        open_train_val(str(tmp_path / "plain"), share=0.5)
+    with pytest.raises(DataError, match="Or divide a plain folder of classes by split"):
+        open_train_val(str(tmp_path / "plain"))
+    for data in (str(tmp_path), "torch/cifar10", str(tmp_path / "nowhere")):
+        with pytest.raises(ConfigError, match="is no plain folder of classes, which alone is divided"):
+            open_train_val(data, share=0.5)
+    with pytest.raises(ConfigError, match=r"split is 1\.5; a number between 0 and 1"):
+        open_split(str(tmp_path / "plain"), 1.5)
 
 
 def test_a_link_that_leads_upwards_counts_no_image_again(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def open_for_training(
             "Call net.float() before, and choose half precision by amp."
         )
     check_task(net, config)
+    if not isinstance(data, str | Path):
+        _refuse_split(config, "opened splits are not divided")
     train, val = _opened(net, str(data), config) if isinstance(data, str | Path) else data
     outputs = mapped_outputs(train, config.class_map)
     check_classes(net, train, outputs)
@@ -67,9 +69,15 @@ def open_for_training(
 
 def _opened(net: SwitchableModel, data: str, config: FinetuneConfig) -> tuple[Samples, Samples]:
     if not net.source.task.dense:
-        return open_train_val(data, root=config.data_root)
+        return open_train_val(data, root=config.data_root, share=config.split)
+    _refuse_split(config, "a plain folder of classes alone is divided")
     ask = partial(open_labelled, net, data, masks=masks_of(config), root=config.data_root)
     return ask("train"), ask("val")
+
+
+def _refuse_split(config: FinetuneConfig, reason: str) -> None:
+    if config.split is not None:
+        raise ConfigError(f"split is {config.split} and has no effect, because {reason}. Leave it out.")
 
 
 def _listed(classes: tuple[str, ...] | None) -> str:

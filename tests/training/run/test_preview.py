@@ -9,11 +9,12 @@ import timm
 import torch
 from torch import nn
 
-from rsconvert.errors import DataError, TrainingError
+from rsconvert.data import open_split, open_train_val
+from rsconvert.errors import ConfigError, DataError, TrainingError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
 from rsconvert.training.finetune import finetune
-from rsconvert.training.run.preview import memory_estimate, preview
+from rsconvert.training.run.preview import memory_estimate, open_for_training, preview
 
 
 def test_it_tells_what_the_run_does(net: SwitchableModel, photos: str) -> None:
@@ -42,6 +43,21 @@ PARAMETERS = MATRICES + 3 * 2 * 12 + 3
 # μ and σ² in floats, the batch count in int64.
 BUFFERS = 3 * 2 * (12 * 4 + 8)
 BATCH = 10
+
+
+def test_a_plain_folder_is_divided(net: SwitchableModel, photos: str) -> None:
+    plain = f"{photos}/train"
+    count = len(open_split(photos, "train"))
+    facts = preview(net, plain, FinetuneConfig(split=0.5, batch_size=2))
+    assert facts["val_images"] == len(open_split(plain, 0.5))
+    assert 0 < facts["train_images"] == count - facts["val_images"]
+    with pytest.raises(DataError, match="Or divide a plain folder of classes by split"):
+        preview(net, plain, FinetuneConfig())
+    with pytest.raises(ConfigError, match=r"split is 0\.5, and .* is no plain folder of classes"):
+        preview(net, photos, FinetuneConfig(split=0.5))
+    opened = open_train_val(photos)
+    with pytest.raises(ConfigError, match=r"split is 0\.5 and has no effect, because opened splits are not divided"):
+        open_for_training(net, opened, FinetuneConfig(split=0.5))
 
 
 def floats_kept(side: int, batch: int = BATCH) -> int:
