@@ -3,9 +3,11 @@
     python benchmarks/onnx_speed.py
     python benchmarks/onnx_speed.py --models resnet18,resnet50 --rounds 50
     python benchmarks/onnx_speed.py --models torchvision/mobilenet_v2 --resolutions 224,96 --static
+    python benchmarks/onnx_speed.py --models resnet18 --resolutions 224,160,96 --int8
 
 Without --static: the file for all sizes (branches, and --compact) against torch's own export of the source with
-dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. All run alternately on the same
+dynamic sizes. With it: the plain file of each resolution against the path in PyTorch. With --int8: int8 against the
+plain file in float32, with ranges of noise, which cost what those of photos cost. All run alternately on the same
 input, so that a busy machine slows all equally; the ratio of the medians is what counts.
 """
 
@@ -18,13 +20,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from rsconvert import create_model, make_switchable
 from rsconvert.evaluation import measure_latency
-from rsconvert.export import export_onnx, open_onnx
+from rsconvert.export import export_onnx, open_onnx, quantize
 from rsconvert.surgery import SwitchableModel, fill_zeros, scrambled, with_middles, write
 
 TRAINED = (224, 192, 160, 128, 96)
@@ -35,14 +38,17 @@ def main() -> None:
     parser.add_argument("--models", default="resnet18,torchvision/mobilenet_v2", help="names")
     parser.add_argument("--resolutions", default="224,216,208,192,176,160,144,128,112,104,96")
     parser.add_argument("--rounds", type=int, default=40, help="times each is run (40)")
-    parser.add_argument("--static", action="store_true", help="plain folded files against PyTorch")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--static", action="store_true", help="plain folded files against PyTorch")
+    form.add_argument("--int8", action="store_true", help="int8 against plain folded files in float32")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sides = [int(side) for side in options.resolutions.split(",")]
     for name in options.models.split(","):
         net = network(name)
         with tempfile.TemporaryDirectory() as folder:
-            (compare_static if options.static else compare_switching)(name, net, sides, options.rounds, Path(folder))
+            compare = compare_static if options.static else compare_int8 if options.int8 else compare_switching
+            compare(name, net, sides, options.rounds, Path(folder))
 
 
 def network(name: str) -> SwitchableModel:
@@ -101,6 +107,31 @@ def compare_static(name: str, net: SwitchableModel, sides: Sequence[int], rounds
             f"{name:24s} {side:3d} px  PyTorch {eager:7.2f} ms  static ONNX / PyTorch {static / eager:.3f}",
             flush=True,
         )
+
+
+def compare_int8(name: str, net: SwitchableModel, sides: Sequence[int], rounds: int, folder: Path) -> None:
+    quantize(net, noise(folder / "photos"), workers=0)
+    for kind, compact in (("switching", False), ("compact", True)):
+        export_onnx(net, folder / f"{kind}.onnx", precision="int8", compact=compact, branches=sides)
+    switching = [open_onnx(folder / f"{kind}.onnx").run for kind in ("switching", "compact")]
+    for side in sides:
+        export_onnx(net, folder / f"{side}.onnx", side)
+        export_onnx(net, folder / f"{side}.int8.onnx", side, precision="int8")
+        x = torch.randn(1, 3, side, side)
+        files = [open_onnx(folder / f"{side}{kind}.onnx").run for kind in ("", ".int8")]
+        plain, *others = by_turns([partial(run, x) for run in (*files, *switching)], rounds)
+        ratios = zip(("int8", "int8 switching", "int8 compact"), others, strict=True)
+        cells = "  ".join(f"{kind} / plain {time / plain:.3f}" for kind, time in ratios)
+        print(f"{name:24s} {side:3d} px  plain {plain:7.2f} ms  {cells}", flush=True)
+
+
+def noise(folder: Path) -> str:
+    """Write eight photos of noise, and return their folder."""
+    folder.mkdir()
+    for seed in range(8):
+        pixels = torch.randint(256, (256, 256, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{seed}.png")
+    return str(folder)
 
 
 def by_turns(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:

@@ -207,8 +207,14 @@ def _facts(net: SwitchableModel, licence: str | None, datasets: list[str]) -> di
         "source weights": _code(weights) if weights else "unknown: fill in",
         "data of the source weights": ", ".join(datasets) or "unknown: fill in",
         "finetuned": _code(json.dumps(dict(source.training))) if source.training else "no",
+        **_int8(net),
         "licence of the source weights": _code(licence) if licence else "unknown: fill in before you publish",
     }
+
+
+def _int8(net: SwitchableModel) -> dict[str, str]:
+    held = net.measured.int8
+    return {} if held is None else {"int8": f"ranges of activations, from {held['images']} images, for ONNX files"}
 
 
 def _code(text: str) -> str:

@@ -294,6 +294,13 @@ def test_the_card_says_what_each_resolution_has_of_its_own(private: Any, own: st
     assert own in model_card(switchable("test_resnet", private=private))
 
 
+def test_the_card_says_what_int8_is_made_from(net: SwitchableModel) -> None:
+    assert "int8" not in model_card(net)
+    ranges = {str(side): {"conv": [0.0, 1.0]} for side in RESOLUTIONS}
+    net.measured = replace(net.measured, int8={"images": 17, "ranges": ranges})
+    assert "- int8: ranges of activations, from 17 images, for ONNX files" in model_card(net)
+
+
 def test_the_builders_arguments_are_told() -> None:
     assert 'with `{"drop_rate": 0.1}`' in model_card(switchable("test_resnet", drop_rate=0.1))
     card = model_card(switchable("torchvision/shufflenet_v2_x0_5", 7))
