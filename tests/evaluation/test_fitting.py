@@ -13,7 +13,7 @@ from rsconvert.evaluation import check_classes, check_classifies, check_colours
 from rsconvert.evaluation.fitting import check_targets
 from rsconvert.models import Task
 from rsconvert.runtime import fit_cascade
-from rsconvert.study import complementarity_of, pooled_values, write_report
+from rsconvert.study import complementarity_of, pooled_values
 from rsconvert.surgery import SwitchableModel, make_switchable
 
 CLASSES = tuple("abcdefgh")
@@ -81,7 +81,6 @@ def test_what_needs_a_prediction_for_each_image_refuses_masks(net: SwitchableMod
         lambda: fit_cascade(net, "nowhere"),
         lambda: complementarity_of([{"": net}], "nowhere"),
         lambda: pooled_values(net, "nowhere"),
-        lambda: write_report(net, "nowhere", "report.html"),
     ):
         with pytest.raises(UnsupportedModelError, match="needs one prediction for each image"):
             measure()

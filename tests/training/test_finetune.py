@@ -488,7 +488,7 @@ def test_splits_of_other_classes_are_refused(net: SwitchableModel, photos: str, 
     with pytest.raises(DataError, match="train has the classes blue, green, red, val a, b, c"):
         finetune(net, (train, other), tmp_path / "run", settings())
     shutil.copytree(photos, tmp_path / "copy")
-    shutil.rmtree(tmp_path / "copy" / "val" / "red")
+    shutil.rmtree(tmp_path / "copy" / "train" / "red")
     with pytest.raises(DataError, match="other classes"):
         finetune(net, str(tmp_path / "copy"), tmp_path / "run", settings())
     assert not (tmp_path / "run").exists()
