@@ -46,8 +46,7 @@ def open_split(data: str, split: Split | float, *, root: str | None = None) -> S
         return _first_split(data, split, root, Stream)
     if kind in ("torch", "hfds") and "/" in data:
         return _open_torch(data, split, root) if kind == "torch" else _open_hub(data, split, root)
-    if root is not None:
-        raise ConfigError(f"data_root is {root}, which has no effect on the folder {data}. Leave it out.")
+    _refuse_root(data, root)
     return _open_folder(Path(data), split)
 
 
@@ -76,10 +75,11 @@ def open_train_val(data: str, *, root: str | None = None, share: float | None = 
         share: of a plain folder of classes, how much of each is train, between 0 and 1, see `divide`.
     Raises:
         DataError: as `open_split`, and when val has other classes than train.
-        ConfigError: ``share`` is not between 0 and 1, or the data is no plain folder of classes.
+        ConfigError: ``share`` is not between 0 and 1, or the data is no plain folder of classes; ``root`` is given with
+            a folder.
     """
     if share is not None:
-        return _divided(data, share)
+        return _divided(data, share, root)
     train, val = open_split(data, "train", root=root), open_split(data, "val", root=root)
     val = val.as_classes(train.classes)
     if train.classes != val.classes:
@@ -103,6 +103,11 @@ class _Files:
         return _read_bytes(self._paths[index]), self._targets[index]
 
 
+def _refuse_root(data: str, root: str | None) -> None:
+    if root is not None:
+        raise ConfigError(f"data_root is {root}, which has no effect on the folder {data}. Leave it out.")
+
+
 def _open_folder(folder: Path, split: Split) -> Samples:
     base = split_folder(folder, split)
     return _labelled(base, class_files(base))
@@ -114,7 +119,7 @@ def _labelled(base: Path, found: Mapping[str, list[str]]) -> Samples:
     return Samples(_Files(paths, targets), str(base), tuple(found), paths)
 
 
-def _divided(data: str, share: float) -> tuple[Samples, Samples]:
+def _divided(data: str, share: float, root: str | None) -> tuple[Samples, Samples]:
     if not 0 < share < 1:
         raise ConfigError(f"split is {share}; a number between 0 and 1 is accepted, the share of train.")
     base = Path(data)
@@ -123,6 +128,7 @@ def _divided(data: str, share: float) -> tuple[Samples, Samples]:
             f"split is {share}, and {data} is no plain folder of classes, which alone is divided. Leave it out, or "
             "give a folder of class folders."
         )
+    _refuse_root(data, root)
     first, second = divide(base, class_files(base), share)
     return _labelled(base, first), _labelled(base, second)
 

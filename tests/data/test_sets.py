@@ -100,6 +100,10 @@ def test_an_empty_class_folder_is_named(folder):
 def test_root_beside_a_folder_is_refused(folder):
     with pytest.raises(ConfigError, match="has no effect on the folder"):
         open_split(str(folder), "train", root="/elsewhere")
+    with pytest.raises(ConfigError, match="has no effect on the folder"):
+        open_split(str(folder / "train"), 0.5, root="/elsewhere")
+    with pytest.raises(ConfigError, match="has no effect on the folder"):
+        open_train_val(str(folder / "train"), root="/elsewhere", share=0.5)
 
 
 def test_other_classes_in_val_are_listed(folder):
