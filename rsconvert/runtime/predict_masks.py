@@ -172,10 +172,11 @@ def _check_places(images: Iterable[str], folder: Path, force: bool) -> None:
         raise CheckpointError(f"{folder} is a file; masks go into a folder. Choose another name.")
     seen: dict[str, str] = {}
     for image in images:
-        other = seen.setdefault(Path(image).stem, image)
-        if other != image:
-            raise ConfigError(f"{other} and {image} would both become {Path(image).stem}.png. Predict them apart.")
-        taken = [place for place in _places(image, folder) if place.exists()]
+        places = _places(image, folder)
+        for place in places:
+            if (other := seen.setdefault(place.name, image)) != image:
+                raise ConfigError(f"{other} and {image} would both become {place.name}. Predict them apart.")
+        taken = [place for place in places if place.exists()]
         if taken and not force:
             raise CheckpointError(
                 f"{taken[0]} exists; a new name is needed. Choose another, or overwrite with --force."

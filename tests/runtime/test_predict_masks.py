@@ -85,6 +85,9 @@ def test_many_classes_need_sixteen_bits() -> None:
 def test_what_can_not_be_is_refused(net: SwitchableModel, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "photo.png").write_bytes(photo.read_bytes())
+    (tmp_path / "photo.overlay.png").write_bytes(photo.read_bytes())
+    with pytest.raises(ConfigError, match=r"would both become photo\.overlay\.png"):
+        write_masks(net, [photo, tmp_path / "photo.overlay.png"], tmp_path / "masks")
     with pytest.raises(ConfigError, match=r"would both become photo\.png"):
         write_masks(net, [photo, tmp_path / "other"], tmp_path / "masks")
     assert not (tmp_path / "masks").exists()
