@@ -295,7 +295,7 @@ def _check_costs(costs: Mapping[str, Any]) -> None:
 
 
 def _is_cost(row: Mapping[str, Any]) -> bool:
-    counts = all(type(row.get(name)) is int and row[name] > 0 for name in _COUNTS)
+    counts = all(type(row.get(name)) is int and 0 < row[name] < 2**63 for name in _COUNTS)
     words = all(type(row.get(name)) is str for name in ("form", "amp"))
     numbers: list[Any] = [row.get("latency_ms"), row.get("top1") or 0, row.get("miou") or 0]
     return counts and words and all(type(number) in (int, float) and number >= 0 for number in numbers)  # no nan
@@ -305,8 +305,8 @@ def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
     fields = {name: cascade.get(name, []) for name in ("stages", "thresholds", "outputs")}
     if wrong := [name for name, values in fields.items() if type(values) is not list]:
         raise ValueError(f"{wrong[0]} of the cascade is {fields[wrong[0]]!r}")
-    check_sides("stages of the cascade", fields["stages"])
     check_stages(fields["stages"], fields["thresholds"])
+    check_sides("stages of the cascade", fields["stages"])
     most = math.inf if num_classes is None else num_classes
     if not all(type(output) is int and 0 <= output < most for output in fields["outputs"]):
         raise ValueError(f"outputs of the cascade is {fields['outputs']!r}")

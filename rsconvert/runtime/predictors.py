@@ -1,6 +1,5 @@
 """What predicts photos: one path of a network, its cascade, or an ONNX file, each as a function of uint8 views."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from rsconvert.models import output_names
 from rsconvert.runtime.budget import resolution_for_budget
 from rsconvert.runtime.cascade import Cascade, CascadeOutput
 from rsconvert.surgery import SwitchableModel, check_resolutions
+from rsconvert.text import parse_json
 
 __all__ = ["Predictor", "cascade_predictor", "chosen_resolution", "onnx_predictor", "path_predictor"]
 
@@ -198,4 +198,4 @@ def _facts(file: Export, path: str | PathLike[str]) -> tuple[tuple[int, ...], Pr
 
 
 def _json(facts: Mapping[str, str], name: str) -> Any:
-    return json.loads(facts[name])
+    return parse_json(facts[name])

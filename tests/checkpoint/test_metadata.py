@@ -180,6 +180,11 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"cascade": {}}, "stages of the cascade are"),
         ({"cascade": {"stages": "48", "thresholds": [0.5]}}, "stages of the cascade is '48'"),
         ({"cascade": {"stages": [64, 48], "thresholds": [0.5]}}, "stages of the cascade are 64,48"),
+        ({"cascade": {"stages": ["48", 99999], "thresholds": [0.5]}}, "metadata .*48"),
+        (
+            {"cascade": {"stages": [48, 99999], "thresholds": [0.5]}},
+            "stages of the cascade holds 2 numbers up to 99999",
+        ),
         ({"cascade": {"stages": [48, 64], "thresholds": [2]}}, "thresholds of the cascade"),
         ({"cascade": {"stages": [48, 64], "thresholds": [0.5], "outputs": [-1]}}, "outputs of the cascade"),
         ({"num_classes": 5, "cascade": {"stages": [48, 64], "thresholds": [0.5], "outputs": [0, 5]}}, "outputs of the"),
@@ -237,8 +242,9 @@ def test_whole_rows_of_costs_are_accepted(saved: Path) -> None:
     "fields",
     [
         {"resolution": 64.0}, {"resolution": 0}, {"resolution": True}, {"resolution": None}, {"batch_size": "1"},
-        {"multiply_adds": -1}, {"form": 1}, {"amp": None}, {"latency_ms": "1"}, {"latency_ms": -1.0},
-        {"latency_ms": float("nan")}, {"latency_ms": None}, {"latency_ms": True}, {"top1": "high"}, {"top1": [1]},
+        {"multiply_adds": -1}, {"multiply_adds": 10**400}, {"form": 1}, {"amp": None}, {"latency_ms": "1"},
+        {"latency_ms": -1.0}, {"latency_ms": float("nan")}, {"latency_ms": None}, {"latency_ms": True},
+        {"top1": "high"}, {"top1": [1]},
     ],
 )  # fmt: skip
 def test_other_rows_of_costs_are_refused(saved: Path, fields: dict[str, Any]) -> None:

@@ -115,6 +115,7 @@ def test_a_file_says_how_images_are_prepared(opened: Callable[..., None]) -> Non
         ({"crop_pct": "{"}, "does not say how its images are prepared"),
         ({"crop_pct": "[1.0, 0.8, 0.6]"}, "does not say how its images are prepared"),
         ({"class_names": "3"}, "does not say how its images are prepared"),
+        ({"class_names": "[" * 100_000}, r"\(ValueError: it is nested too deeply\)"),
     ],
 )
 def test_a_file_that_does_not_say_it_is_refused(
