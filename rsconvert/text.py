@@ -92,7 +92,7 @@ def plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+        return ", ".join(f"{printable(str(key))} {plain(item)}" for key, item in value.items())
     return ", ".join(map(plain, value)) if isinstance(value, (list, tuple)) else printable(str(value))
 
 

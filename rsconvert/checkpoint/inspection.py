@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rsconvert.text import Table, plain
+from rsconvert.text import Table, plain, printable
 
 __all__ = ["inspection_text"]
 
@@ -32,7 +32,7 @@ def inspection_text(facts: Mapping[str, Any]) -> str:
     bytes: 1,234,567
     """
     single = {key: value for key, value in facts.items() if key not in ("costs", *_BY_RESOLUTION)}
-    lines = [line for key, value in single.items() for line in _lines(key, value)]
+    lines = [line for key, value in single.items() for line in _lines(printable(key), value)]
     return "\n\n".join(["\n".join(lines), *_by_resolution(facts), *_costs(facts.get("costs", {}))])
 
 
@@ -40,7 +40,7 @@ def _lines(key: str, value: object) -> list[str]:
     if isinstance(value, Mapping) and len(value) > 3:
         shown = [*value.items()] if len(value) <= 4 * _SHOWN else [*value.items()][:_SHOWN]
         lines = [f"{key}:" if len(shown) == len(value) else f"{key}: {len(value):,}, the first of them"]
-        return lines + [line for name, item in shown for line in _wrapped(f"  {name}", item)]
+        return lines + [line for name, item in shown for line in _wrapped(f"  {printable(name)}", item)]
     return _wrapped(key, value)
 
 
@@ -69,7 +69,7 @@ def _by_resolution(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _costs(costs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    return [f"costs on {machine}\n{_table(rows)}" for machine, rows in costs.items()]
+    return [f"costs on {printable(machine)}\n{_table(rows)}" for machine, rows in costs.items()]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

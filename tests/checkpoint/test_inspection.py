@@ -50,3 +50,10 @@ def test_costs_are_a_table_for_each_machine() -> None:
     assert row.split() == ["plain", "224", "1", "9.1", "3.99", "off"]
     assert "top-1 (%)" in second.splitlines()[1]
     assert second.splitlines()[2].split() == ["plain", "224", "1", "9.1", "0.50", "71.25", "off"]
+
+
+def test_names_out_of_a_file_move_no_cursor() -> None:
+    facts = {"a\x1b[31m": 1, "training": {"b\x1b[31m": 2}, "costs": {"c\x1b[31m": [{**ROW, "resolution": 96}]}}
+    text = inspection_text(facts | {"aliases": {f"d{i}\x1b[31m": "e" for i in range(5)}})
+    assert text.replace("\n", "").isprintable()
+    assert all(f"{name}\\x1b[31m" in text for name in ("a", "b", "c", "d4"))
