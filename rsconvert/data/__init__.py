@@ -1,7 +1,7 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
 from rsconvert.data.decoding import EncodedImage, from_pillow
-from rsconvert.data.folders import Split
+from rsconvert.data.folders import Split, is_plain
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
 from rsconvert.data.loading import (
     EvaluationViews,
@@ -53,6 +53,7 @@ __all__ = [
     "evaluation_views",
     "fitted",
     "from_pillow",
+    "is_plain",
     "nearest",
     "normalize",
     "open_images",

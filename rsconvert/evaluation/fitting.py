@@ -1,15 +1,17 @@
 """Whether data fits a network: colours, classes, targets."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from rsconvert.data import MaskReading, Pairs, Resize, Samples, Split, open_pairs, open_split, read_class_map
+from rsconvert.data import MaskReading, Pairs, Resize, Samples, Split, is_plain, open_pairs, open_split, read_class_map
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import plain, printable
 
 __all__ = [
     "Masks",
@@ -53,6 +55,8 @@ def open_labelled(
 ) -> Samples:
     """Open one split of a data set as the network's task needs it: images with a class, or with a mask.
 
+    A line of the log says if images of a plain folder may be those that the network was trained on.
+
     Raises:
         DataError: as ``open_split`` or ``open_pairs``.
         ConfigError: ``masks`` has no effect, because the network's task is classification.
@@ -62,6 +66,7 @@ def open_labelled(
         if masks is not None and masks != Masks():
             name, value = next((k, v) for k, v in vars(masks).items() if v != getattr(Masks(), k))
             raise ConfigError(f"{name} is {value} and has no effect, because the network's task is classification.")
+        _log_division(source, data, split)
         return open_split(data, split, root=root)
     if isinstance(split, float):
         raise ConfigError(f"split is {split}, and images with masks are not divided; val, test or train is accepted.")
@@ -71,6 +76,18 @@ def open_labelled(
         classes=source.num_classes, ignore_index=source.task.ignore_index, label_offset=how.label_offset
     )
     return open_pairs(data, split, reading, class_names=how.class_names, root=root)
+
+
+def _log_division(source: Source, data: str, split: Split | float) -> None:
+    share = (source.training or {}).get("split")
+    if share is None or share == split or not Path(data).is_dir() or not is_plain(Path(data)):
+        return
+    logging.getLogger(__name__).warning(
+        "note: the network was trained on a part of a folder of classes; if that is %s, the figures hold images that "
+        "it was trained on. evaluate --split %s measures the others alone",
+        printable(data),
+        plain(share),
+    )
 
 
 def check_pairs(net: nn.Module, samples: Samples) -> None:

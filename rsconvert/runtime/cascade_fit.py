@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rsconvert.data import Samples, Stream, open_split, postponed_interrupts
+from rsconvert.data import Samples, Stream, postponed_interrupts
 from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import (
     NETWORK,
@@ -28,6 +28,7 @@ from rsconvert.evaluation import (
     check_classifies,
     choose_precision,
     measure_latency,
+    open_labelled,
     plain_memory_errors,
     predict,
     validation_loader,
@@ -123,7 +124,7 @@ def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
 def _opened(
     net: SwitchableModel, data: str | Path | Samples, root: str | None, class_map: str | Path | None
 ) -> Samples:
-    samples = open_split(str(data), "val", root=root) if isinstance(data, str | Path) else data
+    samples = open_labelled(net, str(data), "val", root=root) if isinstance(data, str | Path) else data
     if isinstance(samples, Stream):
         raise DataError(
             "the data is a stream, which has no halves; images by index are needed. Take a folder or an hfds/ set."

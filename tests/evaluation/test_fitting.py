@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from rsconvert.data import Samples
 from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import check_classes, check_classifies, check_colours
-from rsconvert.evaluation.fitting import check_targets
+from rsconvert.evaluation.fitting import check_targets, open_labelled
 from rsconvert.models import Task
 from rsconvert.runtime import fit_cascade
 from rsconvert.study import complementarity_of, pooled_values
@@ -84,3 +86,22 @@ def test_what_needs_a_prediction_for_each_image_refuses_masks(net: SwitchableMod
     ):
         with pytest.raises(UnsupportedModelError, match="needs one prediction for each image"):
             measure()
+
+
+def test_images_of_the_training_among_those_measured_are_said(
+    net: SwitchableModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ("plain/a", "plain/b", "photos/val/a"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / place / f"{i}.png")
+    plain = str(tmp_path / "plain")
+    open_labelled(net, plain, "val")
+    net.source = replace(net.source, training={"split": 0.5})
+    open_labelled(net, plain, 0.5)
+    open_labelled(net, str(tmp_path / "photos"), "val")
+    assert caplog.messages == []
+    open_labelled(net, plain, "val")
+    open_labelled(net, plain, 0.75)
+    assert len(caplog.messages) == 2
+    assert all("evaluate --split 0.5 measures the others alone" in line for line in caplog.messages)

@@ -47,6 +47,7 @@ _NOTED = (
     "start_share",
     "seed",
 )
+_NOTED_IF_SET = ("bits", "split")
 
 
 @dataclass
@@ -167,8 +168,7 @@ def note_training(
 ) -> None:
     """Record on a network, and so in its file, how it was trained; its classifier is no longer new."""
     training = {**{name: getattr(config, name) for name in _NOTED}, "epoch": epoch}
-    if config.bits is not None:
-        training["bits"] = config.bits
+    training |= {name: value for name in _NOTED_IF_SET if (value := getattr(config, name)) is not None}
     net.source = replace(net.source, new_classifier=(), class_names=class_names, training=training)
 
 

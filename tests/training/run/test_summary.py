@@ -62,10 +62,12 @@ def test_a_row_holds_means_scores_accuracies_and_speed(net: SwitchableModel) -> 
 
 def test_a_note_tells_the_training_and_that_the_classifier_is_trained(net: SwitchableModel) -> None:
     net.source = replace(net.source, new_classifier=("fc.weight",))
-    note_training(net, FinetuneConfig(epochs=7, lr=0.5, seed=3), 2, ("a", "b", "c"))
+    note_training(net, FinetuneConfig(epochs=7, lr=0.5, seed=3, split=0.8), 2, ("a", "b", "c"))
     assert (net.source.new_classifier, net.source.class_names) == ((), ("a", "b", "c"))
     training = dict(net.source.training or {})
     assert (training["epochs"], training["epoch"], training["lr"], training["seed"]) == (7, 2, 0.5, 3)
+    assert training["split"] == 0.8
+    assert "bits" not in training
 
 
 def test_rows_are_read_back_as_numbers_without_empty_cells(tmp_path: Path) -> None:
