@@ -313,7 +313,9 @@ def _check_cascade(cascade: Mapping[str, Any], num_classes: int | None) -> None:
 
 
 def _check_int8(held: Mapping[str, Any], resolutions: Sequence[int]) -> None:
-    ranges = held.get("ranges")
+    ranges, images = held.get("ranges"), held.get("images")
+    if type(images) is not int or images < 1:
+        raise ValueError(f"int8 has ranges from {images!r} images")
     if type(ranges) is not dict or set(ranges) != {str(r) for r in resolutions}:
         raise ValueError("int8 holds no ranges of each resolution")
     names = [set(found) if type(found) is dict else None for found in ranges.values()]
