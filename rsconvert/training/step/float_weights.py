@@ -112,13 +112,12 @@ def quantize_for(net: SwitchableModel, config: FinetuneConfig) -> QuantizationRe
     """
     asked = config.bits is not None and (config.keep_float is not None or not _is_quantized_so(net, config))
     bases = config.activation_bases or "shared"
-    report = quantize_(net, str(config.bits), keep_float=config.keep_float, activation_bases=bases) if asked else None
-    if config.start_share and layout_of(net):
+    if config.start_share and (asked or layout_of(net)):
         raise ConfigError(
             f"start_share is {config.start_share} for a quantized network, whose mixture with its start has more "
             "levels than its bits; 0 is accepted. Leave it out."
         )
-    return report
+    return quantize_(net, str(config.bits), keep_float=config.keep_float, activation_bases=bases) if asked else None
 
 
 def _is_quantized_so(net: SwitchableModel, config: FinetuneConfig) -> bool:

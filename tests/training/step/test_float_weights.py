@@ -161,7 +161,8 @@ def test_a_stopped_run_ends_in_the_same_bits(make_net: MakeNet, photos: str, tmp
 
 def test_settings_that_do_not_fit_are_refused(net: SwitchableModel) -> None:
     with pytest.raises(ConfigError, match=r"start_share is 0\.3 for a quantized network"):
-        stepper_of(copy.deepcopy(net), bits="2/32", start_share=0.3)
+        stepper_of(net, bits="2/32", start_share=0.3)
+    assert not layout_of(net)
     quantize_(net, "2/32")
     with pytest.raises(UnsupportedModelError, match="the network is quantized, and timm's loop"):
         MREDTask(net)
