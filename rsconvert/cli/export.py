@@ -63,7 +63,9 @@ _TAKEN_BY = {
     help="onnx that switches: sizes, and ranges 96:224:16, as fast as in a plain file, each for a copy of the weights "
     "in memory; the default is the trained ones and those midway.",
 )
-@click.option("--compact", is_flag=True, help="onnx that switches: without branches, slower.")
+@click.option(
+    "--compact", is_flag=True, help="onnx that switches: weights once in memory, slower; no branches but of int8."
+)
 @click.option("--shared-weights", is_flag=True, help="onnx of several resolutions: one file of weights for all.")
 @click.option("--fp16", is_flag=True, help="onnx: weights and arithmetic in float16; input and output stay float32.")
 @click.option("--int8", is_flag=True, help="onnx: in int8, by the ranges that rsconvert quantize measured.")

@@ -175,8 +175,14 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"int8": {"images": 5}}, "int8 holds no ranges of each resolution"),
         ({"int8": {"images": 5, "ranges": {"64": {}, "48": {}}}}, "int8 holds no ranges of each resolution"),
         ({"int8": {"images": 5, "ranges": {"64": {}, "48": {}, "32": 5}}}, "other activations at one resolution"),
-        ({"int8": {"images": 5, "ranges": {"64": {}, "48": {}, "32": {"x": [0, 1]}}}}, "other activations at one resolution"),
-        ({"int8": {"images": 5, "ranges": {r: {"x": [1, 0]} for r in ("64", "48", "32")}}}, r"int8 has the range \[1, 0\] of 'x'"),
+        (
+            {"int8": {"images": 5, "ranges": {"64": {}, "48": {}, "32": {"x": [0, 1]}}}},
+            "other activations at one resolution",
+        ),
+        (
+            {"int8": {"images": 5, "ranges": {r: {"x": [1, 0]} for r in ("64", "48", "32")}}},
+            r"int8 has the range \[1, 0\] of 'x'",
+        ),
         ({"int8": {"images": 5, "ranges": {r: {"x": 7} for r in ("64", "48", "32")}}}, "int8 has the range 7 of 'x'"),
         ({"cascade": [48, 64]}, "cascade is"),
         ({"cascade": {}}, "stages of the cascade are"),

@@ -65,9 +65,9 @@ def export_onnx(
         CheckpointError: a file exists, can't be written, or disagrees with the network.
         ConfigError: the extra ``onnx`` is not installed, or an option has no effect.
     """
-    path, flat = Path(path), compact and precision != "int8"
+    path, flat = Path(path), compact and precision != "int8"  # an int8 file has branches in any case
     sides, asked = _listed(resolution, "resolution", "file"), _listed(branches, "branches", "branch")
-    _check_options(net, sides, asked, flat, shared_weights)
+    _check_options(net, sides, asked, compact, flat, shared_weights)
     _check_precision(precision, reduce_range, shared_weights)
     files = _free_places(path, sides, force)
     weights = _free_weights(path.with_suffix(".weights"), files, force) if shared_weights else None
@@ -115,10 +115,12 @@ def _put(folder: Path, weights: Path | None, graphs: Sequence[Path]) -> None:
                 graph.unlink(missing_ok=True)  # an old one that an interruption leaves would read new weights
 
 
-def _check_options(net: SwitchableModel, sides: _Sides, branches: _Sides, compact: bool, shared_weights: bool) -> None:
-    set_ = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
-    if compact and branches is not None:
+def _check_options(
+    net: SwitchableModel, sides: _Sides, branches: _Sides, compact: bool, flat: bool, shared_weights: bool
+) -> None:
+    if flat and branches is not None:
         raise ConfigError(f"compact is set, and branches is {list(branches)}; a compact file has none. Leave one out.")
+    set_ = "compact is set" if compact else None if branches is None else f"branches is {list(branches)}"
     if set_ and sides is not None:
         raise ConfigError(
             f"{set_} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
