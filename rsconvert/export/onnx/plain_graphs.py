@@ -12,7 +12,17 @@ from rsconvert.export.opening import needed
 from rsconvert.models import example_input
 from rsconvert.surgery import SwitchableModel, fold_batchnorm
 
-__all__ = ["PlainGraphs"]
+__all__ = ["PlainGraphs", "check_dtypes"]
+
+
+def check_dtypes(net: nn.Module) -> None:
+    """Raise an UnsupportedModelError for a network of a precision in which ONNX Runtime does not compute."""
+    strange = [(name, p.dtype) for name, p in net.named_parameters() if p.dtype in (torch.float64, torch.bfloat16)]
+    for name, dtype in strange[:1]:
+        raise UnsupportedModelError(
+            f"{name} is {str(dtype).removeprefix('torch.')}, in which ONNX Runtime has no convolutions; float32 is "
+            "needed. Call net.float()."
+        )
 
 
 class PlainGraphs:

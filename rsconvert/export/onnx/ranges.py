@@ -14,7 +14,7 @@ from tqdm import tqdm
 from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import check_colours, float_dtype, plain_memory_errors, validation_loader
-from rsconvert.export.onnx.plain_graphs import PlainGraphs
+from rsconvert.export.onnx.plain_graphs import PlainGraphs, check_dtypes
 from rsconvert.export.onnx.quantized import QUANTIZED, Ranges, check_quantizable, equal_integers, quantized
 from rsconvert.export.onnx.rounding import with_rounded_weights
 from rsconvert.export.opening import needed
@@ -78,6 +78,7 @@ def quantize(
     if images < 1 or batch_size < 1:
         raise ConfigError(f"images is {images}, batch_size {batch_size}; both must be above 0.")
     check_colours(net)
+    check_dtypes(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     chosen = _drawn(samples, images, seed)
     with eval_mode([net, *map(net.at, net.resolutions)]), plain_memory_errors(batch_size, workers):

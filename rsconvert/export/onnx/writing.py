@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 import torch
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import default_resolutions
 from rsconvert.export.logits import keep_logits
 from rsconvert.export.onnx.branches import branch, weigh_in_integers
 from rsconvert.export.onnx.half import halve
 from rsconvert.export.onnx.int8_files import Int8Paths
 from rsconvert.export.onnx.one_table import graph_of_one_table
+from rsconvert.export.onnx.plain_graphs import check_dtypes
 from rsconvert.export.onnx.torch_export import onnx_model
 from rsconvert.export.opening import needed, open_onnx
 from rsconvert.export.target import Exported, check_target, image_facts, numbered
@@ -145,10 +146,7 @@ def _on_cpu(net: SwitchableModel) -> SwitchableModel:
     """Return the network, or a copy of it, where ONNX Runtime computes too."""
     for package in ("onnx", "onnxscript", "onnxruntime"):
         needed(package)
-    if doubles := [name for name, p in net.named_parameters() if p.dtype == torch.float64]:
-        raise UnsupportedModelError(
-            f"{doubles[0]} is float64, in which ONNX Runtime has no convolutions; float32 is needed. Call net.float()."
-        )
+    check_dtypes(net)
     return net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
 
 

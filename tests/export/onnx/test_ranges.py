@@ -77,6 +77,9 @@ def test_bad_input_is_refused_in_one_line(scrambled_net, photos: Path, tmp_path:
         quantize(net, tmp_path)
     with pytest.raises(DataError, match="nowhere"):
         quantize(net, tmp_path / "nowhere")
+    for dtype in (torch.float64, torch.bfloat16):
+        with pytest.raises(UnsupportedModelError, match=r"0\.weight is (float64|bfloat16), .* Call net\.float\(\)"):
+            quantize(net_of(scrambled_net).to(dtype), photos, workers=0)
     bare = scrambled_net(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), (32, 16))
     with pytest.raises(UnsupportedModelError, match="no convolution or linear layer to quantize"):
         quantize(bare, photos, workers=0)

@@ -176,9 +176,10 @@ def test_a_middle_that_the_network_does_not_take_gets_no_branch(scrambled_net, t
         export_onnx(net, tmp_path / "other.onnx", branches=(40, 30))
 
 
-def test_a_network_in_double_precision_is_refused(tiny, scrambled_net, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"^conv1\.weight is float64, .* Call net\.float\(\)"):
-        export_onnx(scrambled_net(tiny()).double(), tmp_path / "x.onnx")
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_precision_without_convolutions_is_refused(tiny, scrambled_net, tmp_path: Path, dtype: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=rf"^conv1\.weight is {dtype}, .* Call net\.float\(\)"):
+        export_onnx(scrambled_net(tiny()).to(getattr(torch, dtype)), tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("options", [{"compact": True}, {"branches": (48,)}])

@@ -1,6 +1,5 @@
 """Quantized convolutions in training: float weights step, bases follow once a step, and nothing is off its levels."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
