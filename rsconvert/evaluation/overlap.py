@@ -71,7 +71,7 @@ class Overlaps:
         return Overlaps(self.matrix, self.counts[order])
 
 
-def confusion(predicted: Tensor, mask: Tensor, classes: int, ignore_index: int) -> Tensor:
+def confusion(predicted: Tensor, mask: Tensor, classes: int, ignore_index: int | None) -> Tensor:
     """Return the confusion matrix (C, C), int64, of predicted classes with a mask, both (H, W).
 
     >>> confusion(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 255]]), 2, 255).tolist()

@@ -169,11 +169,12 @@ def _subjects(
 ) -> dict[str, Subject]:
     if len(samples) == 0:
         raise DataError("the data holds no images; an accuracy needs at least one.")
+    ignored = samples.reading.ignore_index if isinstance(samples, Pairs) else None
     subjects = {}
     for name, network in networks.items():
         try:
             check_classes(network, samples, outputs)
-            subjects[name] = Subject(network.to(device), sizes, outputs, resize=resize)
+            subjects[name] = Subject(network.to(device), sizes, outputs, resize=resize, ignored=ignored)
         except RSConvertError as error:
             if len(networks) == 1:
                 raise

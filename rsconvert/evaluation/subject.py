@@ -36,13 +36,20 @@ class Subject:
     Args:
         outputs: the output of each class, where the network has more of them.
         resize: how whole images become views of segmentation, see ``whole_views``.
+        ignored: the value of a mask where nothing is known; None takes that of the network's task.
     Raises:
         ResolutionError: the network does not work at a size.
         ConfigError: ``crop_pct`` has another length than the trained resolutions.
     """
 
     def __init__(
-        self, model: nn.Module, sizes: Sequence[Size], outputs: Sequence[int] | None = None, *, resize: str = "squash"
+        self,
+        model: nn.Module,
+        sizes: Sequence[Size],
+        outputs: Sequence[int] | None = None,
+        *,
+        resize: str = "squash",
+        ignored: int | None = None,
     ) -> None:
         self.model, self.resize = model, resize
         self.trained: tuple[int, ...] = ()
@@ -54,6 +61,7 @@ class Subject:
             self.alpha = model.alpha if set(self.trained) <= self.paths.keys() else None
         source = known_source(model)
         self.preprocessing, self.task = source.preprocessing, source.task
+        self._ignored = self.task.ignore_index if ignored is None else ignored
         known = source.num_classes if self.task.dense else 0
         self.classes = count_outputs(next(iter(self.paths.values())), self.task) or 0 if known is None else known
         self.crop_pct = crop_shares(self.preprocessing, self.trained, sizes)
@@ -120,10 +128,6 @@ class Subject:
         known = mask[mask != self._ignored]
         check_labels(known, self.classes)
         return torch.bincount(known, minlength=self.classes)
-
-    @property
-    def _ignored(self) -> int:
-        return -1 if self.task.ignore_index is None else self.task.ignore_index
 
     def _overlaps(self, views: Sequence[Any], masks: Sequence[Tensor], amp: torch.dtype) -> dict[Size | None, Overlaps]:
         matrices: dict[Size | None, list[Tensor]] = {size: [] for size in self.sizes}

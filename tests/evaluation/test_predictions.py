@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from rsconvert.data import Preprocessing, Samples, Stream, open_split, share_of_batches
+from rsconvert.data import MaskReading, Pairs, Preprocessing, Samples, Stream, open_split, share_of_batches
 from rsconvert.errors import ConfigError, DataError, ResolutionError
 from rsconvert.evaluation import NETWORK, Processes, evaluate, predict, save_logits, summarize
 from rsconvert.evaluation.predictions import check_alike, joined_answers, rounds, whole_order
@@ -248,3 +248,34 @@ def test_a_split_by_its_name_and_some_classes_by_theirs(tmp_path: Path, tiny: Ca
     assert predict({"": net}, tmp_path / "test", (24,), workers=0).targets.tolist() == [0, 2, 2]
     with pytest.raises(ConfigError, match="split is test, which has no effect on opened samples"):
         predict({"": net}, open_split(str(tmp_path), "test"), (24,), split="test")
+
+
+class Dense(nn.Module):
+    """Logits of four classes for each position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+def pairs(folder: Path, ignored: int) -> Pairs:
+    """Three drawn images, their masks of random classes and of what is ignored."""
+    rng, places = np.random.default_rng(0), []
+    for number in range(3):
+        image, mask = folder / f"{number}.png", folder / f"{number}_mask.png"
+        Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(image)
+        Image.fromarray(rng.choice(np.array([0, 1, 2, ignored], np.uint8), (20, 30))).save(mask)
+        places.append((image.read_bytes(), mask.read_bytes()))
+    return Pairs(places, "pairs", None, MaskReading(classes=4, ignore_index=ignored))
+
+
+@pytest.mark.parametrize("ignored", [0, 255])
+def test_the_masks_say_what_all_networks_ignore(tmp_path: Path, ignored: int) -> None:
+    torch.manual_seed(0)
+    net = make_switchable(Dense(), (16, 8), task={"name": "segmentation", "ignore_index": 0})
+    other = make_switchable(net.extract(16), (16, 8), task="segmentation")
+    found = evaluate(net, pairs(tmp_path, ignored), baselines={"other": other}, workers=0)
+    assert found.baselines["other"].resolutions[16].score == found.resolutions[16].score
