@@ -288,8 +288,10 @@ def check_order(targets: Sequence[Tensor]) -> None:
 
 
 def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
-    """Split networks by how they crop images."""
+    """Split networks by how they crop images, and with which colour they fill them up."""
     groups: dict[object, dict[str, Subject]] = {}
     for name, subject in subjects.items():
-        groups.setdefault((subject.preprocessing.interpolation, subject.crop_pct), {})[name] = subject
+        how = subject.preprocessing
+        fill = how.mean if subject.resize == "pad" else None
+        groups.setdefault((how.interpolation, subject.crop_pct, fill), {})[name] = subject
     return groups.values()

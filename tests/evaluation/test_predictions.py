@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rsconvert.data import MaskReading, Pairs, Preprocessing, Samples, Stream, open_split, share_of_batches
 from rsconvert.errors import ConfigError, DataError, ResolutionError
-from rsconvert.evaluation import NETWORK, Processes, evaluate, predict, save_logits, summarize
+from rsconvert.evaluation import NETWORK, Masks, Processes, evaluate, predict, save_logits, summarize
 from rsconvert.evaluation.predictions import check_alike, joined_answers, rounds, whole_order
 from rsconvert.evaluation.subject import Answers
 from rsconvert.models import Source, set_source
@@ -279,3 +279,13 @@ def test_the_masks_say_what_all_networks_ignore(tmp_path: Path, ignored: int) ->
     other = make_switchable(net.extract(16), (16, 8), task="segmentation")
     found = evaluate(net, pairs(tmp_path, ignored), baselines={"other": other}, workers=0)
     assert found.baselines["other"].resolutions[16].score == found.resolutions[16].score
+
+
+def test_each_network_fills_masks_up_with_its_own_colour(tmp_path: Path) -> None:
+    net = make_switchable(Dense(), (16, 8), task="segmentation")
+    dark = make_switchable(Dense(), (16, 8), task="segmentation")
+    dark.source = replace(dark.source, preprocessing=Preprocessing(mean=(0.0,) * 3))
+    samples, masks = pairs(tmp_path, 255), Masks(resize="pad")
+    together = predict({"net": net, "dark": dark}, samples, (16, 8), masks=masks, workers=0)
+    alone = predict({"dark": dark}, samples, (16, 8), masks=masks, workers=0)
+    assert torch.equal(together.overlaps["dark"][16].counts, alone.overlaps["dark"][16].counts)
