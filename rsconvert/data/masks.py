@@ -35,7 +35,7 @@ def read_mask(content: bytes | Image.Image, name: str, reading: MaskReading) -> 
     """Return the classes (H, W) of a palette or grey image, int16 or int64; ``name`` is what an error calls it.
 
     Raises:
-        DataError: it can't be decoded, is in colour, or holds a value that is no class.
+        DataError: it can't be decoded, is in colour, or holds a value that is no class, or is none by the offset.
     """
     try:
         if isinstance(content, Image.Image):
@@ -52,6 +52,8 @@ def read_mask(content: bytes | Image.Image, name: str, reading: MaskReading) -> 
         ) from error
     ignored = values == reading.ignore_index
     labels = values.astype(np.int64) - reading.label_offset
+    if reading.label_offset:
+        _check_offset(labels[~ignored & (labels >= 0)], name, reading)
     labels[ignored | (labels < 0)] = reading.ignore_index
     if reading.classes is not None:
         _check_classes(labels, name, reading, reading.classes)
@@ -81,6 +83,15 @@ def _values(picture: Image.Image, name: str) -> "np.ndarray[tuple[int, ...], np.
         f"mask {name} has the mode {picture.mode} with several values per position; a palette or grey image, whose "
         "values are classes, is needed. Convert its colours to indices."
     )
+
+
+def _check_offset(labels: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]", name: str, reading: MaskReading) -> None:
+    if (labels == reading.ignore_index).any():
+        raise DataError(
+            f"mask {name} has the value {reading.ignore_index + reading.label_offset}, which the label offset "
+            f"{reading.label_offset} makes {reading.ignore_index}, where nothing is known; no class may become that. "
+            "Convert with another --ignore-index."
+        )
 
 
 def _check_classes(

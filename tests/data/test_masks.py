@@ -48,6 +48,13 @@ def test_an_offset_moves_all_but_what_is_ignored() -> None:
     assert mask.tolist() == VALUES.tolist()
 
 
+def test_an_offset_makes_no_class_what_is_ignored() -> None:
+    with pytest.raises(DataError, match=r"the value 1, which the label offset 1 makes 0, .*another --ignore-index"):
+        read_mask(Image.fromarray(VALUES), "m", MaskReading(classes=256, ignore_index=0, label_offset=1))
+    with pytest.raises(DataError, match="the value 3, which the label offset -2 makes 5"):
+        read_mask(Image.fromarray(VALUES), "m", MaskReading(ignore_index=5, label_offset=-2))
+
+
 def test_many_classes_keep_their_numbers() -> None:
     values = np.array([[0, 40000]], dtype=np.uint16)
     mask = read_mask(Image.fromarray(values), "m", MaskReading(ignore_index=65535))
