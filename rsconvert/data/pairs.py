@@ -196,13 +196,16 @@ def _files(folder: Path, endings: frozenset[str]) -> Iterator[Path]:
 def _from_table(path: Path, split: Split) -> list[tuple[str, str]]:
     """Return the pairs of a split in a CSV file with the columns image, mask, split, next to which the files lie."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:  # of Excel, too
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} can't be read ({one_line(error)}); a CSV file of pairs is needed.") from error
     if not rows or not {"image", "mask", "split"} <= rows[0].keys():
         columns = ", ".join(map(str, rows[0])) if rows else "none"
         raise DataError(f"{path} has the columns {columns}; image, mask and split (train, val or test) are needed.")
+    for number, row in enumerate(rows, start=1):
+        if empty := [column for column in ("image", "mask", "split") if not row[column]]:
+            raise DataError(f"row {number} of {path} has no {empty[0]}; each needs image, mask and split. Complete it.")
     own = (row for row in rows if row["split"] in _SPLITS[split])
     pairs = [(str(path.parent / row["image"]), str(path.parent / row["mask"])) for row in own]
     if missing := [name for pair in pairs for name in pair if not Path(name).is_file()]:
