@@ -19,6 +19,7 @@ __all__ = [
     "check_classifies",
     "check_colours",
     "check_labels",
+    "check_names_classes",
     "check_pairs",
     "check_targets",
     "known_source",
@@ -105,8 +106,10 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
     Raises:
         DataError: the network does not take three colours; the number of classes differs, an output does not exist, or
             the network was trained on classes of other names, or in another order.
+        UnsupportedModelError: as `check_names_classes`.
     """
     check_colours(net)
+    check_names_classes(net)
     check_pairs(net, samples)
     source, names = known_source(net), samples.classes
     count, known = source.num_classes, source.class_names
@@ -147,6 +150,15 @@ def check_classifies(net: nn.Module, what: str) -> None:
         raise UnsupportedModelError(
             f"{what} needs one prediction for each image, and the network gives one for each position; a classifier is "
             "accepted. Measure its masks: rsconvert evaluate."
+        )
+
+
+def check_names_classes(net: nn.Module) -> None:
+    """Raise an UnsupportedModelError for a network of masks that gives one number for each position."""
+    source = known_source(net)
+    if source.task.dense and source.num_classes == 1:
+        raise UnsupportedModelError(
+            "the network gives one number for each position; logits of at least two classes are needed. Give it two."
         )
 
 

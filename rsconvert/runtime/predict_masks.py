@@ -1,7 +1,7 @@
 """predict_masks: photos in, the class of each of their pixels out, as files to look at and to read."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -14,7 +14,16 @@ from torch import Tensor
 from rsconvert.checkpoint import load, replacing
 from rsconvert.data import Photo, Resize, Samples, normalize, photo_samples, whole_views
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
-from rsconvert.evaluation import Amp, at_mask, autocast, check_colours, choose_device, choose_precision, float_dtype
+from rsconvert.evaluation import (
+    Amp,
+    at_mask,
+    autocast,
+    check_colours,
+    check_names_classes,
+    choose_device,
+    choose_precision,
+    float_dtype,
+)
 from rsconvert.models import output_names
 from rsconvert.runtime.predictors import chosen_resolution
 from rsconvert.surgery import SwitchableModel, eval_mode
@@ -115,7 +124,7 @@ def predict_masks(
         resolution, latency_ms: as of ``predict``.
         resize: how the whole photo becomes the view, as of ``evaluate``.
     Raises:
-        UnsupportedModelError: the network gives one prediction for each image.
+        UnsupportedModelError: the network gives one prediction for each image, or one number for each position.
         DataError, ConfigError, CheckpointError, ResolutionError: as ``predict``.
     """
     samples = photo_samples(images)
@@ -124,6 +133,7 @@ def predict_masks(
         raise UnsupportedModelError(
             "the network gives one prediction for each image; one of segmentation is needed. Use rsconvert.predict."
         )
+    check_names_classes(net)
     check_colours(net)
     net = net.to(choose_device(device))
     return _masks(net, samples, chosen_resolution(net, resolution, latency_ms, amp), resize, amp)
@@ -143,7 +153,7 @@ def write_masks(
         net, images, how: as of ``predict_masks``, whose errors these are too.
         force: replace files that exist.
     Raises:
-        ConfigError: two photos have one name.
+        ConfigError: two photos have one name, or a mask would replace a photo.
         CheckpointError: a file exists or can't be written, or the folder is a file.
     """
     samples = photo_samples(images)
@@ -166,21 +176,19 @@ def _places(image: str, folder: Path) -> tuple[Path, Path]:
     return folder / f"{Path(image).stem}.png", folder / f"{Path(image).stem}.overlay.png"
 
 
-def _check_places(images: Iterable[str], folder: Path, force: bool) -> None:
+def _check_places(images: Sequence[str], folder: Path, force: bool) -> None:
     """Refuse before the work what else would fail after it."""
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder} is a file; masks go into a folder. Choose another name.")
-    seen: dict[str, str] = {}
-    for image in images:
-        places = _places(image, folder)
-        for place in places:
-            if (other := seen.setdefault(place.name, image)) != image:
-                raise ConfigError(f"{other} and {image} would both become {place.name}. Predict them apart.")
-        taken = [place for place in places if place.exists()]
-        if taken and not force:
-            raise CheckpointError(
-                f"{taken[0]} exists; a new name is needed. Choose another, or overwrite with --force."
-            )
+    photos, seen = {Path(image).resolve() for image in images}, dict[Path, str]()
+    for place, image in ((place, each) for each in images for place in _places(each, folder)):
+        other = seen.setdefault(place, image)
+        if other != image:
+            raise ConfigError(f"{other} and {image} would both become {place.name}. Predict them apart.")
+        if place.resolve() in photos:
+            raise ConfigError(f"{place} is one of the photos; masks need a place of their own. Choose another folder.")
+        if place.exists() and not force:
+            raise CheckpointError(f"{place} exists; a new name is needed. Choose another, or overwrite with --force.")
 
 
 @torch.no_grad()

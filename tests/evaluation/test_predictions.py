@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from rsconvert.data import MaskReading, Pairs, Preprocessing, Samples, Stream, open_split, share_of_batches
-from rsconvert.errors import ConfigError, DataError, ResolutionError
+from rsconvert.errors import ConfigError, DataError, ResolutionError, UnsupportedModelError
 from rsconvert.evaluation import NETWORK, Masks, Processes, evaluate, predict, save_logits, summarize
 from rsconvert.evaluation.predictions import check_alike, joined_answers, rounds, whole_order
 from rsconvert.evaluation.subject import Answers
@@ -253,9 +253,9 @@ def test_a_split_by_its_name_and_some_classes_by_theirs(tmp_path: Path, tiny: Ca
 class Dense(nn.Module):
     """Logits of four classes for each position."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 4) -> None:
         super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv, self.bn = nn.Conv2d(3, classes, 3, padding=1), nn.BatchNorm2d(classes)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x))
@@ -289,3 +289,9 @@ def test_each_network_fills_masks_up_with_its_own_colour(tmp_path: Path) -> None
     together = predict({"net": net, "dark": dark}, samples, (16, 8), masks=masks, workers=0)
     alone = predict({"dark": dark}, samples, (16, 8), masks=masks, workers=0)
     assert torch.equal(together.overlaps["dark"][16].counts, alone.overlaps["dark"][16].counts)
+
+
+def test_one_number_for_each_position_is_refused(tmp_path: Path) -> None:
+    net = make_switchable(Dense(1), (16, 8), task="segmentation")
+    with pytest.raises(UnsupportedModelError, match="one number for each position; logits of at least two"):
+        evaluate(net, pairs(tmp_path, 255), workers=0)

@@ -90,9 +90,14 @@ def test_what_can_not_be_is_refused(net: SwitchableModel, photo: Path, tmp_path:
         write_masks(net, [photo, tmp_path / "photo.overlay.png"], tmp_path / "masks")
     with pytest.raises(ConfigError, match=r"would both become photo\.png"):
         write_masks(net, [photo, tmp_path / "other"], tmp_path / "masks")
+    with pytest.raises(ConfigError, match=r"photo\.png is one of the photos; masks need a place of their own"):
+        write_masks(net, photo, photo.parent, force=True)
     assert not (tmp_path / "masks").exists()
     with pytest.raises(CheckpointError, match="is a file; masks go into a folder"):
         write_masks(net, photo, photo)
+    binary = rsconvert.make_switchable(Brightest(1), (32, 16), task="segmentation")
+    with pytest.raises(UnsupportedModelError, match="one number for each position; logits of at least two classes"):
+        predict_masks(binary, photo)
     net.source = replace(net.source, task=rsconvert.Task())
     with pytest.raises(UnsupportedModelError, match=r"one prediction for each image; .*rsconvert\.predict"):
         predict_masks(net, photo)

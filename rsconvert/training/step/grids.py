@@ -5,8 +5,8 @@ from dataclasses import fields
 import torch
 
 from rsconvert.data import Grid
-from rsconvert.errors import ConfigError, UnsupportedModelError
-from rsconvert.evaluation import Masks
+from rsconvert.errors import ConfigError
+from rsconvert.evaluation import Masks, check_names_classes
 from rsconvert.models import example_input
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, eval_mode
@@ -34,10 +34,7 @@ def check_task(net: SwitchableModel, config: FinetuneConfig) -> None:
                 "classification. Leave it out."
             )
         return
-    if net.source.num_classes == 1:
-        raise UnsupportedModelError(
-            "the network gives one number for each position; logits of at least two classes are needed. Give it two."
-        )
+    check_names_classes(net)
     wrong = [name for name, value in _OF_CLASSES.items() if getattr(config, name) != value]
     wrong += [name for name in _SHARED if getattr(config, name) == "per-view"]
     if wrong:
