@@ -7,6 +7,7 @@ workers, and an epoch can be repeated. A sampler puts the epoch into each key, s
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 from typing import Any
@@ -195,7 +196,12 @@ class ViewLoader:
         # Freed, it would end them too; but the traceback of an error may hold it.
         end = getattr(iterator, "_shutdown_workers", None)
         if end is not None:
-            end()
+            with suppress(RuntimeError):  # as one ends, torch's handler of signals says that another died before
+                end()
+            for worker in iterator._workers:  # one that was not told to end; it ignores SIGTERM
+                if worker.is_alive():
+                    worker.kill()
+                    worker.join()
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the order and the randomness of the next iteration; evaluation has neither.

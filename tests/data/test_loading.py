@@ -287,6 +287,21 @@ def test_a_bad_setting_is_refused_before_any_worker_starts(samples):
         train(samples, workers=-1)
 
 
+def test_a_signal_at_the_end_leaves_no_worker(samples, monkeypatch):
+    """torch's handler may raise anywhere in the end of the workers, when one of them was killed before."""
+    others = set(multiprocessing.active_children())
+    loader = evaluation_loader(samples, RESOLUTIONS, batch_size=3, workers=2)
+    list(loader)
+
+    def fail(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)  # how long torch waits for a worker
+    monkeypatch.setattr(type(loader._batches._iterator), "_mark_worker_as_unavailable", fail)
+    loader.close()
+    assert set(multiprocessing.active_children()) <= others
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_can_be_used_again_and_after_its_end(samples, workers):
     others = set(multiprocessing.active_children())

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
@@ -105,13 +106,14 @@ class Run:
 
     def close(self) -> None:
         """End the worker processes and the curves."""
-        self.feed.close()
-        self.val_loader.close()
-        self.stepper.close()
-        if self.folder is not None:
-            self.folder.release()
-        if self.board is not None:
-            self.board.close()
+        with ExitStack() as ends:  # from the last one to the first, each whatever another raises
+            if self.board is not None:
+                ends.callback(self.board.close)
+            if self.folder is not None:
+                ends.callback(self.folder.release)
+            ends.callback(self.stepper.close)
+            ends.callback(self.val_loader.close)
+            ends.callback(self.feed.close)
 
     def facts(self) -> dict[str, Any]:
         """Return what the settings amount to."""
