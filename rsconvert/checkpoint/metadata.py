@@ -56,7 +56,7 @@ class Metadata:
     """The checked metadata of a file; ``fields`` is all of it as plain data, without what is null.
 
     ``private_tensors`` are those that no BatchNorm owns; ``aliases`` maps further names of a tensor to the stored one;
-    ``quantized`` maps a quantized convolution to the bits of its weights and activations.
+    ``quantized`` maps a quantized convolution to its numbers of bits (weights, activations).
     """
 
     source: Source

@@ -148,7 +148,7 @@ def read_class_names(path: str) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), None)
         problem = "is empty" if twice is None else f"names {twice!r} twice"
-        raise DataError(f"class names {path} {problem}; the name of each class, one a line, is needed. Correct it.")
+        raise DataError(f"class names {path} {problem}; the name of each class, one a line, is needed.")
     return tuple(names)
 
 
