@@ -22,7 +22,11 @@ __all__ = ["calibrate", "cascade", "quantize"]
     help="Statistics over all values, or each BatchNorm's running average.",
 )
 @options.defaulted("calibration.calibrate", "--seed", type=int, help="Of the drawing.")
-@click.option("--bits", metavar="W/32", help="Quantize the convolutions' weights first; all sets get statistics then.")
+@click.option(
+    "--bits",
+    metavar="W/32",
+    help="Quantize the convolutions' weights first; all sets get statistics, or those of --resolutions.",
+)
 @options.reading
 @options.output("The file to write; NAME.calibrated.safetensors.")
 @options.result

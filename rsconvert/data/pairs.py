@@ -206,6 +206,9 @@ def _from_table(path: Path, split: Split) -> list[tuple[str, str]]:
     for number, row in enumerate(rows, start=1):
         if empty := [column for column in ("image", "mask", "split") if not row[column]]:
             raise DataError(f"row {number} of {path} has no {empty[0]}; each needs image, mask and split. Complete it.")
+    known = {name for names in _SPLITS.values() for name in names}
+    if strange := [row["split"] for row in rows if row["split"] not in known]:
+        raise DataError(f"{path} has the split {strange[0]!r}; {', '.join(sorted(known))} are accepted.")
     own = (row for row in rows if row["split"] in _SPLITS[split])
     pairs = [(str(path.parent / row["image"]), str(path.parent / row["mask"])) for row in own]
     if missing := [name for pair in pairs for name in pair if not Path(name).is_file()]:

@@ -65,6 +65,9 @@ def test_a_table_names_pairs(tmp_path: Path) -> None:
         open_pairs(str(table), "val", READING)
     table.write_text("image,mask,split\nx/1.png,y/m.png,val\n", encoding="utf-8-sig")  # as of Excel
     assert len(open_pairs(str(table), "val", READING)) == 1
+    table.write_text("image,mask,split\nx/1.png,y/m.png,val\nx/1.png,y/m.png,trian\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"pairs\.csv has the split 'trian'; test, testing, train, training, val"):
+        open_pairs(str(table), "val", READING)
     table.write_text("picture,mask\n1,2\n", encoding="utf-8")
     with pytest.raises(DataError, match="columns picture, mask; image, mask and split"):
         open_pairs(str(table), "val", READING)
