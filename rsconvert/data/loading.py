@@ -198,7 +198,7 @@ class ViewLoader:
         if end is not None:
             with suppress(RuntimeError):  # as one ends, torch's handler of signals says that another died before
                 end()
-            for worker in iterator._workers:  # one that was not told to end; it ignores SIGTERM
+            for worker in getattr(iterator, "_workers", ()):  # one that was not told to end; it ignores SIGTERM
                 if worker.is_alive():
                     worker.kill()
                     worker.join()
