@@ -89,7 +89,7 @@ def write_files(folder: Path, net: SwitchableModel) -> dict[str, tuple[Path, Ope
         "program": (folder / "net.pt2", lambda path: verify_export(path, net)),
         "onnx": (folder / "net.onnx", lambda path: verify_export(path, net)),
         "class map": (folder / "names.txt", lambda path: rsconvert.data.read_class_map(path, ("cat", "dog"))),
-        "settings": (folder / "run.toml", rsconvert.settings.build_config),
+        "settings": (folder / "run.toml", rsconvert.recipes.build_config),
     }
 
 

@@ -13,7 +13,7 @@ import rsconvert
 from rsconvert.checkpoint import load_with
 from rsconvert.data import open_split
 from rsconvert.evaluation import Evaluation
-from rsconvert.settings import build_config
+from rsconvert.recipes import build_config
 from rsconvert.training import explain_defaults
 
 

@@ -1,20 +1,17 @@
 """The settings of a finetuning run: default, choices, limits and meaning of each, once; torch is not needed."""
 
-import difflib
 import math
 import operator
 import re
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from rsconvert.errors import ConfigError, first_line
+from rsconvert.errors import ConfigError
 from rsconvert.text import plain
 
-__all__ = ["FILLED", "RECIPES", "Distillation", "FinetuneConfig", "Setting", "build_config", "setting_help"]
+__all__ = ["FILLED", "Distillation", "FinetuneConfig", "Setting", "setting_help"]
 
 _BASE_LR, _BASE_BATCH = 0.005, 32
 # What follows from the network: few images spoil one that was trained and keeps its classifier.
@@ -317,83 +314,6 @@ def setting_help(name: str) -> Setting:
     text = re.search(rf"^ +{name}: (.+)$", FinetuneConfig.__doc__ or "", re.MULTILINE)
     choices = get_args(kind) if get_origin(kind) is Literal else None
     return Setting(getattr(FinetuneConfig, name), choices, text[1] if text else "")
-
-
-# The training of the paper's release, from scratch on ImageNet: rates for the summed loss of 256 images.
-_PAPER: dict[str, Any] = {
-    "batch_size": 256,
-    "optimizer": "momentum",
-    "momentum": 0.9,
-    "decay_all": True,
-    "schedule": "cosine",
-    "warmup_epochs": 0.0,
-    "crop_area": (0.08, 1.0),
-    "native_weight": 1.0,
-    "start_share": 0.0,
-    "probe_epochs": 0,
-    "crop_aspect": (3 / 4, 4 / 3),
-    "flip": "per-view",
-    "best": "native",
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "finetune": {},
-    "paper-resnet": {**_PAPER, "epochs": 120, "lr": 0.1, "alpha_lr": 0.1, "weight_decay": 1e-4},
-    # Of the paper's text. The release decays weights alone, by 5e-5, and resizes views by the nearest pixel.
-    "paper-lq-resnet": {
-        **_PAPER,
-        "epochs": 120,
-        "lr": 0.1,
-        "alpha_lr": 0.1,
-        "weight_decay": 1e-4,
-        "optimizer": "sgd",
-        "schedule": "step",
-        "lr_steps": (30, 60, 85, 95, 105),
-        "bits": "2/32",
-    },
-    "paper-mobilenetv2": {**_PAPER, "epochs": 150, "lr": 0.05, "alpha_lr": 0.05, "weight_decay": 4e-5},
-}
-
-
-def build_config(
-    file: str | Path | None = None, settings: Mapping[str, Any] | None = None, recipe: str | None = None
-) -> FinetuneConfig:
-    """Return the configuration of a recipe, overridden by a TOML file, overridden by single settings.
-
-    Strings among the settings are read as the field's type: ``"224,160"`` for a tuple, ``"none"`` for an optional one.
-
-    Raises:
-        ConfigError: there is no such recipe; the file can't be read; a name is unknown; a value does not fit; the
-            teacher of the file would run code or be fetched.
-    """
-    if recipe is not None and recipe not in RECIPES:
-        raise ConfigError(f"recipe is {recipe!r}; {', '.join(RECIPES)} are accepted.")
-    values = {**RECIPES[recipe or "finetune"], **_read_toml(file), **(settings or {})}
-    known = [item.name for item in fields(FinetuneConfig)]
-    if unknown := [name for name in values if name not in known]:
-        near = difflib.get_close_matches(unknown[0], known, n=3)
-        accepted = f"near ones are {', '.join(near)}" if near else f"known are {', '.join(known)}"
-        raise ConfigError(f"setting {unknown[0]} is unknown; {accepted}.")
-    return FinetuneConfig(**values)
-
-
-def _read_toml(file: str | Path | None) -> dict[str, Any]:
-    try:
-        held = {} if file is None else tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"config {file} can't be read ({first_line(error)}); a TOML file of settings is needed."
-        ) from error
-    _check_teacher_of_file(file, held.get("teacher"))
-    return held
-
-
-def _check_teacher_of_file(file: str | Path | None, teacher: object) -> None:
-    """Refuse a teacher out of a file that would run code or be fetched: the caller alone may name it."""
-    if isinstance(teacher, str) and teacher != "none" and (".py:" in teacher or not Path(teacher).exists()):
-        raise ConfigError(
-            f"config {file} names the teacher {teacher!r}; a file may name a checkpoint or a run folder that exists, "
-            "no function, and no model to be downloaded. Give it by --teacher."
-        )
 
 
 def _check(name: str, value: object, rule: _Rule) -> None:

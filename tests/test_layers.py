@@ -15,6 +15,7 @@ LAYERS = (
     "errors",
     "text",
     "settings",
+    "recipes",
     "data",
     "models",
     "surgery",

@@ -14,7 +14,8 @@ import click
 from click.core import ParameterSource
 
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
-from rsconvert.settings import RECIPES, setting_help
+from rsconvert.recipes import RECIPES
+from rsconvert.settings import setting_help
 
 if TYPE_CHECKING:
     from rsconvert.evaluation import Masks

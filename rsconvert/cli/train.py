@@ -11,7 +11,8 @@ import click
 from rsconvert.cli import options
 from rsconvert.cli.loading import load_network, log_loading
 from rsconvert.errors import ConfigError
-from rsconvert.settings import RECIPES, FinetuneConfig, build_config
+from rsconvert.recipes import RECIPES, build_config
+from rsconvert.settings import FinetuneConfig
 from rsconvert.text import plain
 
 if TYPE_CHECKING:

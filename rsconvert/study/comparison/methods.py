@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rsconvert.errors import ConfigError
-from rsconvert.settings import build_config
+from rsconvert.recipes import build_config
 
 __all__ = ["AGAINST", "BASELINE", "KNOWN", "Method", "another_network", "choose_methods"]
 
