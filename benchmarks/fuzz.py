@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rsconvert
 from rsconvert.errors import RSConvertError
 from rsconvert.export import export_onnx, export_program, verify_export
+from rsconvert.recipes import build_config
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training.run import RunFolder
 
@@ -89,7 +90,7 @@ def write_files(folder: Path, net: SwitchableModel) -> dict[str, tuple[Path, Ope
         "program": (folder / "net.pt2", lambda path: verify_export(path, net)),
         "onnx": (folder / "net.onnx", lambda path: verify_export(path, net)),
         "class map": (folder / "names.txt", lambda path: rsconvert.data.read_class_map(path, ("cat", "dog"))),
-        "settings": (folder / "run.toml", rsconvert.recipes.build_config),
+        "settings": (folder / "run.toml", build_config),
     }
 
 
