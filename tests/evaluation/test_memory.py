@@ -156,8 +156,12 @@ def test_a_worker_that_dies_in_training_is_one_line(train: tuple[int, ...], val:
 def test_a_worker_that_is_killed_between_two_batches_is_one_line() -> None:
     """As the system does it when memory runs out: the worker is idle, the main process is anywhere."""
 
+    before = set(multiprocessing.active_children())
+
     def kill(_: object) -> None:
-        os.kill(next(c.pid for c in multiprocessing.active_children() if c.pid), signal.SIGKILL)
+        worker = next(iter(set(multiprocessing.active_children()) - before))
+        assert worker.pid
+        os.kill(worker.pid, signal.SIGKILL)
 
     net = make_switchable(Tiny(), (16, 12))
     config = FinetuneConfig(epochs=2, batch_size=2, workers=2, device="cpu")
