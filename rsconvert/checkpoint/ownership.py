@@ -3,6 +3,8 @@
 import json
 import os
 import socket
+import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,9 +16,11 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "is_running", "left_behind", "owned"]
+__all__ = ["LOCK", "is_running", "left_behind", "owned", "temporary"]
 
 LOCK = ".lock"
+# After so many seconds without a change, a temporary file of another host counts as left behind.
+_LONG = 86_400
 
 
 @contextmanager
@@ -98,11 +102,31 @@ def is_running(pid: int) -> bool:
     return True
 
 
+def temporary(target: Path, ending: str) -> Path:
+    """Return where this process writes what will replace ``target``: ``.NAME.HOST-PID.ENDING`` next to it."""
+    return target.parent / f".{target.name}.{_host()}-{os.getpid()}.{ending}"
+
+
 def left_behind(target: Path, ending: str) -> list[Path]:
-    """Return the temporary files of a target, named ``.NAME.PID.ENDING``, whose processes are gone."""
+    """Return the `temporary` files or folders of a target whose writers are gone.
+
+    Whether a process of another host runs is not known here: what it writes counts as left behind after a day
+    without a change.
+    """
     start = f".{target.name}."
     with suppress(OSError):
         found = [p for p in target.parent.iterdir() if p.name.startswith(start) and p.name.endswith(f".{ending}")]
-        middles = {path: path.name[len(start) : -len(ending) - 1] for path in found}
-        return [path for path, pid in middles.items() if pid.isdecimal() and not is_running(int(pid))]
+        return [path for path in found if _is_left(path, path.name[len(start) : -len(ending) - 1])]
     return []
+
+
+def _host() -> str:
+    """Return eight digits for the name of this host, which may be long."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _is_left(path: Path, writer: str) -> bool:
+    host, _, pid = writer.partition("-")
+    if not pid.isdecimal():
+        return False
+    return not is_running(int(pid)) if host == _host() else time.time() - path.stat().st_mtime > _LONG

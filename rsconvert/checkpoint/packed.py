@@ -71,12 +71,13 @@ def read_unpacked(
 def bytes_by_part(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the bytes of a file's tensors: codes, bases, BN sets and other private tensors, and what else is float."""
     owners = {name.removesuffix("running_var") for name in tensors if name.endswith("running_var")}
+    activations = tuple(f"{name.removesuffix(CODES)}activation." for name in tensors if name.endswith(f".{CODES}"))
     parts = dict.fromkeys(("codes", "bases", "native_batchnorm", "other_sets", "float"), 0)
     for name, tensor in tensors.items():
         owner = name[: name.rfind(".") + 1]
         if name.endswith(f".{CODES}"):
             part = "codes"
-        elif name.endswith(".weight_basis") or ".activation." in name:
+        elif name.endswith(".weight_basis") or name.startswith(activations):
             part = "bases"
         elif _OTHER_SET.search(name):
             part = "other_sets"

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsconvert.checkpoint.ownership import left_behind
+from rsconvert.checkpoint.ownership import left_behind, temporary
 from rsconvert.errors import CheckpointError, first_line
 
 __all__ = [
@@ -47,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         CheckpointError: the folder is missing, the disk is full, or ``path`` is a folder or a device.
     """
     target = Path(os.path.realpath(path))
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    part = temporary(target, "part")
     try:
         if target.exists() and not target.is_file():
             raise OSError("it is no ordinary file")

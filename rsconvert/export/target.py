@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint import left_behind
+from rsconvert.checkpoint import left_behind, temporary
 from rsconvert.data import crop_shares
 from rsconvert.errors import CheckpointError, RSConvertError
 from rsconvert.export.verification import Verification
@@ -60,7 +60,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     A link is followed. An interruption or a full disk, a CheckpointError, leaves the old folder and no temporary one.
     """
     target = Path(os.path.realpath(folder))
-    part = target.parent / f".{target.name}.{os.getpid()}.part"
+    part = temporary(target, "part")
     try:
         for old in left_behind(target, "part"):
             shutil.rmtree(old, ignore_errors=True)
@@ -81,7 +81,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 def _swap(part: Path, target: Path) -> None:
     """Put one folder in the place of another; if that fails, the old one is back."""
-    old = target.parent / f".{target.name}.{os.getpid()}.old"
+    old = temporary(target, "old")
     try:
         if target.exists() and _exchange(part, target):
             return  # what was the old folder is now the temporary one, which the caller removes

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rsconvert.checkpoint.ownership as module
-from rsconvert.checkpoint import left_behind, owned, replacing
+from rsconvert.checkpoint import left_behind, owned, replacing, temporary
 from rsconvert.checkpoint.ownership import LOCK, is_running
 from rsconvert.errors import CheckpointError
 
@@ -75,9 +75,10 @@ def test_a_process_that_is_gone_is_known() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows can't say whether a process runs")
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     target = tmp_path / "net.safetensors"
+    here = temporary(target, "part").name.split(".")[-2].partition("-")[0]
     left, other, running = (
         tmp_path / f".{name}.part"
-        for name in (f"net.safetensors.{GONE}", f"x.{GONE}", f"net.safetensors.{os.getppid()}")
+        for name in (f"net.safetensors.{here}-{GONE}", f"x.{here}-{GONE}", f"net.safetensors.{here}-{os.getppid()}")
     )
     for file in (left, other, running):
         file.touch()
@@ -86,3 +87,19 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
         part.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([target, other, running])
     assert time.time() - target.stat().st_mtime < 60
+
+
+def test_what_another_host_writes_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "net.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "far-away.example")
+        patch.setattr(os, "getpid", lambda: GONE)
+        theirs = temporary(target, "part")
+    theirs.touch()
+    assert left_behind(target, "part") == []
+    with replacing(target) as part:
+        assert part.name != theirs.name
+        part.write_text("new")
+    assert theirs.exists()
+    os.utime(theirs, (time.time() - 90_000,) * 2)
+    assert left_behind(target, "part") == [theirs]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import rsconvert
 from rsconvert.checkpoint import describe, read_metadata, subset
+from rsconvert.checkpoint.packed import bytes_by_part
 from rsconvert.errors import CheckpointError, UnsupportedModelError
 from rsconvert.quantization import layout_of, packed_bytes, quantize_, quantized_convolutions
 from rsconvert.surgery import SwitchableModel
@@ -61,6 +62,12 @@ def test_what_is_saved_comes_back(net: SwitchableModel, tmp_path: Path, bits: st
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert read_metadata(tmp_path / "q.safetensors") == read_metadata(tmp_path / "again.safetensors")
+
+
+def test_only_the_activations_of_quantized_layers_have_bases() -> None:
+    names = ("conv.weight_codes", "conv.activation.basis", "head.activation.weight")
+    sizes = bytes_by_part({name: torch.zeros(size) for name, size in zip(names, (1, 2, 4), strict=True)})
+    assert sizes == {"codes": 4, "bases": 8, "float": 16}
 
 
 def test_a_weight_takes_its_bits(quantized: SwitchableModel, tmp_path: Path) -> None:

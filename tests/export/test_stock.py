@@ -390,7 +390,7 @@ def test_an_interruption_leaves_the_old_folder(
     export_timm(net, 48, tmp_path / "out")
     rename = os.replace
     # A rename fails when it moves the old folder away, or when it puts the new one in its place.
-    failing = {"os.replace": "/out", "second os.replace": f".out.{os.getpid()}.part"}.get(step, "")
+    failing = {"os.replace": "/out", "second os.replace": f"-{os.getpid()}.part"}.get(step, "")
 
     def fail(*arguments: Any) -> None:
         if str(arguments[0]).endswith(failing):
