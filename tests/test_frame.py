@@ -110,7 +110,7 @@ def test_the_image_holds_what_the_package_needs() -> None:
     assert sorted(copied) == sorted(let_in)
     assert all((ROOT / name).exists() for name in copied)
     assert {"pyproject.toml", "setup.cfg", "README.md", "LICENSE", "rsconvert"} == set(copied)
-    assert lines[-4:] == ["USER user", "WORKDIR /data", 'ENTRYPOINT ["rsconvert"]', 'CMD ["--help"]']
+    assert lines[-4:] == ["USER 1000", "WORKDIR /data", 'ENTRYPOINT ["rsconvert"]', 'CMD ["--help"]']
 
 
 def test_the_package_says_that_it_is_typed() -> None:
