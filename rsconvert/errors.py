@@ -13,6 +13,8 @@ NamelessModelWarning        a warning: the network's file will need the plain mo
 Every message says what, the value, what is accepted, and what to do, in one line.
 """
 
+from pickle import UnpicklingError
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -24,6 +26,7 @@ __all__ = [
     "UnsupportedModelError",
     "first_line",
     "install_hint",
+    "one_line",
 ]
 
 
@@ -70,4 +73,19 @@ def install_hint(extra: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return what fits into a message of one line."""
+    if isinstance(error, UnpicklingError):  # whose own words advise to trust the file
+        return "it holds something else than tensors and plain values"
     return (str(error).splitlines() or [""])[0].rstrip(". ")
+
+
+def one_line(error: BaseException, *, with_class: bool = False) -> str:
+    """Return the whole message of an error in one line, or its class if it has none.
+
+    Args:
+        with_class: begin with the class, which says more than the message where the error is another library's.
+
+    >>> one_line(KeyError("a"), with_class=True)
+    "KeyError: 'a'"
+    """
+    kind, message = type(error).__name__, " ".join(str(error).split())
+    return f"{kind}: {message}" if with_class and message else message or kind

@@ -13,6 +13,7 @@ from typing import Any
 __all__ = ["Table", "as_html_block", "parse_json", "plain", "printable", "read_json", "read_pairs"]
 
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]\d+| ?%|\*| ± [\d.]+)?|[\d.]+-[\d.]+|-?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # of which the csv module ends a row at some
 _DEEPEST, _LARGEST = 64, 2**26  # levels of JSON, bytes of a file of it
 
 
@@ -44,9 +45,15 @@ class Table:
         return f"{table}\n\n{self.note}" if self.note else table
 
     def as_csv(self) -> str:
-        """Return the rows as CSV, without the note."""
+        """Return the rows as CSV, without the note; a text that a spreadsheet would compute begins with a '.
+
+        >>> print(Table(("name", "share"), [("=1+1", -0.5)]).as_csv(), end="")
+        name,share
+        '=1+1,-0.5
+        """
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.titles, *self.rows])
+        rows = ([_no_formula(cell) for cell in row] for row in [self.titles, *self.rows])
+        csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
 
     def as_html(self) -> str:
@@ -71,6 +78,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _no_formula(cell: object) -> object:
+    """Return a cell that a spreadsheet shows as it is: a name out of a file could be a formula, even a command."""
+    if not isinstance(cell, str):
+        return cell
+    text = _CONTROL.sub(lambda found: printable(found[0]), cell)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _NUMBER.fullmatch(text) else text
 
 
 def _markdown(cell: str) -> str:

@@ -27,6 +27,13 @@ def test_csv_has_every_digit() -> None:
     assert rows == [["name", "share", "n"], ["a, b", "0.3333333333333333", "2"], ["c", "", "30"]]
 
 
+@pytest.mark.parametrize("cell", ["=1+1", "+x", "-x", "@x", "\t=1", "\r=1", "\n=1"])
+def test_csv_holds_no_formula_and_ends_no_row_early(cell: str) -> None:
+    rows = list(csv.reader(io.StringIO(Table((cell,), [(cell,), ("-1.5",), (-1,), ("a, b",)]).as_csv(), newline="")))
+    shown = f"'{cell}" if cell.isprintable() else repr(cell)[1:-1]
+    assert rows == [[shown], [shown], ["-1.5"], ["-1"], ["a, b"]]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.00012345, "0.0001234"), (1.0, "1"), ((0.35, 1.0), "0.35, 1"), ({"a": [1, 2.5]}, "a 1, 2.5"), (None, "None")],

@@ -12,7 +12,7 @@ from rsconvert.checkpoint.limits import check_entries, check_kwargs, check_sides
 from rsconvert.checkpoint.packed import bytes_by_part
 from rsconvert.checkpoint.tensors import Entry, read_entries, read_header, read_tensors
 from rsconvert.data import Preprocessing
-from rsconvert.errors import CheckpointError
+from rsconvert.errors import CheckpointError, one_line
 from rsconvert.models import SMP, ImageArgument, Source, Task, is_file_name
 from rsconvert.quantization import layout_of, parse_bits
 from rsconvert.surgery import BUILD, WAYS, Measured, SwitchableModel, check_resolutions, check_stages
@@ -141,7 +141,7 @@ def read_metadata(path: str | Path) -> Metadata:
             return _metadata({name: value for name, value in facts.items() if value is not None})
     except (ValueError, OverflowError) as error:
         raise CheckpointError(
-            f"{path} has damaged metadata ({' '.join(str(error).split())}); "
+            f"{path} has damaged metadata ({one_line(error)}); "
             "the fields of docs/checkpoint_format.md are needed. Write the file again."
         ) from error
     raise CheckpointError(

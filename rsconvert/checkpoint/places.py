@@ -3,7 +3,7 @@
 import warnings
 from pathlib import Path
 
-from rsconvert.errors import CheckpointError, NamelessModelWarning
+from rsconvert.errors import CheckpointError, NamelessModelWarning, one_line
 from rsconvert.models import is_file_name, is_model_name
 from rsconvert.surgery import BUILD, SwitchableModel
 
@@ -49,10 +49,9 @@ def _downloaded(place: str) -> str:
     try:
         return str(hf_hub_download(repository, PUBLISHED, revision=revision or None))
     except Exception as error:  # the hub's errors and those of its network share no base
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"hf-hub:{place} is unavailable ({reason}); USER/NAME of a repository with {PUBLISHED}, and a network "
-            "connection, are needed. Check the name, or give a file."
+            f"hf-hub:{place} is unavailable ({one_line(error, with_class=True)}); USER/NAME of a repository with "
+            f"{PUBLISHED}, and a network connection, are needed. Check the name, or give a file."
         ) from error
 
 

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError
 from rsconvert.recipes import RECIPES
 from rsconvert.settings import setting_help
+from rsconvert.text import printable
 
 if TYPE_CHECKING:
     from rsconvert.evaluation import Masks
@@ -288,12 +289,18 @@ def refuse_existing(path: str | Path, force: bool, *, may_be_folder: bool = Fals
         )
 
 
-log = partial(click.echo, err=True)
+def log(text: str) -> None:
+    """Print to stderr; names out of files may not move the cursor."""
+    click.echo(_shown(text), err=True)
 
 
 def print_result(facts: Mapping[str, Any], as_json: bool, text: object) -> None:
     """Print one JSON object, or the text."""
-    click.echo(json.dumps(facts) if as_json else str(text))
+    click.echo(json.dumps(facts) if as_json else _shown(str(text)))
+
+
+def _shown(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def resolutions(help: str, read: Callable[[str], Any] = resolution_list, **more: Any) -> _Decorator:

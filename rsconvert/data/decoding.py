@@ -15,14 +15,15 @@ import torchvision  # noqa: F401 - registers the decoders under torch.ops.image
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from rsconvert.errors import DataError
+from rsconvert.errors import DataError, one_line
 
-__all__ = ["HEIF_PACKAGE", "EncodedImage", "from_pillow", "one_line", "reads_heif"]
+__all__ = ["HEIF_PACKAGE", "EncodedImage", "from_pillow", "reads_heif", "refuse_drawing"]
 
 HEIF_PACKAGE = "the package pillow-heif (pip install pillow-heif)"
 
 _RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
 _JPEG = ("JPEG", "MPO")
+_DRAWN = ("EPS", "WMF")  # programs that Pillow has drawn by Ghostscript, or by Windows
 _FAST = (*_JPEG, "PNG", "WEBP")  # what torchvision decodes faster than Pillow, and alike
 _SIZES = frozenset(bytes([0xC0 + i]) for i in range(16) if i not in (4, 8, 12))  # a JPEG's markers before its size
 _ORIENTATION = 0x0112  # in EXIF data, which Pillow keeps under these names
@@ -54,6 +55,7 @@ class EncodedImage:
             (width, height), self._format, self._orientation = size, "JPEG", None
         else:
             with self._named_errors(), Image.open(io.BytesIO(data)) as picture:
+                refuse_drawing(picture, name)
                 (width, height), self._format, self._orientation = picture.size, picture.format, _orientation(picture)
         self.shape = (3, width, height) if self._orientation in _SWAPPED else (3, height, width)
 
@@ -87,6 +89,8 @@ class EncodedImage:
     def _named_errors(self) -> Iterator[None]:
         try:
             yield
+        except DataError:
+            raise
         except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
             raise DataError(
                 f"{self._name} can't be decoded ({_reason(self._data, error)}); images are intact JPEG, PNG, WebP or "
@@ -99,13 +103,22 @@ def reads_heif() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
 
 
-def one_line(error: Exception) -> str:
-    """Return the whole message of an error, or its class if it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def refuse_drawing(picture: Image.Image, name: str) -> None:
+    """Raise a DataError for an image that is a program, which another program would have to draw."""
+    if picture.format in _DRAWN:
+        raise DataError(
+            f"{name} is {picture.format}, a program that another one would have to draw; an image of pixels is needed. "
+            "Convert it to PNG."
+        )
 
 
 def from_pillow(picture: Image.Image) -> Tensor:
-    """Return a Pillow image as uint8 RGB of shape (3, H, W), upright."""
+    """Return a Pillow image as uint8 RGB of shape (3, H, W), upright.
+
+    Raises:
+        DataError: it is a program that another one would have to draw.
+    """
+    refuse_drawing(picture, "an image")
     picture.load()  # which turns a TIFF upright
     return _upright(_pixels(picture), _orientation(picture))
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rsconvert.data.decoding import one_line
-from rsconvert.errors import DataError
+from rsconvert.data.decoding import refuse_drawing
+from rsconvert.errors import DataError, one_line
 
 __all__ = ["MaskReading", "nearest", "read_mask"]
 
@@ -71,6 +71,7 @@ def nearest(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def _values(picture: Image.Image, name: str) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    refuse_drawing(picture, f"mask {name}")
     if picture.format in ("JPEG", "MPO"):
         raise DataError(f"mask {name} is a JPEG, whose values are not exact; a PNG is needed. Write it again.")
     if picture.mode in _COLOURS:

@@ -15,11 +15,11 @@ from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage, one_line
+from rsconvert.data.decoding import EncodedImage
 from rsconvert.data.folders import SPLITS, Split, files_below, image_endings
 from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.data.samples import Samples
-from rsconvert.errors import DataError
+from rsconvert.errors import DataError, one_line
 
 __all__ = ["Pairs", "images_of_pairs", "open_pairs", "read_class_names"]
 

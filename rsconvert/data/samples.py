@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage, from_pillow, one_line
-from rsconvert.errors import DataError
+from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.errors import DataError, one_line
 from rsconvert.text import read_pairs
 
 __all__ = ["Samples", "read_class_map", "read_output_names"]

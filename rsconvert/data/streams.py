@@ -14,9 +14,9 @@ from timm.data.readers.shared_count import SharedCount
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from rsconvert.data.decoding import from_pillow, one_line
+from rsconvert.data.decoding import from_pillow
 from rsconvert.data.samples import Samples
-from rsconvert.errors import ConfigError, DataError
+from rsconvert.errors import ConfigError, DataError, one_line
 
 __all__ = ["Stream", "StreamViews", "class_names", "open_by_timm"]
 

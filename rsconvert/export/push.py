@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from rsconvert.errors import CheckpointError, ConfigError
+from rsconvert.errors import CheckpointError, ConfigError, one_line
 
 __all__ = ["check_repository", "push_folder"]
 
@@ -35,9 +35,9 @@ def push_folder(folder: Path, repository: str) -> str:
             repo_id=repository, folder_path=folder, repo_type="model", commit_message="Switchable network of rsconvert"
         )
     except Exception as error:  # the hub's errors and those of its network share no base
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(
-            f"{folder} could not be uploaded to {repository} ({reason}); a network connection and a token that may "
-            "write are needed. Run hf auth login; the folder is complete and can be uploaded again."
+            f"{folder} could not be uploaded to {repository} ({one_line(error, with_class=True)}); a network "
+            "connection and a token that may write are needed. Run hf auth login; the folder is complete and can be "
+            "uploaded again."
         ) from error
     return str(commit.commit_url)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rsconvert.checkpoint import left_behind, temporary
 from rsconvert.data import crop_shares
-from rsconvert.errors import CheckpointError, RSConvertError
+from rsconvert.errors import CheckpointError, RSConvertError, one_line
 from rsconvert.export.verification import Verification
 from rsconvert.models import output_names
 from rsconvert.surgery import FoldReport, SwitchableModel
@@ -72,7 +72,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             raise
         reason = (isinstance(error, CheckpointError) and error.__cause__) or error
         raise CheckpointError(
-            f"{folder} can't be written ({' '.join(str(reason).split())}); room on the disk, and model_kwargs of plain "
+            f"{folder} can't be written ({one_line(reason)}); room on the disk, and model_kwargs of plain "
             "values, are needed. The old folder is untouched: make room, or choose another place."
         ) from error
     finally:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from rsconvert.data.decoding import EncodedImage, from_pillow, reads_heif
+from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.errors import DataError
 
 
@@ -223,6 +224,17 @@ def test_a_truncated_file_is_named(kind, reduction):
     with pytest.raises(DataError, match=r"^dir/a\.jpg can't be decoded \(.+\); .* Replace or remove it\.$") as caught:
         EncodedImage(data[: len(data) // 2], "dir/a.jpg").decode(reduction)
     assert "\n" not in str(caught.value)
+
+
+def test_postscript_is_refused_and_never_drawn(monkeypatch):
+    monkeypatch.setattr("subprocess.Popen", None)  # as Ghostscript would be started
+    data = encoded(PICTURE, "EPS")
+    with pytest.raises(DataError, match=r"^a\.jpg is EPS, a program .*Convert it to PNG"):
+        EncodedImage(data, "a.jpg")
+    with pytest.raises(DataError, match="an image is EPS"):
+        from_pillow(Image.open(io.BytesIO(data)))
+    with pytest.raises(DataError, match="mask m is EPS"):
+        read_mask(data, "m", MaskReading())
 
 
 @pytest.mark.parametrize(("data", "reason"), [(b"", "the file is empty"), (b"<html>", "no known image format")])

@@ -1,11 +1,13 @@
 """Failures of foreign builders, each in one line; unfilled builds: no draw, no fill, but every buffer."""
 
+from pickle import UnpicklingError
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line
+from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line, one_line
 from rsconvert.models.builders import built, check_num_classes, classes_argument, unfilled, unknown_model
 
 
@@ -57,6 +59,9 @@ def test_numbers_of_classes() -> None:
 def test_small_parts() -> None:
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(ValueError()) == ""
+    assert first_line(UnpicklingError("do trust it")) == "it holds something else than tensors and plain values"
+    assert one_line(ValueError("one\n two"), with_class=True) == "ValueError: one two"
+    assert one_line(ValueError(), with_class=True) == one_line(ValueError()) == "ValueError"
     assert classes_argument(None) == {}
     assert classes_argument(0) == {"num_classes": 0}
     assert "Did you mean resnet50" in str(unknown_model("resnet5O"))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rsconvert.errors import CheckpointError, UnsupportedModelError
+from rsconvert.errors import CheckpointError, UnsupportedModelError, one_line
 from rsconvert.export.opening import needed
 
 __all__ = ["QUANTIZED", "Ranges", "equal_integers", "quantized"]
@@ -45,7 +45,7 @@ def quantized(model: Any, ranges: Ranges, *, reduce_range: bool = False) -> Any:
         quantizer.quantize_model()
     except ValueError as error:  # of a tensor without a range
         raise CheckpointError(
-            f"the ranges in the checkpoint are those of another graph ({' '.join(str(error).split())[:120]}); the "
+            f"the ranges in the checkpoint are those of another graph ({one_line(error)[:120]}); the "
             "exporter of this version of torch names tensors in another way. Run rsconvert quantize again."
         ) from error
     quantizer.model.topological_sort()  # as a branch of an If must be

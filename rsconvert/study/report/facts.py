@@ -19,7 +19,7 @@ from PIL import Image
 from rsconvert import __version__
 from rsconvert.checkpoint import file_of
 from rsconvert.data import EvaluationViews, Samples, resolution_of
-from rsconvert.errors import CheckpointError, ConfigError, DataError
+from rsconvert.errors import CheckpointError, ConfigError, DataError, one_line
 from rsconvert.evaluation import (
     NETWORK,
     Evaluation,
@@ -198,7 +198,7 @@ def read_class_names(path: str | Path, classes: Sequence[str] | None) -> tuple[s
         labels = {name: str(label) for name, label in read_pairs(path, _LABEL)}
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"class names {path} can't be read ({' '.join(str(error).split())}); a JSON object of names and labels, or "
+            f"class names {path} can't be read ({one_line(error)}); a JSON object of names and labels, or "
             "lines NAME LABEL, are needed."
         ) from error
     if missing := [name for name in classes if name not in labels]:

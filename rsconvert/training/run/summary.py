@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint import replacing
-from rsconvert.errors import CheckpointError, ConfigError, install_hint
+from rsconvert.errors import CheckpointError, ConfigError, install_hint, one_line
 from rsconvert.evaluation import Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
@@ -193,8 +193,9 @@ def read_summary(folder: str | Path) -> list[dict[str, float]] | None:
         with open(path, newline="", encoding="utf-8") as file:
             return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} is damaged ({reason}); the table that finetune writes is needed.") from error
+        raise CheckpointError(
+            f"{path} is damaged ({one_line(error)}); the table that finetune writes is needed."
+        ) from error
 
 
 class Board:
