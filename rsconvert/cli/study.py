@@ -39,7 +39,12 @@ _drawing_output = options.bundle(options.model, _output)
     "Sides in pixels, as for evaluate; the trained ones and, where it works, those midway between.", options.size_list
 )
 @options.baselines
-@options.defaulted("study.write_report", "--examples", type=int, help="Images to show, drawn from all alike.")
+@options.defaulted(
+    "study.write_report",
+    "--examples",
+    type=int,
+    help="Images to show, drawn from all alike; half as many mistakes are added for the filter.",
+)
 @options.seed("study.write_report", "Of the drawing.")
 @click.option(
     "--class-names",
@@ -90,7 +95,10 @@ def report(
         **reading,
     )
     size = Path(output).stat().st_size
-    shown = f"{len(facts['sizes'])} sizes, {len(facts['examples']['images'])} example images"
+    drawn = facts["examples"]
+    shown = f"{len(facts['sizes'])} sizes, {len(drawn['images'])} example images"
+    if drawn["mistakes"]:
+        shown += f", {len(drawn['mistakes'])} more of the mistakes"
     text = f"wrote {output}, {size / 1e6:.1f} MB: {shown}"
     options.print_result({"output": output, "bytes": size, **facts["evaluation"]}, as_json, text)
 

@@ -201,10 +201,12 @@ def test_report_writes_a_page_about_a_run(trained: Path) -> None:
     baseline = ["--baseline", "twin=run/best.safetensors"]
     result = command("report", "run", *OPTIONS, *baseline)
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"wrote report\.html, 0\.\d MB: 3 sizes, 2 example images\n", result.stdout)
+    assert re.fullmatch(
+        r"wrote report\.html, 0\.\d MB: 3 sizes, 2 example images, 1 more of the mistakes\n", result.stdout
+    )
     page = (trained / "report.html").read_text(encoding="utf-8")
     assert "The run" in page
-    assert page.count("<img ") == 6
+    assert page.count("<img ") == (2 + 1) * 3
     facts = json.loads(page.partition('id="facts">')[2].partition("</script>")[0])
     twin = facts["evaluation"]["baselines"]["twin"]["resolutions"]["64"]["paired"]
     assert (twin["only_network"], twin["only_baseline"]) == (0, 0)

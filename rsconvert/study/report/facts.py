@@ -15,10 +15,11 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from torch import Tensor
 
 from rsconvert import __version__
 from rsconvert.checkpoint import file_of
-from rsconvert.data import EvaluationViews, Samples, resolution_of
+from rsconvert.data import EvaluationViews, Samples, Size, resolution_of
 from rsconvert.errors import CheckpointError, ConfigError, DataError, one_line
 from rsconvert.evaluation import (
     NETWORK,
@@ -35,6 +36,7 @@ __all__ = [
     "answer_facts",
     "data_uri",
     "draw_images",
+    "draw_mistakes",
     "drawn_facts",
     "encoded_views",
     "file_facts",
@@ -44,8 +46,8 @@ __all__ = [
     "short_name",
 ]
 
-# With more classes than these the page lists the most frequent mistakes instead of a confusion matrix.
-_MATRIX_CLASSES, _MISTAKES = 20, 12
+# With more classes than these the page lists the most confused pairs instead of a confusion matrix.
+_MATRIX_CLASSES, _MISTAKES = 20, 20
 
 # NAME LABEL: the name goes to the first tab, or is one word.
 _LABEL = r"((?=.*\t)[^\t]*[^\t\s]|\S+)\s+(.+)"
@@ -106,16 +108,15 @@ def answer_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[st
 
     ``complementarity`` is the share of images, in percent, that the path of the row gets right and that of the column
     does not; ``any_path`` of those that any path gets right; ``confusion`` of few classes counts predictions (columns)
-    by truth (rows), ``mistakes`` of many are the most frequent (truth, prediction, images).
+    by truth (rows), ``mistakes`` of many are the most frequent (truth, prediction, images), with ``class_images``.
 
     Args:
         evaluation: of the predictions, with classes.
         labels: what to call the classes; None takes their names in the data.
     """
     answers = found.answers[NETWORK]
-    sizes = sorted((size for size in answers if size is not None), key=resolution_of, reverse=True)
+    sizes, right = _sizes(found), _right(found)
     names = list(labels or found.classes or map(str, range(_outputs(found))))
-    right = torch.stack([found.right(NETWORK, size) for size in sizes])
     only = [[100 * float((a & ~b).double().mean()) for b in right] for a in right]
     truths = found.targets.tolist()
     counts = {size_name(size): Counter(zip(truths, answers[size].best.tolist(), strict=True)) for size in sizes}
@@ -128,6 +129,7 @@ def answer_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[st
         "any_path": 100 * float(right.any(0).double().mean()),
         "confusion": {size: _matrix(pairs, len(names)) for size, pairs in counts.items()} if small else None,
         "mistakes": None if small else {size: _mistakes(pairs) for size, pairs in counts.items()},
+        "class_images": torch.bincount(found.targets, minlength=len(names)).tolist(),
     }
 
 
@@ -140,6 +142,13 @@ def draw_images(count: int, of: int, seed: int) -> list[int]:
     if count < 0:
         raise ConfigError(f"examples is {count}; a number of images of 0 or more is accepted.")
     return sorted(Random(seed).sample(range(of), min(count, of)))
+
+
+def draw_mistakes(found: Predictions, drawn: Sequence[int], count: int, seed: int) -> list[int]:
+    """Return the sorted indices of further images, drawn from those that the network gets wrong at some size."""
+    wrong = [i for i, right in enumerate(_right(found).all(0).tolist()) if not right]
+    others = sorted(set(wrong) - set(drawn))
+    return sorted(Random(seed).sample(others, min(count, len(others))))
 
 
 def drawn_facts(found: Predictions, drawn: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -213,6 +222,16 @@ def data_uri(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=88, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _sizes(found: Predictions) -> list[Size]:
+    """Return the sizes of the network's paths, from the largest to the smallest."""
+    return sorted((size for size in found.answers[NETWORK] if size is not None), key=resolution_of, reverse=True)
+
+
+def _right(found: Predictions) -> Tensor:
+    """Return which images each path gets right: (sizes, images)."""
+    return torch.stack([found.right(NETWORK, size) for size in _sizes(found)])
 
 
 def _outputs(found: Predictions) -> int:

@@ -33,6 +33,7 @@ from rsconvert.study.report.charts import Drawing
 from rsconvert.study.report.facts import (
     answer_facts,
     draw_images,
+    draw_mistakes,
     drawn_facts,
     encoded_views,
     file_facts,
@@ -73,7 +74,7 @@ def write_report(
     Args:
         resolutions: None takes the trained ones and, where the network works there, those midway between.
         baselines: other networks by name, see ``evaluate``.
-        examples: how many images to show, drawn from all by ``seed``.
+        examples: how many images to show, drawn from all by ``seed``; of photos, half as many mistakes for its filters.
         class_names: a file of names for people, see `read_class_names`; of masks it has one a line.
         masks: how masks are read and images become views, see ``evaluate``.
         origin: the file of the network, whose size and date are shown, or the folder of its run, whose curves are too.
@@ -89,17 +90,17 @@ def write_report(
     sizes = default_resolutions(net) if resolutions is None else resolutions
     found = predict(with_baselines(net, baselines), samples, sizes, masks=masks, **options)
     evaluation = summarize(found, per_class=True)
-    figures, images, pictures = _shown(found, evaluation, labels, samples, drawn, options)
+    mistakes = [] if found.overlaps else draw_mistakes(found, drawn, examples // 2, seed)
+    figures, images, pictures = _shown(found, evaluation, labels, samples, drawn + mistakes, options)
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
         "data": "samples" if samples is data else str(data),
         "network": network_facts(net),
         **figures,
-        "examples": {"seed": seed, "images": images},
+        "examples": {"seed": seed, "images": images[: len(drawn)], "mistakes": images[len(drawn) :]},
     }
-    charts = accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines})
-    _write(render(facts, charts, pictures), path)
+    _write(render(facts, accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines}), pictures), path)
     return facts
 
 

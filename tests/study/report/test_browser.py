@@ -99,9 +99,49 @@ def test_it_fits_the_screen(page: Any, address: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate("Math.min(...[...document.querySelectorAll('.frame')].map(e => e.clientWidth))") > 120
+    assert (
+        page.evaluate(
+            "Math.min(...[...document.querySelectorAll('.card:not([hidden]) .frame')].map(e => e.clientWidth))"
+        )
+        > 120
+    )
     page.evaluate("scrollTo(0, 1500)")
     assert page.evaluate("document.getElementById('bar').getBoundingClientRect().top") == 0
+
+
+def test_the_filter_shows_the_photos_it_names(page: Any, address: str, written: Any) -> None:
+    images = written.facts["examples"]["images"] + written.facts["examples"]["mistakes"]
+    page.goto(address)
+    for kind in ("wrong", "larger", "all"):
+        page.locator(f"[name=photos][value={kind}]").check()
+        for place, size in enumerate(("32", "40", "48")):
+            page.evaluate(f"show({place})")
+            names = page.evaluate(
+                "[...document.querySelectorAll('.file')].filter(e => e.checkVisibility()).map(e => e.textContent)"
+            )
+            right = [
+                [image["answers"]["network"][s][0] == image["target"] for s in ("32", "40", "48")] for image in images
+            ]
+            fits = {
+                "wrong": [not row[place] for row in right],
+                "larger": [not row[place] and any(row[place:]) for row in right],
+                "all": [i < 5 for i in range(len(images))],
+            }[kind]
+            assert names == [image["name"] for image, fit in zip(images, fits, strict=True) if fit], (kind, size)
+            assert page.locator("#none").is_visible() == (not names)
+
+
+def test_without_scripts_all_sizes_can_be_read(chromium: Any, address: str) -> None:
+    page = chromium.new_page(java_script_enabled=False)
+    page.goto(address)
+    assert [text.split()[2] for text in page.locator("h3:text('Predictions at')").all_inner_texts()] == [
+        "48",
+        "40",
+        "32",
+    ]
+    assert not page.locator("#bar").is_visible()
+    assert not page.locator(".choice").first.is_visible()
+    page.close()
 
 
 def test_images_can_be_seen_to_scale(page: Any, address: str) -> None:

@@ -18,6 +18,7 @@ from rsconvert.evaluation.subject import Answers
 from rsconvert.study.report.facts import (
     answer_facts,
     draw_images,
+    draw_mistakes,
     drawn_facts,
     encoded_views,
     file_facts,
@@ -62,6 +63,7 @@ def test_many_classes_give_the_most_frequent_mistakes() -> None:
     facts = facts_of(predictions(targets, {64: answers}, tuple(map(str, range(30)))))
     assert facts["confusion"] is None
     assert facts["mistakes"] == {"64": [(5, 6, 2), (7, 8, 1)]}
+    assert facts["class_images"] == [1, 1, 1, 1, 1, 3, 1, 2, *[1] * 22]
 
 
 def test_classes_without_names_are_counted() -> None:
@@ -174,6 +176,13 @@ def test_every_image_has_the_same_chance() -> None:
         for index in draw_images(3, 10, seed):
             hits[index] += 1
     assert all(240 < count < 360 for count in hits)  # 300 each, four standard deviations
+
+
+def test_further_images_are_wrong_at_some_size() -> None:
+    found = predictions([0] * 6, {32: [0, 1, 0, 1, 0, 1], 64: [0, 0, 1, 1, 0, 0]}, None)
+    assert draw_mistakes(found, [3], 9, 0) == [1, 2, 5]
+    assert {tuple(draw_mistakes(found, [], 1, seed)) for seed in range(20)} == {(1,), (2,), (3,), (5,)}
+    assert draw_mistakes(found, [1, 2, 3, 5], 1, 0) == []
 
 
 def test_a_negative_number_is_refused() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from rsconvert import CheckpointError, ConfigError, evaluate
@@ -102,9 +103,10 @@ def test_the_table_shows_the_figures(written: Any, page: Elements) -> None:
 
 def test_the_images_are_the_views_of_the_network(written: Any, page: Elements) -> None:
     samples = open_split(str(written.data), "val")
-    drawn = [image["index"] for image in written.facts["examples"]["images"]]
+    examples = written.facts["examples"]
+    drawn = [image["index"] for image in examples["images"] + examples["mistakes"]]
     shown = list(page.all("img"))
-    assert len(shown) == 5 * 3
+    assert len(shown) == (5 + 2) * 3
     for (attributes, _), (index, size) in zip(shown, ((i, s) for i in drawn for s in SIZES), strict=True):
         head, _, data = (attributes["src"] or "").partition(",")
         picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
@@ -132,7 +134,7 @@ def test_the_page_fetches_nothing(written: Any, page: Elements) -> None:
     sources = [
         a[key] or "" for _, a, _ in page.found for key in ("src", "href", "srcset", "action", "data") if key in a
     ]
-    assert len(sources) == 15
+    assert len(sources) == 7 * 3
     assert all(source.startswith("data:") for source in sources)
     assert {tag for tag, _, _ in page.found}.isdisjoint({"link", "iframe", "object", "embed", "a"})
     text = written.path.read_text(encoding="utf-8")
@@ -155,6 +157,28 @@ def test_what_is_labelled_exists(page: Elements) -> None:
     assert len(names) == len(set(names))
     labels = {a[key] for _, a, _ in page.found for key in ("aria-labelledby", "for") if key in a}
     assert labels <= set(names)
+
+
+def test_each_photo_has_its_file_name_and_what_the_filters_ask_for(written: Any, page: Elements) -> None:
+    examples = written.facts["examples"]
+    cards = list(page.all("figure", **{"class": "card"}))
+    images = examples["images"] + examples["mistakes"]
+    for place, ((card, text), image) in enumerate(zip(cards, images, strict=True)):
+        right = [image["answers"]["network"][size][0] == image["target"] for size in SIZES]
+        wrong = [size for size, fits in zip(SIZES, right, strict=True) if not fits]
+        larger = [size for i, size in enumerate(SIZES) if not right[i] and any(right[:i])]
+        assert (card["data-wrong"], card["data-larger"]) == (" ".join(wrong), " ".join(larger))
+        assert image["name"] in text
+        assert ("hidden" in card) == ("data-more" in card) == (place >= 5)
+    assert all(image["index"] not in {one["index"] for one in examples["images"]} for image in examples["mistakes"])
+    assert [a["value"] for a, _ in page.all("input", name="photos")] == ["all", "wrong", "larger"]
+
+
+def test_rows_and_columns_of_the_confusion_have_names(written: Any, page: Elements) -> None:
+    names = written.facts["classes"]
+    assert [text for _, text in page.all("span", **{"class": "upright"})] == names * 3
+    ((_, text), *_) = page.all("table", **{"class": "heat confusion"})
+    assert [text.count(name) for name in names] == [2, 2, 2]
 
 
 def test_another_seed_draws_others(written: Any, tmp_path: Path) -> None:
@@ -196,7 +220,7 @@ def test_a_full_disk_leaves_the_old_page(
 
 def changed(written: Any, **more: Any) -> dict[str, Any]:
     facts = copy.deepcopy(written.facts) | more
-    return facts | {"examples": {"seed": 0, "images": []}}
+    return facts | {"examples": {"seed": 0, "images": [], "mistakes": []}}
 
 
 def rendered(facts: dict[str, Any]) -> str:
@@ -244,7 +268,10 @@ def test_a_row_says_where_its_set_comes_from(written: Any, resolution: str, stat
 def test_many_classes_are_told_by_their_mistakes(written: Any) -> None:
     mistakes = {size: [(0, 1, 4)] for size in written.facts["sizes"]}
     page = rendered(changed(written, confusion=None, mistakes=mistakes))
-    assert "Most frequent mistakes at 40 pixels" in page
+    assert "Most confused pairs at 40 pixels" in page
+    first, second, _ = (escape(name) for name in written.facts["classes"])
+    pair = f'<td class="words">{first}</td><td class="words">{second}</td>'
+    assert f"{pair}<td>4</td><td>6</td><td>67</td>" in page
     assert "Confusion matrix" not in page
 
 

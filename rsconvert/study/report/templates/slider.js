@@ -1,5 +1,5 @@
 "use strict";
-// Everything is on the page already: the slider only chooses which size is shown.
+// Everything is on the page already: the slider chooses which size is shown, the filter which photos.
 const slider = document.getElementById("slider");
 const ticks = [...document.querySelectorAll("#ticks [data-size]")];
 
@@ -12,8 +12,21 @@ function show(index) {
     if (part.classList.contains("at")) part.hidden = !now;
     else part.classList.toggle("now", now);
   }
+  filter(size);
 }
 
+function filter(size) {
+  const kind = document.querySelector("[name=photos]:checked")?.value;
+  if (!kind) return; // no photos on this page
+  const cards = [...document.querySelectorAll(".card")];
+  for (const card of cards) {
+    const { more, [kind]: sizes } = card.dataset;
+    card.hidden = kind === "all" ? more !== undefined : !sizes.split(" ").includes(size);
+  }
+  document.getElementById("none").hidden = cards.some((card) => !card.hidden);
+}
+
+document.querySelector(".choice")?.addEventListener("change", () => show(Number(slider.value)));
 slider.addEventListener("input", () => show(Number(slider.value)));
 document.addEventListener("click", (event) => {
   const chosen = event.target.closest("[data-size]:not(.at)");
