@@ -10,7 +10,7 @@ from rsconvert.checkpoint import fill_from_rsnets
 from rsconvert.data import Preprocessing, crop_shares
 from rsconvert.errors import ConfigError, ResolutionError
 from rsconvert.evaluation import multiply_adds
-from rsconvert.models import Source, Task, create_model, is_file_name, unfilled
+from rsconvert.models import Source, Task, create_model, is_file_name, source_of, unfilled
 from rsconvert.surgery import (
     ConversionReport,
     SwitchableModel,
@@ -53,12 +53,11 @@ def wrap(
         ConfigError: several things give the values, or one of the arguments is unusable.
         UnsupportedModelError, ResolutionError, CheckpointError: as the functions that it calls.
     """
-    _check_values(rsnets, pretrained, weights)
+    download = _downloads(name, rsnets, pretrained, weights)
     own = _own_values(preprocessing or {}, resolutions)
-    given = weights is not None or rsnets is not None or is_file_name(name)
-    download = not given if pretrained is None else pretrained
     with unfilled() if download else nullcontext():
         model = create_model(name, weights=weights, num_classes=num_classes, model_kwargs=model_kwargs)
+    _check_channels(own, source_of(model).preprocessing.channels)
     try:
         if download:
             check_switchable(model, resolutions, private, large_head)
@@ -76,9 +75,12 @@ def wrap(
     return net
 
 
-def _check_values(rsnets: str | Path | None, pretrained: bool | None, weights: str | Path | None) -> None:
+def _downloads(name: str, rsnets: str | Path | None, pretrained: bool | None, weights: str | Path | None) -> bool:
+    """Return whether the library's weights give the values; a ConfigError says that several things do."""
     if rsnets is not None and (pretrained or weights is not None):
         raise ConfigError(f"rsnets is {rsnets}, together with pretrained or weights; one of them is accepted.")
+    given = weights is not None or rsnets is not None or is_file_name(name)
+    return not given if pretrained is None else pretrained
 
 
 def _own_values(preprocessing: Mapping[str, Any], resolutions: Sequence[int]) -> dict[str, Any]:
@@ -95,6 +97,15 @@ def _own_values(preprocessing: Mapping[str, Any], resolutions: Sequence[int]) ->
         shares = Preprocessing(crop_pct=tuple(table[r] for r in known))
         own["crop_pct"] = crop_shares(shares, known, trained)
     return own
+
+
+def _check_channels(own: Mapping[str, Any], channels: int) -> None:
+    for name in ("mean", "std"):
+        if len(own.get(name, range(channels))) != channels:
+            raise ConfigError(
+                f"{name} is {plain(own[name])}; a number for each channel of the model's images is needed, and these "
+                f"have {channels}."
+            )
 
 
 def _given(values: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -132,6 +143,9 @@ class Conversion:
         source, costs = self.source, self.multiply_adds
         lines = [str(self.report), "multiply-adds: " + ", ".join(f"{r} {c / 1e6:.1f} M" for r, c in costs.items())]
         lines += [f"{key}: {plain(value)}" for key, value in vars(source.preprocessing).items()]
+        if (channels := source.preprocessing.channels) != 3:
+            photos = "photos are read in grey" if channels == 1 else "photos can't be read"
+            lines.append(f"channels: {channels}; {photos}; what is not given of mean and std is the average of 3")
         if source.task != Task():
             lines.append(f"task: {source.task}")
         if source.weights is not None:

@@ -507,10 +507,35 @@ def test_a_result_that_can_not_be_printed_is_one_line(checkpoint: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_network_of_one_channel_has_no_use_for_photos(images: Path, tmp_path: Path) -> None:
-    path = tmp_path / "grey.safetensors"
-    done("wrap", NAME, "--no-pretrained", "--model-kwargs", "in_chans=1", "--resolutions", "48", "-o", path)
-    assert "1 channels" in refused("evaluate", path, "--data", images)
+def test_a_network_of_four_channels_has_no_use_for_photos(images: Path, tmp_path: Path) -> None:
+    path, given = tmp_path / "four.safetensors", ("--no-pretrained", "--model-kwargs", "in_chans=4")
+    done("wrap", NAME, *given, "--resolutions", "48", "-o", path)
+    for command in ("evaluate", "calibrate"):
+        options = () if command == "evaluate" else ("--resolutions", "48", "-o", tmp_path / "calibrated.safetensors")
+        assert "takes images of 4 channels; a photo has 3" in refused(command, path, "--data", images, *options)
+    assert "mean is 0.5; a number for each channel" in refused(
+        "wrap", NAME, *given, "--mean", "0.5", "-o", tmp_path / "x"
+    )
+
+
+def test_a_network_of_one_channel_learns_from_grey_photos(images: Path, tmp_path: Path) -> None:
+    path, given = tmp_path / "grey.safetensors", ("--no-pretrained", "--model-kwargs", "in_chans=1")
+    classes = ("--num-classes", 2, "--resolutions", "48,32")
+    facts = done("wrap", NAME, *given, *classes, "--std", "0.25", "-o", path)
+    assert (facts["mean"], facts["std"]) == ([pytest.approx(0.449)], [0.25])  # the average of timm's three
+    options = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--set", "warmup_epochs=0", "--device", "cpu")
+    done("finetune", path, "--data", images, "--output", tmp_path / "run", *options)
+    assert done("evaluate", tmp_path / "run", "--data", images, "--workers", 0)["count"] == 16
+    net = rsconvert.load(tmp_path / "run")
+    photo = next((images / "val").rglob("*.png"))
+    found = done("predict", tmp_path / "run", photo)["images"][0]["classes"]
+    with Image.open(photo) as picture:  # 40 pixels to 48 / 0.875 = 54, of which the central 48 remain
+        view = picture.convert("L").resize((54, 54), Image.Resampling.BILINEAR).crop((3, 3, 51, 51))
+    pixels = (torch.from_numpy(np.asarray(view, np.float32)) / 255 - 0.449) / 0.25
+    with torch.no_grad():
+        expected = net.at(48)(pixels[None, None]).softmax(1)[0]
+    assert {row["index"]: pytest.approx(row["probability"], abs=1e-3) for row in found} == dict(enumerate(expected))
+    assert torch.allclose(net.preprocess(photo, 48)[0, 0], pixels, atol=1.01 / 255 / 0.25)
 
 
 CALLS = {

@@ -94,7 +94,7 @@ def calibrate(
         device: where to compute, and where the network stays; None takes a GPU if there is one.
     Raises:
         ConfigError, ResolutionError: a setting is unusable; a resolution has no BN set of its own.
-        DataError: there are no images, one can't be read, or the network does not take three colours.
+        DataError: there are no images, one can't be read, or the network takes neither colours nor grey.
         UnsupportedModelError: the network does not run on images, or no BatchNorm keeps statistics.
         TrainingError: a statistic is not finite or undefined; memory ran out. The network is as it was.
     """

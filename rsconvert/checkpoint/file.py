@@ -17,7 +17,7 @@ from rsconvert.checkpoint.packed import packed_state, read_unpacked
 from rsconvert.checkpoint.places import file_of, warn_of_loading
 from rsconvert.checkpoint.tensors import fill, read_entries, write_tensors
 from rsconvert.errors import CheckpointError, ConfigError, ResolutionError, UnsupportedModelError
-from rsconvert.models import Source, create_model, is_file_name, set_source, source_of, unfilled
+from rsconvert.models import Source, create_model, example_stem, is_file_name, set_source, source_of, unfilled
 from rsconvert.quantization import build_quantized, can_quantize, quantize_layers
 from rsconvert.surgery import (
     BUILD,
@@ -97,7 +97,7 @@ def load(
     sides = held.resolutions if resolution is None else (resolution,)
     try:
         plain = _quantized(_built(held, path) if model is None else model, held)
-        source = _source(held.source, plain, model)
+        source = _source(held.source, plain, model, sides[0])
         again = _rebuilt(source, model, build, held)
         with nullcontext() if model is not None or not again else _within_its_size(path, held, len(sides)):
             built = {r: build_like(again, plain, r) for r in sides} if again else {}
@@ -262,10 +262,11 @@ def _rebuilt(source: Source, model: nn.Module | None, build: Build | None, held:
     return again if again is None or not held.quantized else partial(build_quantized, again, held.quantized)
 
 
-def _source(source: Source, plain: nn.Module, model: nn.Module | None) -> Source:
+def _source(source: Source, plain: nn.Module, model: nn.Module | None, side: int) -> Source:
     """Return what is known: of a network without a name the given model may know its own."""
     if source.images is None:  # a file from before they were noted
-        source = replace(source, images=default_images(plain))
+        channels = example_stem(plain, side).channels
+        source = replace(source, images=default_images(plain)).with_channels(channels)
     if model is None or source.architecture is not None:
         return source
     own = source_of(model)

@@ -23,6 +23,7 @@ __all__ = ["FORMAT_VERSION", "Metadata", "check_file", "describe", "encode_metad
 # A file without quantized convolutions has version 1, which every reader knows.
 FORMAT_VERSION = 2
 _LONGEST = 2**24  # characters of JSON
+_COLOURS = 3
 
 _TYPES = {
     "architecture": str,
@@ -102,6 +103,7 @@ def encode_metadata(net: SwitchableModel, aliases: Mapping[str, str]) -> dict[st
     }
     try:
         _check_crop_pct(source.preprocessing, net.resolutions)
+        _check_channels(source.preprocessing, source.channels)
         check_sides("resolutions", net.resolutions)
         check_kwargs(facts["model_kwargs"])
         kept: dict[str, Any] = {key: value for key, value in facts.items() if value not in (None, {}, (), [])}
@@ -214,6 +216,7 @@ def _metadata(facts: Mapping[str, Any]) -> Metadata:
     check_kwargs(facts.get("model_kwargs", {}))
     source = _source(facts)
     _check_crop_pct(source.preprocessing, resolutions)
+    source = _with_each_channel(source)
     _check_costs(facts.get("costs", {}))
     if "cascade" in facts:
         _check_cascade(facts["cascade"], source.num_classes)
@@ -286,6 +289,18 @@ def _check_crop_pct(preprocessing: Preprocessing, resolutions: Sequence[int]) ->
     crop_pct = preprocessing.crop_pct
     if isinstance(crop_pct, tuple) and len(crop_pct) != len(resolutions):
         raise ValueError(f"crop_pct has {len(crop_pct)} numbers for {len(resolutions)} resolutions")
+
+
+def _with_each_channel(source: Source) -> Source:
+    """Return a source with a mean for each channel: earlier writers gave three, also of networks that take grey."""
+    whole = source.for_its_images() if source.preprocessing.channels == _COLOURS else source
+    _check_channels(whole.preprocessing, whole.channels)
+    return whole
+
+
+def _check_channels(preprocessing: Preprocessing, channels: int | None) -> None:
+    if channels not in (None, preprocessing.channels):
+        raise ValueError(f"mean has {preprocessing.channels} numbers, the images have the channels {channels}")
 
 
 def _check_costs(costs: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def _model_names(context: click.Context, parameter: click.Parameter, typed: str)
     metavar="KEY=VALUE",
     help="Further argument of the model's builder; may be repeated.",
 )
-@click.option("--mean", metavar="R,G,B", help="Mean of the input, of pixels in [0, 1].")
+@click.option("--mean", metavar="R,G,B", help="Mean of the input, of pixels in [0, 1]; one number of a grey network.")
 @click.option("--std", metavar="R,G,B", help="Standard deviation of the input.")
 @click.option("--interpolation", help="How images are resized: bilinear or bicubic.")
 @click.option(

@@ -163,8 +163,7 @@ def benchmark(
 
     source = file_of(checkpoint)
     net = load_network(source, model)
-    if store:
-        _check_writable(source)
+    _check(net, data, source if store else None)
     found = measure_costs(
         net.to(choose_device(device)),
         resolutions,
@@ -204,8 +203,17 @@ def _with_scores(
     return costs.with_scores(scores, net.source.task.metric, int8)
 
 
+def _check(net: "SwitchableModel", data: str | None, file: str | None) -> None:
+    """Raise before the measuring what would be raised after it: of images, and of the file to write."""
+    from rsconvert.evaluation import check_colours
+
+    if data is not None:
+        check_colours(net)
+    if file is not None:
+        _check_writable(file)
+
+
 def _check_writable(file: str) -> None:
-    """Raise before the measuring what would be raised after it."""
     try:
         tempfile.TemporaryFile(dir=Path(file).parent).close()
     except OSError as error:

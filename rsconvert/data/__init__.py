@@ -1,6 +1,6 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.decoding import EncodedImage, as_pillow, check_channels, from_pillow
 from rsconvert.data.folders import Split, is_plain
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
 from rsconvert.data.loading import (
@@ -48,6 +48,8 @@ __all__ = [
     "Stream",
     "ViewLoader",
     "WholeImages",
+    "as_pillow",
+    "check_channels",
     "crop_shares",
     "evaluation_loader",
     "evaluation_views",

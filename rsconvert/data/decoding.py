@@ -1,4 +1,4 @@
-"""Encoded files → images: uint8 RGB of shape (3, H, W), upright as viewers show them.
+"""Encoded files → images: uint8 RGB of shape (3, H, W), upright as viewers show them, and these in grey (1, H, W).
 
 The three colours of a pixel lie side by side in memory (channels last): so the decoders write them, and only so does
 torch resize uint8 at full speed.
@@ -17,7 +17,16 @@ from torch import Tensor
 
 from rsconvert.errors import DataError, one_line
 
-__all__ = ["HEIF_PACKAGE", "EncodedImage", "from_pillow", "reads_heif", "refuse_drawing"]
+__all__ = [
+    "HEIF_PACKAGE",
+    "EncodedImage",
+    "as_pillow",
+    "check_channels",
+    "from_pillow",
+    "in_channels",
+    "reads_heif",
+    "refuse_drawing",
+]
 
 HEIF_PACKAGE = "the package pillow-heif (pip install pillow-heif)"
 
@@ -121,6 +130,35 @@ def from_pillow(picture: Image.Image) -> Tensor:
     refuse_drawing(picture, "an image")
     picture.load()  # which turns a TIFF upright
     return _upright(_pixels(picture), _orientation(picture))
+
+
+def as_pillow(image: Tensor) -> Image.Image:
+    """Return an image, uint8 (3, H, W) or grey (1, H, W), as one of Pillow's."""
+    pixels = image.permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels)
+
+
+def in_channels(image: Tensor, channels: int) -> Tensor:
+    """Return an image (3, H, W) as a network of so many channels takes it: as it is, or in grey, (1, H, W).
+
+    Grey values are those of Pillow's mode L, which timm takes for one channel.
+
+    Raises:
+        DataError: as `check_channels`.
+    """
+    check_channels(channels)
+    if channels == image.shape[0]:
+        return image
+    return torch.from_numpy(np.array(as_pillow(image).convert("L")))[None]
+
+
+def check_channels(channels: int) -> None:
+    """Raise a DataError unless photos can be given to a network of so many channels."""
+    if channels not in (1, 3):
+        raise DataError(
+            f"the network takes images of {channels} channels; a photo has 3, or 1 in grey. Give it tensors of your "
+            "own, net(x); benchmark and export need no photos."
+        )
 
 
 def _plain_jpeg(data: bytes) -> tuple[int, int] | None:

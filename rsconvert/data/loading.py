@@ -43,7 +43,6 @@ Batch = tuple[list[Any], Any]
 
 _SECONDS_TO_DIE = 2
 _BLANK = torch.zeros((3, 8, 8), dtype=torch.uint8)  # on which settings are tried
-_NOT_DRAWN = torch.empty((3, 0, 0), dtype=torch.uint8)
 
 
 class EpochSampler(Sampler[Key]):
@@ -72,10 +71,10 @@ class EpochSampler(Sampler[Key]):
 
 
 class TrainingViews(Dataset[Sample | DataError]):
-    """Key (epoch, batch, index) → the sample's S random views (3, r, r), all from one decoding, and its target.
+    """Key (epoch, batch, index) → the sample's S random views (C, r, r), all from one decoding, and its target.
 
     With ``drawn`` below S a batch has so many of them, by `draw_places`; a view that is not drawn has the shape
-    (3, 0, 0). A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
+    (C, 0, 0). A sample that can't be read is returned as its `DataError`: torch would wrap a raised one in a traceback.
     Errors of the settings are raised at once.
     """
 
@@ -87,10 +86,12 @@ class TrainingViews(Dataset[Sample | DataError]):
         seed: int,
         augmentation: Augmentation | None = None,
         drawn: int | None = None,
+        channels: int = 3,
     ) -> None:
+        self._not_drawn = torch.empty((channels, 0, 0), dtype=torch.uint8)
         self._samples, self._seed, self._resolutions = samples, seed, tuple(resolutions)
         self._drawn = len(self._resolutions) if drawn is None else drawn
-        self._cut = partial(training_views, augmentation=augmentation)
+        self._cut = partial(training_views, augmentation=augmentation, channels=channels)
         self._cut(_BLANK, self._resolutions, Random(seed))
 
     def __getitem__(self, key: Key) -> Sample | DataError:
@@ -103,21 +104,27 @@ class TrainingViews(Dataset[Sample | DataError]):
         places = draw_places(len(self._resolutions), self._drawn, seed=self._seed, epoch=epoch, batch=batch)
         views = self._cut(image, [self._resolutions[place] for place in places], rng)
         cut = dict(zip(places, views, strict=True))
-        return [cut.get(place, _NOT_DRAWN) for place in range(len(self._resolutions))]
+        return [cut.get(place, self._not_drawn) for place in range(len(self._resolutions))]
 
 
 class EvaluationViews(Dataset[Sample | DataError]):
-    """Index → the sample's S central views (3, r, r), all from one decoding, and its target.
+    """Index → the sample's S central views (C, r, r), all from one decoding, and its target.
 
     Errors are returned and raised as by `TrainingViews`.
     """
 
     def __init__(
-        self, samples: Samples, resolutions: Sequence[Size], *, crop_pct: float | Sequence[float], interpolation: str
+        self,
+        samples: Samples,
+        resolutions: Sequence[Size],
+        *,
+        crop_pct: float | Sequence[float],
+        interpolation: str,
+        channels: int = 3,
     ) -> None:
         self._samples = samples
-        sizes = tuple(resolutions)
-        self.cut = partial(evaluation_views, resolutions=sizes, crop_pct=crop_pct, interpolation=interpolation)
+        cut = partial(evaluation_views, resolutions=tuple(resolutions), crop_pct=crop_pct, interpolation=interpolation)
+        self.cut = partial(cut, channels=channels)
         self.cut(_BLANK)
 
     def __getitem__(self, index: int) -> Sample | DataError:
@@ -125,9 +132,9 @@ class EvaluationViews(Dataset[Sample | DataError]):
 
 
 class ViewLoader:
-    """Iterates over batches ([S views of shape (N, 3, r, r), uint8, channels_last], targets (N,), int64).
+    """Iterates over batches ([S views of shape (N, C, r, r), uint8, channels_last], targets (N,), int64).
 
-    In training a view that was not drawn has the shape (N, 3, 0, 0). The targets of pairs are masks: in training
+    In training a view that was not drawn has the shape (N, C, 0, 0). The targets of pairs are masks: in training
     (N, H, W) or, at several grids, (N, K); in evaluation a list of N, and so are views where their sizes differ.
 
     Raises:
@@ -225,6 +232,7 @@ def training_loader(
     augmentation: Augmentation | None = None,
     drawn: int | None = None,
     grids: Sequence[Grid] = (),
+    channels: int = 3,
     drop_last: bool = True,
     pin_memory: bool = False,
     rank: int = 0,
@@ -233,7 +241,8 @@ def training_loader(
     """Return shuffled batches of random views; call ``set_epoch`` before each epoch.
 
     A resolution may be given twice (S views of one size). ``batch_size`` is per process. ``drawn``, from 3 to S, is how
-    many of the S views a batch has, see `draw_places`; by default all. ``grids`` are those of the masks of pairs.
+    many of the S views a batch has, see `draw_places`; by default all. ``grids`` are those of the masks of pairs,
+    ``channels`` those of the views: 3, or 1 in grey.
 
     Raises:
         DataError: there are fewer images than one batch holds.
@@ -245,10 +254,12 @@ def training_loader(
         ViewLoader, batch_size=batch_size, workers=workers, drop_last=drop_last, pin_memory=pin_memory, seed=seed
     )
     if isinstance(samples, Pairs):
-        pairs = TrainingPairs(samples, resolutions, grids, seed=seed, augmentation=augmentation, drawn=drawn)
+        pairs = TrainingPairs(
+            samples, resolutions, grids, seed=seed, augmentation=augmentation, drawn=drawn, channels=channels
+        )
         _check_full(sampler, batch_size, drop_last, world_size)
         return loader(pairs, sampler)
-    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation, drawn=drawn)
+    views = TrainingViews(samples, resolutions, seed=seed, augmentation=augmentation, drawn=drawn, channels=channels)
     if isinstance(samples, Stream):
         stream = StreamViews(samples, views.cut, batch_size, workers, rank, world_size, seed=seed, training=True)
         return loader(stream, None)
@@ -274,6 +285,7 @@ def evaluation_loader(
     workers: int,
     crop_pct: float | Sequence[float] = 0.875,
     interpolation: str = "bilinear",
+    channels: int = 3,
     pin_memory: bool = False,
     rank: int = 0,
     world_size: int = 1,
@@ -286,7 +298,7 @@ def evaluation_loader(
         ResolutionError, ConfigError: a setting is unusable.
     """
     _check_sizes(batch_size, workers)
-    views = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation)
+    views = EvaluationViews(samples, resolutions, crop_pct=crop_pct, interpolation=interpolation, channels=channels)
     loader = partial(ViewLoader, batch_size=batch_size, workers=workers, pin_memory=pin_memory)
     if isinstance(samples, Stream):
         return loader(StreamViews(samples, views.cut, batch_size, workers, rank, world_size), None)
@@ -342,10 +354,10 @@ def _sample(read: Callable[[int], tuple[Any, int]], index: int, cut: Callable[..
 
 
 def _collate(samples: list[Any]) -> Any:
-    """Return ([views of shape (N, r, r, 3)], targets), or the first error."""
+    """Return ([views of shape (N, r, r, C)], targets), or the first error."""
     if errors := [sample for sample in samples if isinstance(sample, DataError)]:
         return errors[0]
-    # Seen as (r, r, 3) a view is dense: torch copies it at once, in a worker straight into shared memory.
+    # Seen as (r, r, C) a view is dense: torch copies it at once, in a worker straight into shared memory.
     return default_collate([([view.permute(1, 2, 0) for view in views], target) for views, target in samples])
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from rsconvert.data.decoding import EncodedImage
+from rsconvert.data.decoding import EncodedImage, in_channels
 from rsconvert.data.masks import nearest
 from rsconvert.data.pairs import Pairs
 from rsconvert.data.places import draw_places
@@ -51,6 +51,7 @@ def training_pair(
     rng: Random,
     augmentation: Augmentation,
     grids: Sequence[Grid],
+    channels: int = 3,
 ) -> tuple[list[Tensor], Tensor]:
     """Return views as ``training_views`` does, and the mask of the same crop at each grid, taken from its own pixels.
 
@@ -66,7 +67,7 @@ def training_pair(
             "no other change of shape. Use shared ones and color_jitter."
         )
     crops = draw_crops(image, resolutions, rng, augmentation)
-    views = cut_views(image, crops, resolutions, rng, augmentation)
+    views = cut_views(image, crops, resolutions, rng, augmentation, channels)
     (top, left, height, width), mirrored = crops[0]
     part = mask[top : top + height, left : left + width]
     part = part.flip(1) if mirrored else part
@@ -77,7 +78,7 @@ def training_pair(
 def whole_views(
     image: Tensor, sizes: Sequence[Size], *, resize: str, interpolation: str, fill: Sequence[float]
 ) -> list[Tensor]:
-    """Return the whole image at each size, (3, h, w).
+    """Return the whole image at each size, (C, h, w); in grey if the colour has one channel.
 
     ``squash`` resizes each side on its own; ``pad`` keeps the shape and fills up to the size, right and below, with
     the colour ``fill`` in [0, 1]; ``short-side`` keeps the shape: its shorter side gets the size, the longer one the
@@ -88,8 +89,8 @@ def whole_views(
     """
     check_views(sizes)
     check_choice("resize", resize, get_args(Resize))
-    batch = whole(image)
-    colour = torch.tensor(fill).mul(255).round().to(torch.uint8).view(3, 1, 1)
+    batch = whole(in_channels(image, len(fill)))
+    colour = torch.tensor(fill).mul(255).round().to(torch.uint8).view(-1, 1, 1)
     views = []
     for size in sizes:
         inner = fitted((image.shape[-2], image.shape[-1]), size, resize)
@@ -119,7 +120,7 @@ def fitted(own: Grid, size: Size, resize: str) -> Grid:
 
 
 class TrainingPairs(Dataset[Any]):
-    """Key (epoch, batch, index) → S random views (3, r, r) of one crop, and its mask at the grids of the loss.
+    """Key (epoch, batch, index) → S random views (C, r, r) of one crop, and its mask at the grids of the loss.
 
     Views that are not drawn, and errors, are as of ``TrainingViews``.
     """
@@ -133,12 +134,18 @@ class TrainingPairs(Dataset[Any]):
         seed: int,
         augmentation: Augmentation | None = None,
         drawn: int | None = None,
+        channels: int = 3,
     ) -> None:
         self._samples, self._seed, self._resolutions, self._grids = samples, seed, tuple(resolutions), tuple(grids)
         self._drawn = len(self._resolutions) if drawn is None else drawn
-        self._augmentation = augmentation or Augmentation()
+        self._augmentation, self._channels = augmentation or Augmentation(), channels
         blank = torch.zeros((3, 8, 8), dtype=torch.uint8)  # on which settings are tried
-        training_pair(blank, blank[0], self._resolutions, Random(seed), self._augmentation, self._grids)
+        self._cut(blank, blank[0], self._resolutions, Random(seed))
+
+    def _cut(
+        self, image: Tensor | EncodedImage, mask: Tensor, sides: Sequence[int], rng: Random
+    ) -> tuple[list[Tensor], Tensor]:
+        return training_pair(image, mask, sides, rng, self._augmentation, self._grids, self._channels)
 
     def __getitem__(self, key: tuple[int, int, int]) -> Any:
         epoch, batch, index = key
@@ -148,11 +155,12 @@ class TrainingPairs(Dataset[Any]):
         try:
             image, mask = self._samples.open_pair(index)
             rng = Random(f"{self._seed}-{epoch}-{index}")
-            cut, target = training_pair(image, mask, sides, rng, self._augmentation, self._grids)
+            cut, target = self._cut(image, mask, sides, rng)
         except DataError as error:
             return DataError(str(error))  # without its cause, which need not travel between processes
         drawn = dict(zip(places, cut, strict=True))
-        return [drawn.get(place, torch.empty((3, 0, 0), dtype=torch.uint8)) for place in range(views)], target
+        not_drawn = torch.empty((self._channels, 0, 0), dtype=torch.uint8)
+        return [drawn.get(place, not_drawn) for place in range(views)], target
 
 
 class WholeImages(Dataset[Any]):
@@ -180,7 +188,7 @@ class WholeImages(Dataset[Any]):
 
 
 def collate_pairs(samples: list[Any]) -> Any:
-    """Return ([views (N, r, r, 3), or a list of N where their sizes differ], list of N targets), or the first error."""
+    """Return ([views (N, r, r, C), or a list of N where their sizes differ], list of N targets), or the first error."""
     if errors := [sample for sample in samples if isinstance(sample, DataError)]:
         return errors[0]
     groups = zip(*([view.permute(1, 2, 0) for view in views] for views, _ in samples), strict=True)

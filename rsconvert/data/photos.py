@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.decoding import EncodedImage, check_channels, from_pillow
 from rsconvert.data.folders import images_below
 from rsconvert.data.samples import Samples
 from rsconvert.data.views import Preprocessing, crop_shares, evaluation_views, normalize
@@ -18,7 +18,7 @@ from rsconvert.errors import DataError
 __all__ = ["Photo", "photo_samples", "prepare_photo"]
 
 Photo = str | os.PathLike[str] | Image.Image | np.ndarray | Tensor
-"""A file, an image of Pillow, uint8 pixels (H, W, 3) or (H, W) of NumPy, or (3, H, W) of torch."""
+"""A file, an image of Pillow, uint8 pixels (H, W, 3) or (H, W) of NumPy, or (3, H, W) or (1, H, W) of torch."""
 
 
 def photo_samples(photos: Photo | Iterable[Photo]) -> Samples:
@@ -44,21 +44,23 @@ def photo_samples(photos: Photo | Iterable[Photo]) -> Samples:
 
 
 def prepare_photo(photo: Photo, preprocessing: Preprocessing, trained: Sequence[int], resolution: int) -> Tensor:
-    """Return a photo as a network takes it in evaluation: (1, 3, r, r), cropped, normalized, float32.
+    """Return a photo as a network takes it in evaluation: (1, C, r, r), cropped, normalized, float32.
 
     Args:
         trained: the resolutions to which the numbers of ``crop_pct`` belong.
         resolution: r, in pixels.
     Raises:
-        DataError: the photo can't be read.
+        DataError: the photo can't be read, or the network takes another number of channels than a photo has.
     """
+    check_channels(preprocessing.channels)
     if isinstance(photo, str | os.PathLike):
         _check_file(photo)
         image = EncodedImage(Path(photo).read_bytes(), os.fspath(photo)).decode()
     else:
         image = from_pillow(_picture(photo))
     share = crop_shares(preprocessing, trained, [resolution])
-    views = evaluation_views(image, [resolution], crop_pct=share, interpolation=preprocessing.interpolation)
+    how, channels = preprocessing.interpolation, preprocessing.channels
+    views = evaluation_views(image, [resolution], crop_pct=share, interpolation=how, channels=channels)
     return normalize(views[0][None], preprocessing)
 
 
@@ -95,14 +97,14 @@ def _picture(photo: object) -> Image.Image:
     """Return an image in memory as one of Pillow's."""
     if isinstance(photo, Image.Image):
         return photo
-    if isinstance(photo, Tensor) and photo.dtype == torch.uint8 and photo.ndim == 3 and photo.shape[0] == 3:
-        photo = photo.permute(1, 2, 0).cpu().numpy()
+    if isinstance(photo, Tensor) and photo.dtype == torch.uint8 and photo.ndim == 3 and photo.shape[0] in (1, 3):
+        photo = (photo[0] if photo.shape[0] == 1 else photo.permute(1, 2, 0)).cpu().numpy()
     if isinstance(photo, np.ndarray) and photo.dtype == np.uint8 and photo.size and _is_picture(photo.shape):
         return Image.fromarray(photo)
     found = f"{photo.dtype} of shape {tuple(photo.shape)}" if isinstance(photo, np.ndarray | Tensor) else repr(photo)
     raise DataError(
-        f"an image is {found}; a file, an image of Pillow, uint8 of shape (H, W, 3) in NumPy or (3, H, W) in torch are "
-        "accepted. Convert it; what is normalized already goes to net(x)."
+        f"an image is {found}; a file, an image of Pillow, uint8 of shape (H, W, 3) or (H, W) in NumPy, (3, H, W) or "
+        "(1, H, W) in torch are accepted. Convert it; what is normalized already goes to net(x)."
     )
 
 

@@ -2,8 +2,8 @@
 
     bytes → decode → training_views | evaluation_views → a batch → normalize
 
-Images and views are uint8 RGB of shape (3, H, W). Floats appear in `normalize` alone, on the device that runs the
-network.
+Images are uint8 RGB of shape (3, H, W), views too, or grey of shape (1, H, W) for networks of one channel. Floats
+appear in `normalize` alone, on the device that runs the network.
 """
 
 import math
@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Any, Literal, cast, get_args
@@ -24,7 +24,7 @@ from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import ColorJitter
 
-from rsconvert.data.decoding import EncodedImage
+from rsconvert.data.decoding import EncodedImage, as_pillow, in_channels
 from rsconvert.errors import ConfigError, ResolutionError
 
 __all__ = [
@@ -64,8 +64,9 @@ _LEAST_CROP, _LEAST_STD, _LARGEST = 0.05, 1e-4, 1e4
 class Preprocessing:
     """What a network expects of its images; the defaults are the paper's.
 
-    ``mean`` and ``std`` are per colour, of pixels in [0, 1]. ``crop_pct`` is the side of the evaluation crop divided by
-    the short side of the resized image: one number, or one per resolution.
+    ``mean`` and ``std`` are per channel of the image, three colours or one of grey, of pixels in [0, 1]. ``crop_pct``
+    is the side of the evaluation crop divided by the short side of the resized image: one number, or one per
+    resolution.
 
     Raises:
         ConfigError: a value is unknown or out of range.
@@ -78,7 +79,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
-            object.__setattr__(self, name, _three_numbers(name, getattr(self, name)))
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise ConfigError(
+                f"mean has {len(self.mean)} numbers, std {len(self.std)}; both need one per channel of the image."
+            )
         if not (min(self.std) >= _LEAST_STD and max(map(abs, (*self.mean, *self.std))) <= _LARGEST):
             raise ConfigError(
                 f"mean is {self.mean}, std is {self.std}; numbers up to {_LARGEST:g} are accepted, std from "
@@ -88,6 +93,18 @@ class Preprocessing:
         if isinstance(self.crop_pct, Sequence):
             object.__setattr__(self, "crop_pct", tuple(self.crop_pct))
         _check_crop_pct(self.crop_pct if isinstance(self.crop_pct, tuple) else (self.crop_pct,))
+
+    @property
+    def channels(self) -> int:
+        """Those of the images: 3 of colours, 1 of grey; a photo has no other number."""
+        return len(self.mean)
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """Return it for images of another number of channels: each has the averages of mean and std, as timm takes."""
+        if channels == self.channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,20 +140,26 @@ class Augmentation:
 
 
 def training_views(
-    image: Tensor | EncodedImage, resolutions: Sequence[int], rng: Random, augmentation: Augmentation | None = None
+    image: Tensor | EncodedImage,
+    resolutions: Sequence[int],
+    rng: Random,
+    augmentation: Augmentation | None = None,
+    channels: int = 3,
 ) -> list[Tensor]:
-    """Return one random view (3, r, r) per resolution, all cut out of ``image``; by default as the paper does.
+    """Return one random view (C, r, r) per resolution, all cut out of ``image``; by default as the paper does.
 
     Crops are drawn before flips, so that one seed gives the same crops whatever ``flip`` is. An encoded image is
     decoded at a fraction of its size where its crops are far larger than the views. Changes of colour and shape are
     drawn last and once for all views.
 
+    Args:
+        channels: C, 3 or 1: in grey.
     Raises:
-        DataError: the encoded image is damaged.
+        DataError: the encoded image is damaged; a photo has no such number of channels.
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
     """
     how = augmentation or Augmentation()
-    return cut_views(image, draw_crops(image, resolutions, rng, how), resolutions, rng, how)
+    return cut_views(image, draw_crops(image, resolutions, rng, how), resolutions, rng, how, channels)
 
 
 def draw_crops(
@@ -159,13 +182,15 @@ def cut_views(
     resolutions: Sequence[int],
     rng: Random,
     how: Augmentation,
+    channels: int = 3,
 ) -> list[Tensor]:
-    """Return the view (3, r, r) of each crop; ``rng`` decides the changes of colour and shape."""
+    """Return the view (C, r, r) of each crop; ``rng`` decides the changes of colour and shape."""
     boxes, flips = [box for box, _ in crops], [flip for _, flip in crops]
     height, width = image.shape[-2:]
     if isinstance(image, EncodedImage):
         image = image.decode(_reduction(boxes, resolutions))
         boxes = [_reduced(box, (height, width), image.shape[-2:]) for box in boxes]
+    image = in_channels(image, channels)
     crops = list(zip(boxes, flips, strict=True))  # in the pixels that were decoded
     pixels = {crop: _pixels(image, *crop) for crop in dict.fromkeys(crops)}
     if how.color_jitter is not None or how.rand_augment is not None:
@@ -175,14 +200,22 @@ def cut_views(
 
 
 def evaluation_views(
-    image: Tensor, resolutions: Sequence[Size], *, crop_pct: float | Sequence[float], interpolation: str
+    image: Tensor,
+    resolutions: Sequence[Size],
+    *,
+    crop_pct: float | Sequence[float],
+    interpolation: str,
+    channels: int = 3,
 ) -> list[Tensor]:
-    """Return one view (3, r, r) per resolution: short side to int(r / crop_pct), then the central r × r.
+    """Return one view (C, r, r) per resolution: short side to int(r / crop_pct), then the central r × r.
 
-    A pair (height, width) gives a view (3, height, width): the image is resized to cover both sides / crop_pct. The
+    A pair (height, width) gives a view (C, height, width): the image is resized to cover both sides / crop_pct. The
     image is decoded in full: a measured accuracy should not depend on how it was reduced.
 
+    Args:
+        channels: C, 3 or 1: in grey.
     Raises:
+        DataError: a photo has no such number of channels.
         ResolutionError: ``resolutions`` is empty or holds something other than positive integers.
         ConfigError: ``crop_pct`` or ``interpolation`` is unusable, or ``crop_pct`` has another length.
     """
@@ -194,7 +227,7 @@ def evaluation_views(
         raise ConfigError(
             f"crop_pct has {len(shares)} numbers for {len(resolutions)} resolutions; give one, or one per resolution."
         )
-    batch = whole(image)
+    batch = whole(in_channels(image, channels))
     return [
         _central_view(batch, (size, size) if isinstance(size, int) else size, share, interpolation)
         for size, share in zip(resolutions, shares, strict=True)
@@ -229,24 +262,24 @@ def normalize(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.preserve_format,
 ) -> Tensor:
-    """Return (x / 255 - mean) / std of uint8 images (…, 3, H, W), computed in float32 on their own device."""
-    mean = torch.tensor(preprocessing.mean, device=batch.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=batch.device).view(3, 1, 1)
+    """Return (x / 255 - mean) / std of uint8 images (…, C, H, W), computed in float32 on their own device."""
+    mean = torch.tensor(preprocessing.mean, device=batch.device).view(-1, 1, 1)
+    std = torch.tensor(preprocessing.std, device=batch.device).view(-1, 1, 1)
     return batch.mul(1 / (255 * std)).sub_(mean / std).to(dtype=dtype, memory_format=memory_format)
 
 
 def augment(pixels: Tensor, seed: int, augmentation: Augmentation) -> Tensor:
-    """Return a crop, uint8 (h, w, 3), after timm's RandAugment and then torchvision's ColorJitter.
+    """Return a crop, uint8 (h, w, C), after timm's RandAugment and then torchvision's ColorJitter.
 
     ``color_jitter`` is the strength of the changes of brightness, contrast and saturation. One ``seed`` gives the same
     operations with the same magnitudes, whatever the crop. The global generators that both libraries draw from are left
     as they were.
     """
-    picture = Image.fromarray(pixels.numpy())
+    picture = as_pillow(pixels.permute(2, 0, 1)).convert("RGB")  # timm fills up with colours alone
     with _seeded(seed):
         for change in _changes(augmentation.color_jitter, augmentation.rand_augment):
             picture = change(picture)
-    return torch.from_numpy(np.array(picture))
+    return in_channels(torch.from_numpy(np.array(picture)).permute(2, 0, 1), pixels.shape[2]).permute(1, 2, 0)
 
 
 def _random_box(height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], rng: Random) -> Box:
@@ -363,10 +396,10 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpys)
 
 
-def _three_numbers(name: str, values: object) -> tuple[float, ...]:
+def _numbers(name: str, values: object) -> tuple[float, ...]:
     numbers = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else ()
-    if len(numbers) != 3 or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
-        raise ConfigError(f"{name} is {values!r}; 3 finite numbers are needed, one per colour.")
+    if not numbers or not all(isinstance(x, (int, float)) and math.isfinite(x) for x in numbers):
+        raise ConfigError(f"{name} is {values!r}; finite numbers are needed, one per channel of the image.")
     return tuple(float(x) for x in numbers)
 
 

@@ -7,11 +7,24 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from rsconvert.data import MaskReading, Pairs, Resize, Samples, Split, is_plain, open_pairs, open_split, read_class_map
+from rsconvert.data import (
+    MaskReading,
+    Pairs,
+    Resize,
+    Samples,
+    Split,
+    check_channels,
+    is_plain,
+    open_pairs,
+    open_split,
+    read_class_map,
+)
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.models import Source, example_stem, recognised_task, source_of
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import plain, printable
+
+_SIDE = 224  # in pixels, of an image that is followed to the first layer of a plain model
 
 __all__ = [
     "Masks",
@@ -33,7 +46,9 @@ def known_source(model: nn.Module) -> Source:
     if isinstance(model, SwitchableModel):
         return model.source
     source = source_of(model)
-    return Source(task=recognised_task(model)) if source == Source() else source
+    if source != Source():
+        return source
+    return Source(task=recognised_task(model)).with_channels(example_stem(model, _SIDE).channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +119,8 @@ def check_classes(net: nn.Module, samples: Samples, outputs: Sequence[int] | Non
     Args:
         outputs: the output of each class, where the network has more of them; None takes them in order.
     Raises:
-        DataError: the network does not take three colours; the number of classes differs, an output does not exist, or
-            the network was trained on classes of other names, or in another order.
+        DataError: the network takes neither colours nor grey; the number of classes differs, an output does not exist,
+            or the network was trained on classes of other names, or in another order.
         UnsupportedModelError: as `check_names_classes`.
     """
     check_colours(net)
@@ -138,10 +153,14 @@ def mapped_outputs(samples: Samples, class_map: str | Path | None) -> tuple[int,
 
 
 def check_colours(net: nn.Module) -> None:
-    """Raise a DataError unless the network takes images of three colours."""
-    path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, 224)
-    if (channels := example_stem(path, side).channels) != 3:
-        raise DataError(f"the network takes {channels} channels; images have 3. Convert a network of three channels.")
+    """Raise a DataError unless the network takes images of three colours or of grey, and has a mean for each."""
+    path, side = (net.at(net.native), net.native) if isinstance(net, SwitchableModel) else (net, _SIDE)
+    check_channels(channels := example_stem(path, side).channels)
+    if (held := known_source(net).preprocessing.channels) != channels:
+        raise DataError(
+            f"the network's mean has {held} numbers, and its images have the channels {channels}; a number for each is "
+            "needed. Set net.source.preprocessing."
+        )
 
 
 def check_classifies(net: nn.Module, what: str) -> None:

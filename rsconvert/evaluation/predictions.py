@@ -293,5 +293,5 @@ def _groups(subjects: Mapping[str, Subject]) -> Iterable[dict[str, Subject]]:
     for name, subject in subjects.items():
         how = subject.preprocessing
         fill = how.mean if subject.resize == "pad" else None
-        groups.setdefault((how.interpolation, subject.crop_pct, fill), {})[name] = subject
+        groups.setdefault((how.interpolation, how.channels, subject.crop_pct, fill), {})[name] = subject
     return groups.values()

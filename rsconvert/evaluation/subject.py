@@ -79,7 +79,7 @@ class Subject:
         return bool(self.trained) and resolution_of(size) not in self.trained
 
     def images(self, view: Tensor) -> Tensor:
-        """Return uint8 images (N, 3, H, W) as the network takes them: on its device, normalized, of its type."""
+        """Return uint8 images (N, C, H, W) as the network takes them: on its device, normalized, of its type."""
         return normalize(view.to(self.device, non_blocking=True), self.preprocessing, dtype=self._dtype)
 
     def logits(
@@ -90,7 +90,7 @@ class Subject:
         The ensemble weighs the logits of the trained resolutions by softmax(alpha) (RS-Nets, Eq. 5).
 
         Args:
-            views: uint8 images (N, 3, H, W), one batch per size.
+            views: uint8 images (N, C, H, W), one batch per size.
             targets: their classes, which must exist.
             amp: as of `choose_precision`.
         """
@@ -208,7 +208,8 @@ def validation_loader(
     source = known_source(net)
     preprocessing = source.preprocessing
     whole = partial(whole_loader, resize=resize, fill=preprocessing.mean)
-    cropped = partial(evaluation_loader, crop_pct=crop_shares(preprocessing, trained, asked))
+    shares = crop_shares(preprocessing, trained, asked)
+    cropped = partial(evaluation_loader, crop_pct=shares, channels=preprocessing.channels)
     open_loader: Callable[..., ViewLoader] = whole if source.task.dense else cropped
     return open_loader(
         samples,

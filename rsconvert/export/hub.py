@@ -141,7 +141,7 @@ def model_card(
         "`USER/NAME` is the place of this folder on the hub." if place == _PLACE else "",
         _loading_plain(net),
         _loading_other(net),
-        _LOADING,
+        _LOADING.replace("(N, 3, H, W)", f"(N, {net.source.preprocessing.channels}, H, W)"),
     ]
     return "\n\n".join(filter(None, parts)).replace(_PLACE, place) + "\n"
 
@@ -203,13 +203,17 @@ def _facts(net: SwitchableModel, licence: str | None, datasets: list[str]) -> di
         + (f" with {_code(json.dumps(dict(source.model_kwargs)))}" if source.model_kwargs else ""),
         "parameters": f"{sum(p.numel() for p in net.parameters()):,}",
         "classes": "unknown" if source.num_classes is None else classes,
-        "images": f"RGB, {_code(json.dumps(vars(source.preprocessing)))}",
+        "images": f"{_colours(source.preprocessing.channels)}, {_code(json.dumps(vars(source.preprocessing)))}",
         "source weights": _code(weights) if weights else "unknown: fill in",
         "data of the source weights": ", ".join(datasets) or "unknown: fill in",
         "finetuned": _code(json.dumps(dict(source.training))) if source.training else "no",
         **_int8(net),
         "licence of the source weights": _code(licence) if licence else "unknown: fill in before you publish",
     }
+
+
+def _colours(channels: int) -> str:
+    return {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
 
 
 def _int8(net: SwitchableModel) -> dict[str, str]:

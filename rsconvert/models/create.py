@@ -19,6 +19,7 @@ from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
 from rsconvert.models.builders import SMP, TORCHVISION, built, check_num_classes, classes_argument, unknown_model
 from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
+from rsconvert.models.example import example_stem
 from rsconvert.models.smp_models import from_smp
 from rsconvert.models.source import Source, set_source
 from rsconvert.models.task import recognised_task
@@ -28,6 +29,7 @@ from rsconvert.models.weights import load_weights
 __all__ = ["create_model", "is_file_name", "is_model_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
+_SIDE = 224  # in pixels, of an image that is followed to the first layer
 # Each of these would load weights, or code, past the checks of this module.
 _ELSEWHERE = {
     *("cache_dir", "checkpoint_path", "pretrained_backbone", "pretrained_cfg", "pretrained_cfg_overlay"),
@@ -45,6 +47,8 @@ def create_model(
     model_kwargs: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """Return a plain model that remembers its name, its arguments and the preprocessing of its weights.
+
+    A model of another number of channels than its weights' mean and std has their averages for each, as of timm.
 
     Args:
         name: a timm name (``resnet50``, ``resnet50.a1_in1k``, ``hf-hub:…``, ``local-dir:…``), ``torchvision/NAME``,
@@ -70,6 +74,8 @@ def create_model(
         fresh, origin = load_weights(model, Path(weights))
         source = replace(source, weights=origin, new_classifier=tuple(fresh))
     zero_parameters(model, list(source.new_classifier))
+    if source.model_kwargs or is_file_name(name):  # a library's model takes three channels unless its arguments say so
+        source = source.with_channels(example_stem(model, _SIDE).channels)
     set_source(model, replace(source, task=recognised_task(model)))
     return model
 
@@ -230,7 +236,7 @@ def preprocessing_of(cfg: Mapping[str, Any]) -> Preprocessing:
     """Return what a ``pretrained_cfg`` of timm says of images.
 
     Raises:
-        ConfigError: it is that of a model of other than three colours, or names an interpolation of no single kind.
+        ConfigError: it names an interpolation of no single kind, or values out of range.
     """
     config = timm.data.resolve_data_config(pretrained_cfg=dict(cfg))
     return Preprocessing(

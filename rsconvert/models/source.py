@@ -1,7 +1,7 @@
 """Source: what a network was made from, as far as it is known."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -104,6 +104,20 @@ class Source:
     new_classifier: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
     training: Mapping[str, Any] | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the first image (N, C, H, W) that ``forward`` takes; None if they are unknown."""
+        known = (image.channels for image in self.images or () if image.ndim == 4 and len(image.axes) == 2)
+        return next((pair[1] for pair in known if pair is not None), None)
+
+    def for_its_images(self) -> "Source":
+        """Return it with a mean and std for each channel of its images, where these are known."""
+        return self if self.channels is None else self.with_channels(self.channels)
+
+    def with_channels(self, channels: int) -> "Source":
+        """Return it with a mean and std for so many channels, see ``Preprocessing.for_channels``."""
+        return replace(self, preprocessing=self.preprocessing.for_channels(channels))
 
 
 def source_of(model: nn.Module) -> Source:

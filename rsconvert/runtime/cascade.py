@@ -69,7 +69,7 @@ class Cascade:
         """Run a batch, of which each stage takes what the one before left undecided.
 
         Args:
-            images: (N, 3, H, W), normalized, as large as the last stage or larger; for each stage they are resized,
+            images: (N, C, H, W), normalized, as large as the last stage or larger; for each stage they are resized,
                 antialiased. Or a batch of that kind for each stage, in their order, taken as they are.
         Raises:
             ResolutionError: the images are too small, or the number of batches is not that of the stages.

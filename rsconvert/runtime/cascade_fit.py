@@ -149,7 +149,7 @@ class _Feed:
 
     @contextmanager
     def batches(self, places: Tensor, resolutions: Sequence[int], words: str) -> Iterator[Iterator[list[Tensor]]]:
-        """Give normalized views of some images, (N, 3, r, r) for each resolution, in eval mode and under autocast."""
+        """Give normalized views of some images, (N, C, r, r) for each resolution, in eval mode and under autocast."""
         images = self.samples.subset(places.tolist())
         loader = validation_loader(self.net, images, resolutions, batch_size=self.batch_size, workers=self.workers)
         precision = autocast(self.subject.device, choose_precision(self.amp, self.subject.device))

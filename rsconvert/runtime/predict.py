@@ -124,7 +124,7 @@ def predict(
     Args:
         net: a network, a place as of ``load``, or an ONNX file that ``export`` wrote, which runs on the CPU.
         images: files, folders with all images below them, images of Pillow, uint8 pixels (H, W, 3) of NumPy or
-            (3, H, W) of torch; one or several.
+            (3, H, W) or (1, H, W) of torch; one or several.
         resolution: of the path, in pixels, trained or not; None takes the native one.
         latency_ms: the path is the best within this time for one image, see ``for_budget``.
         cascade: run the stored cascade, which chooses the path of each image.
@@ -132,7 +132,7 @@ def predict(
         class_map: a file of lines NAME INDEX: the names of the outputs, among which alone is predicted.
         workers: processes that read images, where there is more than one batch.
     Raises:
-        DataError: a photo does not exist or can't be read, or the network does not take three colours.
+        DataError: a photo does not exist or can't be read, or the network takes neither colours nor grey.
         ConfigError: an argument is unusable, or two of them choose the path.
         CheckpointError, ResolutionError: of the network's file and path.
         UnsupportedModelError: the output is not logits (N, classes).
@@ -158,6 +158,7 @@ def _predicted(
         workers=workers if len(samples) > batch_size else 0,
         crop_pct=predictor.crop_pct,
         interpolation=predictor.interpolation,
+        channels=predictor.channels,
     )
     found: list[Prediction] = []
     with (

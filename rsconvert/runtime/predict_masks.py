@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsconvert.checkpoint import load, replacing
-from rsconvert.data import Photo, Resize, Samples, normalize, photo_samples, whole_views
+from rsconvert.data import Photo, Resize, Samples, as_pillow, normalize, photo_samples, whole_views
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import (
     Amp,
@@ -37,7 +37,7 @@ class PredictedMask:
     """The classes of a photo's pixels.
 
     ``image`` is its file, or its place in the list; ``resolution`` that of the path, in pixels; ``pixels`` are uint8
-    (3, H, W), ``classes`` int64 (H, W), ``names`` those of the classes, as far as they are known.
+    (3, H, W) or grey (1, H, W), ``classes`` int64 (H, W), ``names`` those of the classes, as far as they are known.
     """
 
     image: str
@@ -65,7 +65,7 @@ class PredictedMask:
     def overlay(self) -> Image.Image:
         """Return the photo, half of it in the colours of the classes."""
         colours = Image.fromarray(class_palette()[self.classes.numpy() % 256])
-        return Image.blend(Image.fromarray(self.pixels.permute(1, 2, 0).numpy()), colours, 0.5)
+        return Image.blend(as_pillow(self.pixels).convert("RGB"), colours, 0.5)
 
 
 class MaskFile(NamedTuple):

@@ -34,9 +34,10 @@ class Predictor:
     """A function of uint8 views, and how these are cut.
 
     Attributes:
-        run: views (N, 3, r, r), one batch for each of ``sizes`` → logits (N, classes), and the resolution of each (N,).
+        run: views (N, C, r, r), one batch for each of ``sizes`` → logits (N, classes), and the resolution of each (N,).
         sizes: the views that each image needs, in pixels.
         crop_pct: one number per size.
+        channels: C, of the views.
         names: those of the outputs, None if they are unknown.
         outputs: among which it predicts, None for all.
         modules: the networks that must be in eval mode while it runs.
@@ -46,6 +47,7 @@ class Predictor:
     sizes: tuple[int, ...]
     crop_pct: tuple[float, ...]
     interpolation: str
+    channels: int
     names: Mapping[int, str] | None = None
     outputs: tuple[int, ...] | None = None
     modules: tuple[nn.Module, ...] = ()
@@ -56,7 +58,7 @@ def path_predictor(net: SwitchableModel, resolution: int, amp: Amp = None) -> Pr
 
     Raises:
         ResolutionError: the network can't be built for the resolution.
-        DataError, UnsupportedModelError: it does not take images of three colours, or has no class for each image.
+        DataError, UnsupportedModelError: it takes images of neither colours nor grey, or has no class for each image.
         ConfigError: the precision is unusable.
     """
     path, images, precision = net.at(resolution), _images(net), _precision(net, amp)
@@ -123,6 +125,7 @@ def onnx_predictor(path: str | PathLike[str], resolution: int | None = None) -> 
         sizes=(side,),
         crop_pct=crop_shares(how, trained, [side]),
         interpolation=how.interpolation,
+        channels=how.channels,
         names=names,
     )
 
@@ -143,7 +146,7 @@ def chosen_resolution(
 
 
 def _images(net: SwitchableModel) -> Callable[[Tensor], Tensor]:
-    """Return a function of uint8 images (N, 3, r, r) that gives them as the network takes them."""
+    """Return a function of uint8 images (N, C, r, r) that gives them as the network takes them."""
     check_colours(net)
     if net.source.task.dense:
         raise UnsupportedModelError(
@@ -171,6 +174,7 @@ def _of_network(
         sizes=sizes,
         crop_pct=crop_shares(how, net.resolutions, sizes),
         interpolation=how.interpolation,
+        channels=how.channels,
         names=None if (names := output_names(net.source)) is None else dict(enumerate(names)),
         outputs=outputs,
         modules=(net,),

@@ -151,7 +151,7 @@ def pooled_values(
         net.to(where)
         cuts = {area: Augmentation(crop_area=area, interpolation=how.interpolation) for area in crop_areas}
         load = partial(training_loader, drawn, sides, batch_size=batch_size, seed=seed, workers=workers)
-        trains = {area: load(augmentation=cut, drop_last=False) for area, cut in cuts.items()}
+        trains = {area: load(augmentation=cut, channels=how.channels, drop_last=False) for area, cut in cuts.items()}
         look = partial(pooled_features, net, sides, amp=precision, progress=progress, check=check)
         test = look(validation_loader(net, drawn, sides, batch_size=batch_size, workers=workers))
         values = _grid(list(test.values()))

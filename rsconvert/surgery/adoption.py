@@ -24,6 +24,7 @@ from rsconvert.models import (
     candidates_for,
     count_outputs,
     example_arguments,
+    example_stem,
     preprocessing_of,
     smp_candidates,
     source_of,
@@ -53,8 +54,8 @@ def adopted(model: nn.Module, source: Source) -> tuple[Source, tuple[str, ...]]:
         notes.append(f"architecture: {source.architecture}{kwargs}, which builds the same model: proved by its outputs")
     cfg = getattr(model, "pretrained_cfg", None)
     if isinstance(cfg, Mapping) and {"mean", "std"} <= cfg.keys():
-        with suppress(ConfigError):  # such as that of a model of one colour
-            own = preprocessing_of(cfg)
+        with suppress(ConfigError):  # such as that of an interpolation of no single kind
+            own = preprocessing_of(cfg).for_channels(example_stem(model, max(_SIZES)).channels)
             source = replace(source, preprocessing=own)
             mean, std = (",".join(f"{value:g}" for value in values) for values in (own.mean, own.std))
             settings = f"mean {mean}, std {std}, {own.interpolation}, crop_pct {own.crop_pct}"

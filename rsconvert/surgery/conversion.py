@@ -77,7 +77,7 @@ def make_switchable(
     _check_all_work(model, source, found)
     others = (*(found.functional if bn else ()), *heads)
     net = assemble(model, resolutions, private=bn, build=found.build, built=found.built, others=others)
-    net.source = replace(_with_outputs(source, found), built_with=found.way, images=found.images)
+    net.source = replace(_with_outputs(source, found), built_with=found.way, images=found.images).for_its_images()
     _check_exact(model, exact := prove(found, net))
     parameters = sum(p.numel() for p in net.parameters() if p is not net.alpha)
     net.report = replace(make_report(model, found, start), exact=exact, parameters=parameters, notes=notes)

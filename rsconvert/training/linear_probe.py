@@ -229,7 +229,7 @@ def classifier_name(net: SwitchableModel) -> str:
 
 
 def _inputs(net: SwitchableModel, name: str, views: Mapping[int, Tensor], amp: torch.dtype) -> Iterator[Tensor]:
-    """Yield what the classifier of each path receives for uint8 images (N, 3, r, r): (N, F), float32, on the CPU."""
+    """Yield what the classifier of each path receives for uint8 images (N, C, r, r): (N, F), float32, on the CPU."""
     device, preprocessing, dtype = net.alpha.device, net.source.preprocessing, float_dtype(net)
     for r, view in views.items():
         image, path = normalize(view.to(device, non_blocking=True), preprocessing, dtype=dtype), net.at(r)

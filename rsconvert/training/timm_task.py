@@ -34,7 +34,7 @@ __all__ = ["MREDTask", "ViewCollator", "Views"]
 
 
 class Views(list[Tensor]):
-    """S views (N, 3, r, r) that move like one tensor, as timm's training script moves its input."""
+    """S views (N, C, r, r) that move like one tensor, as timm's training script moves its input."""
 
     def to(self, *args: Any, **kwargs: Any) -> "Views":
         """Move each view."""
@@ -68,7 +68,7 @@ class ViewCollator:
         self._augmentation = augmentation or default
 
     def __call__(self, samples: Sequence[tuple[Any, Any]]) -> tuple[Views, Tensor]:
-        """Return S views (N, 3, r, r), float32, and the targets of N pairs (Pillow image, target).
+        """Return S views (N, C, r, r), float32, and the targets of N pairs (Pillow image, target).
 
         Raises:
             DataError: an image is none of Pillow's.
@@ -84,7 +84,8 @@ class ViewCollator:
                 "the original pixels. Set its transform to None."
             )
         rng = Random(int(torch.randint(2**63 - 1, ())))
-        return training_views(from_pillow(image), self._resolutions, rng, self._augmentation)
+        channels = self._preprocessing.channels
+        return training_views(from_pillow(image), self._resolutions, rng, self._augmentation, channels)
 
 
 # timm's types are skipped, see pyproject.toml.

@@ -108,6 +108,23 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
     assert rsconvert.load(saved).source.class_names is None
 
 
+def test_three_means_of_a_grey_network_are_read_as_their_average(tiny: Any, tmp_path: Path) -> None:
+    """As versions before wrote them; the tensors have the same bits."""
+    model, path = tiny(), tmp_path / "grey.safetensors"
+    model.conv1 = torch.nn.Conv2d(1, 8, 3)
+    net = rsconvert.make_switchable(model, (64, 48))
+    rsconvert.save(net, path)
+    rewrite(path, mean=[0.5, 0.25, 0.0], std=[0.5, 0.5, 0.5])
+    held = rsconvert.load(path, model)
+    assert (held.source.preprocessing.mean, held.source.preprocessing.std) == ((0.25,), (0.5,))
+    assert all(torch.equal(tensor, net.state_dict()[name]) for name, tensor in held.state_dict().items())
+    rewrite(path, images=...)  # and before they said what an image is
+    assert rsconvert.load(path, model).source.preprocessing == held.source.preprocessing
+    net.source = held.source.with_channels(3)
+    with pytest.raises(CheckpointError, match="mean has 3 numbers, the images have the channels 1"):
+        rsconvert.save(net, path)
+
+
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -139,7 +156,8 @@ def test_fields_of_others_and_null_are_ignored(saved: Path) -> None:
         ({"std": [1e-30, 1, 1]}, "std is"),
         ({"mean": [1e30, 1, 1]}, "mean is"),
         ({"mean": ...}, "mean is missing"),
-        ({"mean": [0.5]}, "mean is"),
+        ({"mean": [0.5]}, "mean has 1 numbers, std 3"),
+        ({"mean": [0.5], "std": [0.5]}, "mean has 1 numbers, the images have the channels 3"),
         ({"std": [0, 0, 0]}, "std is"),
         ({"mean": "grey"}, "mean is"),
         ({"mean": [10**400, 0, 0]}, "damaged metadata"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from rsconvert.data.decoding import EncodedImage, from_pillow, reads_heif
+from rsconvert.data.decoding import EncodedImage, as_pillow, from_pillow, in_channels, reads_heif
 from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.errors import DataError
 
@@ -215,6 +215,23 @@ def test_other_formats_are_decoded_whole(kind):
 
 def test_from_pillow_makes_grey_three_colours():
     assert torch.equal(from_pillow(Image.new("L", (4, 3), 7)), torch.full((3, 3, 4), 7, dtype=torch.uint8))
+
+
+def test_grey_values_are_rounded_sums_of_the_colours_and_those_of_pillow():
+    image = from_pillow(PICTURE)
+    grey = in_channels(image, 1)
+    expected = np.einsum("chw,c->hw", image.numpy().astype(float), (0.299, 0.587, 0.114))
+    assert grey.shape == (1, *image.shape[1:])
+    assert np.abs(grey[0].numpy() - expected).max() < 0.51
+    assert np.array_equal(as_pillow(grey), PICTURE.convert("L"))
+    assert as_pillow(image).tobytes() == PICTURE.convert("RGB").tobytes()
+    assert in_channels(image, 3) is image
+
+
+def test_a_photo_has_no_other_number_of_channels():
+    for channels in (2, 4):
+        with pytest.raises(DataError, match=f"takes images of {channels} channels; a photo has 3, or 1 in grey"):
+            in_channels(torch.zeros(3, 4, 4, dtype=torch.uint8), channels)
 
 
 @pytest.mark.parametrize("reduction", [1, 2])

@@ -46,6 +46,17 @@ def test_grey_pixels_become_three_colours() -> None:
     assert np.array_equal(image.numpy(), np.stack([grey] * 3))
 
 
+def test_a_network_of_one_channel_gets_grey() -> None:
+    grey, how = Image.fromarray(PIXELS).convert("L"), Preprocessing(mean=(0.5,), std=(0.25,), crop_pct=1.0)
+    given = [PIXELS, grey, np.asarray(grey), torch.from_numpy(np.array(grey))[None]]
+    found = [prepare_photo(photo, how, (40,), 40) for photo in given]
+    expected = (np.asarray(grey, np.float64)[:, 10:50] / 255 - 0.5) / 0.25
+    assert all(torch.equal(view, found[0]) for view in found)
+    np.testing.assert_allclose(found[0][0, 0].numpy(), expected, atol=1e-6)
+    with pytest.raises(DataError, match="takes images of 4 channels; a photo has 3, or 1"):
+        prepare_photo(PIXELS, how.for_channels(4), (40,), 40)
+
+
 def test_a_view_is_cropped_resized_and_normalized(folder: Path) -> None:
     how = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0), crop_pct=(1.0, 0.5))
     found = prepare_photo(folder / "b9.png", how, (32, 16), 16)

@@ -229,9 +229,10 @@ def test_preprocessing_takes_lists_as_json_gives_them():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"mean": (0.5, 0.5)}, r"mean is \(0.5, 0.5\); 3 finite numbers"),
-        ({"mean": (0.5, 0.5, math.nan)}, "mean is .* 3 finite numbers"),
-        ({"std": "abc"}, "std is 'abc'; 3 finite numbers"),
+        ({"mean": (0.5, 0.5)}, "mean has 2 numbers, std 3; both need one per channel"),
+        ({"mean": (0.5, 0.5, math.nan)}, "mean is .* finite numbers"),
+        ({"mean": ()}, r"mean is \(\); finite numbers"),
+        ({"std": "abc"}, "std is 'abc'; finite numbers"),
         ({"std": (0.2, 0.0, 0.2)}, "std is .* from 0.0001"),
         ({"interpolation": "lanczos"}, "interpolation is 'lanczos'; choose one of bilinear, bicubic"),
         ({"crop_pct": 0}, "crop_pct is 0; choose numbers from 0.05 to 1"),
@@ -364,6 +365,42 @@ def test_operations_are_the_same_for_crops_of_their_own():
         assert torch.equal(views[0], views[1])
         colours.add(tuple(views[0][:, 0, 0].tolist()))
     assert len(colours) > 2
+
+
+def test_other_channels_have_the_averages_of_three():
+    how = Preprocessing(mean=(0.5, 0.25, 0.0), std=(1.0, 0.5, 0.0625), crop_pct=(1.0, 0.5))
+    assert how.for_channels(3) is how
+    assert how.for_channels(1) == Preprocessing(mean=(0.25,), std=(0.5208333333333334,), crop_pct=(1.0, 0.5))
+    assert how.for_channels(4).mean == (0.25,) * 4
+    assert (how.channels, how.for_channels(4).channels) == (3, 4)
+
+
+def test_views_in_grey_are_cut_out_of_the_grey_image():
+    picture = Image.fromarray(smooth())
+    image, grey = (
+        torch.from_numpy(np.array(p.convert("RGB"))).permute(2, 0, 1) for p in (picture, picture.convert("L"))
+    )
+    evaluated = [evaluation_views(x, (32,), crop_pct=1, interpolation="bilinear", channels=1)[0] for x in (image, grey)]
+    trained = [training_views(x, (32, 16), Random(3), channels=1)[0] for x in (image, grey)]
+    for own, alike in (evaluated, trained):
+        assert own.shape == (1, 32, 32)
+        assert torch.equal(own, alike)
+        assert own.float().std() > 10
+    expected = picture.convert("L").resize((42, 32), Image.Resampling.BILINEAR).crop((5, 0, 37, 32))
+    assert np.abs(evaluated[0][0].numpy() - np.asarray(expected, float)).max() <= 1
+
+
+def test_a_change_of_a_grey_crop_leaves_it_grey():
+    grey = torch.full((1, 24, 24), 100, dtype=torch.uint8)
+    how = Augmentation(color_jitter=0.4, rand_augment="rand-m9-n3-mstd0.5")
+    views = training_views(grey.expand(3, 24, 24), (16,), Random(1), how, channels=1)
+    assert views[0].shape == (1, 16, 16)
+    assert not torch.equal(views[0], grey[:, :16, :16])
+
+
+def test_one_mean_normalizes_grey():
+    found = normalize(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), Preprocessing(mean=(0.5,), std=(0.25,)))
+    assert found.tolist() == [[[[-2.0, 2.0]]]]
 
 
 def test_crops_and_flips_are_those_without():

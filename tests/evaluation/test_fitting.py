@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rsconvert.data import Samples
+from rsconvert.data import Preprocessing, Samples
 from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import check_classes, check_classifies, check_colours
-from rsconvert.evaluation.fitting import check_targets, open_labelled
+from rsconvert.evaluation.fitting import check_targets, known_source, open_labelled
 from rsconvert.models import Task
 from rsconvert.runtime import fit_cascade
 from rsconvert.study import complementarity_of, pooled_values
@@ -55,10 +55,19 @@ def test_with_a_map_the_network_may_know_more(net: SwitchableModel) -> None:
         check_classes(net, SAMPLES, range(993, 1001))
 
 
-def test_another_number_of_colours_is_refused(tiny: Callable[..., Any]) -> None:
+def test_photos_are_given_to_networks_of_colours_and_of_grey(tiny: Callable[..., Any]) -> None:
     model = tiny()
+    check_colours(model)
     model.conv1 = torch.nn.Conv2d(1, 8, 3)
-    with pytest.raises(DataError, match="the network takes 1 channels; images have 3"):
+    net = make_switchable(model, (32, 24))
+    for one in (model, net):
+        check_colours(one)
+        assert known_source(one).preprocessing == Preprocessing().for_channels(1)
+    net.source = replace(net.source, preprocessing=Preprocessing())
+    with pytest.raises(DataError, match="the network's mean has 3 numbers, and its images have the channels 1"):
+        check_colours(net)
+    model.conv1 = torch.nn.Conv2d(4, 8, 3)
+    with pytest.raises(DataError, match="the network takes images of 4 channels; a photo has 3, or 1 in grey"):
         check_colours(make_switchable(model, (32, 24)))
 
 

@@ -74,7 +74,8 @@ def test_a_timm_name() -> None:
     assert (source.architecture, source.num_classes) == ("test_resnet.r160_in1k", 6)
     assert (source.model_kwargs, source.weights, source.new_classifier) == ({"in_chans": 1}, None, ())
     assert (source.preprocessing.interpolation, source.preprocessing.crop_pct) == ("bilinear", 0.875)
-    assert source.preprocessing.mean == model.pretrained_cfg["mean"]
+    assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    assert (source.preprocessing.mean, source.preprocessing.std) == ((0.5,), (0.5,))
     assert rebuilt(model).state_dict().keys() == model.state_dict().keys()
 
 

@@ -55,17 +55,17 @@ def test_a_path_is_chosen_by_one_thing(net: SwitchableModel) -> None:
         chosen_resolution(net, None, 2.5)
 
 
-def test_a_network_of_one_colour_is_refused() -> None:
-    class Grey(nn.Module):
+def test_a_network_of_four_channels_is_refused() -> None:
+    class Four(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.conv, self.bn, self.fc = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
+            self.conv, self.bn, self.fc = nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2)
 
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(self.bn(self.conv(x)).mean((2, 3)))
 
-    with pytest.raises(DataError, match="takes 1 channels; images have 3"):
-        path_predictor(make_switchable(Grey(), (32, 24)).eval(), 32)
+    with pytest.raises(DataError, match="takes images of 4 channels; a photo has 3"):
+        path_predictor(make_switchable(Four(), (32, 24)).eval(), 32)
 
 
 def test_a_network_of_masks_is_refused(net: SwitchableModel) -> None:

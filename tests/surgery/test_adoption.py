@@ -128,7 +128,13 @@ def test_the_preprocessing_is_the_model_s_own_and_told() -> None:
     assert line.endswith("bicubic, crop_pct 0.875, from the model's pretrained_cfg")
 
 
-@pytest.mark.parametrize("cfg", [None, 3, {}, {"mean": (0.5,), "std": (0.5,)}, {"mean": "a", "std": "b"}])
+def test_a_grey_model_has_one_mean() -> None:
+    net = make_switchable(timm.create_model("test_resnet", in_chans=1), (64, 32))
+    assert (net.source.preprocessing.mean, net.source.preprocessing.std) == ((0.5,), (0.5,))
+    assert "preprocessing: mean 0.5, std 0.5, " in str(net.report)
+
+
+@pytest.mark.parametrize("cfg", [None, 3, {}, {"mean": "a", "std": "b"}])
 def test_a_cfg_of_another_kind_tells_nothing(cfg: object, tiny: type[nn.Module]) -> None:
     model = tiny()
     model.pretrained_cfg = cfg

@@ -72,7 +72,7 @@ def quantize(
         images: how many to draw at random, by ``seed``; all, if there are fewer.
     Raises:
         ConfigError: a setting is unusable, or the extra ``onnx`` is not installed.
-        DataError: there are no images, one can't be read, or the network does not take three colours.
+        DataError: there are no images, one can't be read, or the network takes neither colours nor grey.
         UnsupportedModelError: the network can't be exported for any size, or has nothing to quantize.
     """
     if images < 1 or batch_size < 1:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rsconvert import __version__
 from rsconvert.checkpoint import file_of
-from rsconvert.data import EvaluationViews, Samples, Size, resolution_of
+from rsconvert.data import EvaluationViews, Samples, Size, as_pillow, resolution_of
 from rsconvert.errors import CheckpointError, ConfigError, DataError, one_line
 from rsconvert.evaluation import (
     NETWORK,
@@ -177,13 +177,15 @@ def encoded_views(found: Predictions, samples: Samples, drawn: Sequence[int]) ->
         DataError: one can't be read.
     """
     subject = found.subjects[NETWORK]
-    interpolation = subject.preprocessing.interpolation
-    views = EvaluationViews(samples, list(subject.paths), crop_pct=subject.crop_pct, interpolation=interpolation)
+    how, sizes = subject.preprocessing, list(subject.paths)
+    views = EvaluationViews(
+        samples, sizes, crop_pct=subject.crop_pct, interpolation=how.interpolation, channels=how.channels
+    )
     for index in drawn:
         seen = views[index]
         if isinstance(seen, DataError):
             raise seen
-        shown = [data_uri(Image.fromarray(view.permute(1, 2, 0).numpy())) for view in seen[0]]
+        shown = [data_uri(as_pillow(view)) for view in seen[0]]
         yield dict(zip(map(size_name, subject.paths), shown, strict=True))
 
 

@@ -239,13 +239,14 @@ class SwitchableModel(Part):
             return snapshot(self, self._built(resolution), resolution, self.resolutions)
 
     def preprocess(self, image: Photo, resolution: int) -> Tensor:
-        """Return an image as the path of a resolution takes it in evaluation: (1, 3, r, r), cropped and normalized.
+        """Return an image as the path of a resolution takes it in evaluation: (1, C, r, r), cropped and normalized.
 
         Args:
-            image: a file, an image of Pillow, uint8 pixels (H, W, 3) or (H, W) of NumPy, or (3, H, W) of torch.
+            image: a file, an image of Pillow, uint8 pixels (H, W, 3) or (H, W) of NumPy, or (3, H, W) or (1, H, W) of
+                torch; a network of one channel gets it in grey.
             resolution: r in pixels, trained or not.
         Raises:
-            DataError: the image can't be read.
+            DataError: the image can't be read, or the network takes neither three channels nor one.
             ResolutionError: ``resolution`` is not a positive whole number.
         """
         check_resolutions([resolution])

@@ -24,9 +24,9 @@ _Box = tuple[int, int, int, int]
 
 
 class Feed:
-    """Gives (S normalized views of shape (N, 3, r, r), targets) on the device, the same for the same epoch and place.
+    """Gives (S normalized views of shape (N, C, r, r), targets) on the device, the same for the same epoch and place.
 
-    Views that are not drawn have the shape (N, 3, 0, 0); all processes draw alike.
+    Views that are not drawn have the shape (N, C, 0, 0); all processes draw alike.
 
     Args:
         classes: how many the targets have; None takes the network's outputs.
@@ -70,6 +70,7 @@ class Feed:
             ),
             drawn=config.drawn_views(len(net.resolutions)),
             grids=loss_grids(net, config),
+            channels=self.preprocessing.channels,
             pin_memory=processes.device.type == "cuda",
             rank=processes.rank,
             world_size=processes.world_size,

@@ -30,7 +30,7 @@ class Teacher:
         self.model, self._task = model.to(device).eval().requires_grad_(False), task or Task()
         # (x · std + mean - own mean) / own std, of x as the student takes it.
         facts = (student.std, student.mean, own.std, own.mean)
-        std, mean, own_std, own_mean = (torch.tensor(values).view(3, 1, 1).to(device) for values in facts)
+        std, mean, own_std, own_mean = (torch.tensor(values).view(-1, 1, 1).to(device) for values in facts)
         self._scale, self._shift = std / own_std, (mean - own_mean) / own_std
         self._same = own.std == student.std and own.mean == student.mean
 
@@ -71,6 +71,11 @@ def _named(name: str, net: SwitchableModel) -> tuple[nn.Module, Preprocessing, T
         raise ConfigError(
             f"teacher is {name}, a network of {source.task.name}; one of {net.source.task.name} is needed, as the "
             "network is."
+        )
+    if source.preprocessing.channels != (wanted := net.source.preprocessing.channels):
+        raise ConfigError(
+            f"teacher is {name}, which takes images of {source.preprocessing.channels} channels; one of {wanted} is "
+            "needed, as the network is."
         )
     taught, own = count_outputs(net.at(net.native), net.source.task), count_outputs(model, source.task)
     if own != taught:
