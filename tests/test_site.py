@@ -42,10 +42,11 @@ def test_the_pages_stay_as_they_are(pages: Path) -> None:
     assert "](docs/" not in (pages / "index.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(not (find_spec("zensical") and find_spec("mkdocstrings_handlers")), reason="needs the extra docs")
+@pytest.mark.skipif(not (find_spec("zensical") and find_spec("mkdocstrings_handlers")), reason="needs zensical and mkdocstrings-python")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     html = MAKE["build_site"](tmp_path)
     reference = (html / "api.html").read_text(encoding="utf-8")
     assert [name for name in rsconvert.__all__ if f".{name}" not in reference] == []
+    assert re.findall(r"<p>(?:Args|Returns|Raises):", reference) == []
     assert "interpolation" in json.dumps(json.loads((html / "search.json").read_text(encoding="utf-8")))
     assert re.search(r'href="https?://fonts', reference) is None
