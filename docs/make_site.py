@@ -31,7 +31,8 @@ def build_site(folder: Path) -> Path:
 def write_pages(folder: Path) -> None:
     """Write configuration and pages; a link to a file that is no page leads to a copy of the file."""
     shutil.rmtree(folder / "pages", ignore_errors=True)
-    shutil.copytree(_ROOT / "docs", folder / "pages", ignore=shutil.ignore_patterns("make_*", "site_*", "*.toml", "__pycache__"))
+    no_page = shutil.ignore_patterns("make_*", "site_*", "*.toml", "__pycache__")
+    shutil.copytree(_ROOT / "docs", folder / "pages", ignore=no_page)
     shutil.copy(_ROOT / "docs" / "zensical.toml", folder)
     for source in [*_ROOT.glob("*.md"), *(_ROOT / "docs").glob("*.md")]:
         page = folder / "pages" / _NAMES.get(source.name, source.name)

@@ -25,6 +25,12 @@ class Table:
     rows: Sequence[Sequence[object]]
     note: str = ""
 
+    def filled(self) -> "Table":
+        """Return the table without the columns in which no row has anything."""
+        used = [i for i in range(len(self.titles)) if any(row[i] not in (None, "") for row in self.rows)]
+        rows = [[row[i] for i in used] for row in self.rows]
+        return Table([self.titles[i] for i in used], rows, self.note)
+
     def as_text(self) -> str:
         """Return aligned columns for a terminal: numbers to the right, words to the left.
 

@@ -4,13 +4,21 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rsconvert.models import ImageArgument
 from rsconvert.text import Table, plain, printable
 
 __all__ = ["inspection_text"]
 
 _WIDTH = 110
 _SHOWN = 8  # entries of a long list
-_BY_RESOLUTION = ("crop_pct", "importance_scores")
+_TABLES = ("crop_pct", "importance_scores", "bytes_by_part", "costs")
+_PARTS = {
+    "codes": "codes of quantized weights",
+    "bases": "bases of quantized values",
+    "native_batchnorm": "BatchNorms of the native resolution",
+    "other_sets": "private tensors of the other resolutions",
+    "float": "other tensors",
+}
 _COSTS = {
     "form": "form",
     "resolution": "resolution",
@@ -31,12 +39,15 @@ def inspection_text(facts: Mapping[str, Any]) -> str:
     resolutions: 224, 160
     bytes: 1,234,567
     """
-    single = {key: value for key, value in facts.items() if key not in ("costs", *_BY_RESOLUTION)}
+    single = {key: value for key, value in facts.items() if key not in _TABLES}
     lines = [line for key, value in single.items() for line in _lines(printable(key), value)]
-    return "\n\n".join(["\n".join(lines), *_by_resolution(facts), *_costs(facts.get("costs", {}))])
+    return "\n\n".join(["\n".join(lines), *_by_part(facts), *_by_resolution(facts), *_costs(facts.get("costs", {}))])
 
 
-def _lines(key: str, value: object) -> list[str]:
+def _lines(key: str, value: Any) -> list[str]:
+    if key == "images":  # what `read_metadata` has checked
+        images = [ImageArgument.from_dict(image) for image in value]
+        return _wrapped(key, [f"{image.label} {image.layout}" for image in images])
     if isinstance(value, Mapping) and len(value) > 3:
         shown = [*value.items()] if len(value) <= 4 * _SHOWN else [*value.items()][:_SHOWN]
         lines = [f"{key}:" if len(shown) == len(value) else f"{key}: {len(value):,}, the first of them"]
@@ -50,11 +61,19 @@ def _wrapped(key: str, value: object) -> list[str]:
 
 def _short(value: object) -> str:
     """Return a value as a person writes it; of a long list the first entries and their number."""
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 2 * _SHOWN:
         return f"{plain(value[:_SHOWN])}, … ({len(value):,} in all)"
     return plain(value)
+
+
+def _by_part(facts: Mapping[str, Any]) -> list[str]:
+    parts = facts.get("bytes_by_part", {})
+    rows = [(_PARTS.get(part, printable(part)), f"{size:,}") for part, size in parts.items()]
+    return [Table(("part", "bytes"), rows).as_text()] if rows else []
 
 
 def _by_resolution(facts: Mapping[str, Any]) -> list[str]:

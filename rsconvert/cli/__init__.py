@@ -48,6 +48,10 @@ _OTHERS = {
 class _Commands(click.Group):
     """Turns the errors of the library into one line and exit status 1."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the work, which is that of their registration."""
+        return list(self.commands)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in self.commands and (own := _OTHERS.get(args[0])) is not None:
             raise click.UsageError(f"No such command '{args[0]}'. Did you mean {own}?", ctx)

@@ -10,7 +10,7 @@ from rsconvert.cli.loading import load_network, network_name
 __all__ = ["calibrate", "cascade", "quantize"]
 
 
-@click.command()
+@click.command(short_help="Set the statistics of BatchNorm from images, no labels.")
 @options.checkpoint
 @options.unlabelled(required=True)
 @options.defaulted("calibration.calibrate", "--images", type=int, help="How many to draw.")
@@ -67,7 +67,7 @@ def calibrate(
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 
 
-@click.command()
+@click.command(short_help="Measure the ranges of activations, for int8 files.")
 @options.checkpoint
 @options.unlabelled(required=True)
 @options.defaulted("export.quantize", "--images", type=int, help="How many to draw.")
@@ -117,7 +117,7 @@ def quantize(
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 
 
-@click.command()
+@click.command(short_help="Fit a cascade: a larger image only where in doubt.")
 @options.checkpoint
 @options.data
 @click.option(

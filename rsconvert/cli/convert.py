@@ -30,7 +30,7 @@ def _model_names(context: click.Context, parameter: click.Parameter, typed: str)
     return [row.name for row in rows if row.name.startswith(typed) and row.size_class in ("A", "B", "C")]
 
 
-@click.command()
+@click.command(short_help="Convert a model and write one switchable file.")
 @click.argument("model", shell_complete=_model_names)
 @options.resolutions("Sides in pixels; the largest is native.", default=",".join(map(str, FIVE)), show_default=True)
 @click.option(
@@ -161,7 +161,7 @@ def _finish(net: "SwitchableModel", target: str | None, as_json: bool) -> None:
     options.print_result({"checkpoint": target, **found.to_dict()}, as_json, f"{found}\nwrote {target}")
 
 
-@click.command()
+@click.command(short_help="List the models that can be converted.")
 @click.argument("pattern", default="*")
 @click.option("--check", metavar="MODEL", help="Measure this model here and now instead of reading the table.")
 @click.option(

@@ -36,7 +36,7 @@ _TAKEN_BY = {
 }
 
 
-@click.command()
+@click.command(short_help="Write the network for ONNX, timm, torchvision or a hub.")
 @click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT|RUN_DIR")
 @click.option(
     "--format",

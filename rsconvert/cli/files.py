@@ -8,7 +8,7 @@ from rsconvert.cli.loading import load_network
 __all__ = ["inspect", "verify"]
 
 
-@click.command()
+@click.command(short_help="Show what a switchable file holds.")
 @options.checkpoint
 @options.as_json
 def inspect(checkpoint: str, as_json: bool) -> None:
@@ -19,7 +19,7 @@ def inspect(checkpoint: str, as_json: bool) -> None:
     options.print_result(facts, as_json, inspection_text(facts))
 
 
-@click.command()
+@click.command(short_help="Compare an exported file with its network.")
 @click.argument("export", type=click.Path())
 @options.checkpoint
 @options.resolutions(

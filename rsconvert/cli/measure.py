@@ -32,7 +32,7 @@ class _Labels(TypedDict):
     class_map: str | None
 
 
-@click.command()
+@click.command(short_help="Measure the accuracy at each resolution.")
 @options.checkpoint
 @options.data
 @options.resolutions(
@@ -113,7 +113,7 @@ def _write(found: "Predictions", output: str | None, logits: str | None, per_cla
     options.print_result(result.to_dict(), as_json, result)
 
 
-@click.command()
+@click.command(short_help="Measure time, memory and accuracy of each path, here.")
 @options.checkpoint
 @options.resolutions("Sides in pixels or ranges 96:224:16, trained or not; the trained.")
 @options.defaulted("evaluation.measure_costs", "--batch-sizes", metavar="LIST", help="Images per forward.")

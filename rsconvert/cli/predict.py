@@ -33,7 +33,7 @@ class _How(TypedDict):
     amp: str | None
 
 
-@click.command()
+@click.command(short_help="Name what is on photos.")
 @click.argument("network", type=click.Path(), metavar="CHECKPOINT|RUN_DIR|FILE.onnx")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(), metavar="PHOTO|FOLDER...")
 @click.option("--resolution", type=int, metavar="R", help="Of the path, in pixels, trained or not; the native one.")

@@ -31,7 +31,7 @@ _output = options.bundle(
 _drawing_output = options.bundle(options.model, _output)
 
 
-@click.command()
+@click.command(short_help="Write one HTML page about a network.")
 @options.checkpoint
 @options.data
 @options.output("The file to write.", default="report.html", show_default=True)
@@ -103,7 +103,7 @@ def report(
     options.print_result({"output": output, "bytes": size, **facts["evaluation"]}, as_json, text)
 
 
-@click.group()
+@click.group(short_help="Draw the paper's tables and figures of your networks.")
 def analyze() -> None:
     """Draw the paper's tables and figures of your own networks and images."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "demo", "finetune"]
 
 
-@click.command()
+@click.command(short_help="Train all resolutions together.")
 @options.checkpoint
 @options.data
 @click.option(
@@ -122,7 +122,7 @@ def _finetune(
         options.print_result(facts, as_json, text)
 
 
-@click.command()
+@click.command(short_help="Train in several ways with one budget, and compare.")
 @click.argument("checkpoint", type=click.Path(), metavar="CHECKPOINT")
 @options.data
 @click.option("--output", required=True, type=click.Path(), metavar="DIR", help="Folder for the runs and the report.")
@@ -227,7 +227,7 @@ def _log_epoch(row: "Row", config: FinetuneConfig) -> None:
     options.log(epoch_line(row, config.epochs, config.drawn_views(trained) if trained > 2 else trained))
 
 
-@click.command()
+@click.command(short_help="Run the whole way on drawn images, in a few minutes.")
 @options.output("Folder for what is made.", default="rsconvert-demo", show_default=True)
 @options.defaulted("demo.run_demo", "--seed", type=int, help="Of the drawings and the training.")
 @options.force

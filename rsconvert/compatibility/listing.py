@@ -7,6 +7,7 @@ from typing import Any
 
 from rsconvert.compatibility.table import Row, Table, read_table, totals
 from rsconvert.errors import UnsupportedModelError
+from rsconvert.text import Table as Text
 
 __all__ = ["Listing", "details", "list_models"]
 
@@ -27,7 +28,8 @@ class Listing:
         able = sum(1 for row in self.rows if row.size_class in ("A", "B", "C"))
         versions = ", ".join(f"{name} {version}" for name, version in self.table.versions.items())
         count = f"{len(self.rows)} models, {able} of them at all five resolutions; measured with {versions}"
-        return "\n".join([*map(_line, self.rows), "", count])
+        titles = ("model", "class", "parameters (M)", "BatchNorms", "resolutions")
+        return Text(titles, [_cells(row) for row in self.rows], f"\n{count}").as_text()
 
 
 def list_models(pattern: str, size_class: str | None = None) -> Listing:
@@ -70,9 +72,16 @@ def details(row: Row) -> tuple[dict[str, Any], str]:
 
 
 def _line(row: Row) -> str:
-    facts = f"{row.name:44s} {row.size_class:6s} {row.parameters / 1e6:7.1f} M"
+    """Return a model's facts as a line without titles."""
+    name, size_class, millions, batchnorms, words = _cells(row)
+    count = "" if batchnorms is None else f"  {batchnorms} BatchNorms"
+    return f"{name}  {size_class}  {millions} M{count}  {words}"
+
+
+def _cells(row: Row) -> tuple[str, str, str, int | None, str]:
+    facts = row.name, row.size_class, f"{row.parameters / 1e6:.1f}"
     if row.size_class == "none":
-        return f"{facts}  no BatchNorm"
+        return *facts, None, "no BatchNorm"
     if row.size_class == "failed":
-        return f"{facts}  {row.error or 'paths differ'}"
-    return f"{facts} {row.batchnorms:4d} BatchNorms  {' '.join(map(str, row.resolutions))}"
+        return *facts, None, row.error or "paths differ"
+    return *facts, row.batchnorms, " ".join(map(str, row.resolutions))

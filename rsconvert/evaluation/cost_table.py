@@ -101,7 +101,7 @@ class Benchmark:
         note = f"{self.switching}\n{self.machine}; amp {self.amp}; {self.rounds} rounds"
         masks = any(cost.miou is not None for cost in self.costs)
         titles = (*_TITLES[:-1], "mIoU (%)") if masks else _TITLES
-        return Table(titles, [cost.cells() for cost in self.costs], note)
+        return Table(titles, [cost.cells() for cost in self.costs], note).filled()
 
 
 def machine_key(device: torch.device) -> str:

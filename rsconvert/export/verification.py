@@ -126,7 +126,7 @@ class Verification:
         titles = ("resolution", "images", "difference", "same class", "note")
         verdict = "agrees" if self.passed else "disagrees"
         note = f"{verdict}: largest relative difference {self.difference:.1e}; up to {self.tolerance:g} is accepted"
-        return Table(titles, rows, note).as_text()
+        return Table(titles, rows, note).filled().as_text()
 
     def _wrong(self) -> list[str]:
         rows = self.sizes.items()

@@ -16,8 +16,7 @@ from rsconvert.data import Samples, postponed_interrupts
 from rsconvert.evaluation import Processes, joined_processes, launched_rank, plain_memory_errors
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
-from rsconvert.text import Table
-from rsconvert.training.run import Row, Run, RunFolder, accuracies, epoch_line, open_for_training
+from rsconvert.training.run import Row, Run, RunFolder, accuracies, epoch_line, epochs_table, open_for_training
 
 __all__ = ["FinetuneResult", "finetune", "keep_freed_memory"]
 
@@ -62,7 +61,7 @@ class FinetuneResult(Sequence[Row]):
         return f"<FinetuneResult, {self}>"
 
     def _repr_html_(self) -> str:
-        return Table([*self.rows[0]], [[*row.values()] for row in self.rows], str(self)).as_html()
+        return epochs_table(self.rows, str(self)).as_html()
 
 
 def finetune(

@@ -16,6 +16,9 @@ FACTS = {
     },
     "importance_scores": {"224": 0.75, "96": 0.25},
     "bytes": 1_234_567,
+    "bytes_by_part": {"native_batchnorm": 234_567, "float": 1_000_000},
+    "images": [{"position": 0, "name": "x", "ndim": 4, "axes": [-2, -1], "channels": [-3, 3]}],
+    "private": True,
 }
 
 
@@ -36,8 +39,16 @@ def test_long_values_are_shortened() -> None:
     assert "bytes: 1,234,567" in lines
 
 
+def test_no_fact_is_left_as_code() -> None:
+    lines = inspection_text(FACTS).splitlines()
+    assert {"images: x (N, 3, H, W)", "private: yes"} <= {*lines}
+    table = [line.rsplit(maxsplit=1) for line in lines[lines.index("") + 1 :][:3]]
+    sizes = [["part", "bytes"], ["BatchNorms of the native resolution", "234,567"], ["other tensors", "1,000,000"]]
+    assert [[word.strip() for word in row] for row in table] == sizes
+
+
 def test_what_differs_by_resolution_is_a_table() -> None:
-    _, table, *_ = inspection_text(FACTS).split("\n\n")
+    _, _, table, *_ = inspection_text(FACTS).split("\n\n")
     assert [line.split() for line in table.splitlines()[1:]] == [["224", "0.95", "0.75"], ["96", "0.875", "0.25"]]
 
 

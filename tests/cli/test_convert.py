@@ -167,7 +167,7 @@ def test_the_list_is_the_table() -> None:
     result = models("resnet1*")
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert [line.split()[:2] for line in lines[: len(rows)]] == [[row.name, row.size_class] for row in rows]
+    assert [line.split()[:2] for line in lines[1 : len(rows) + 1]] == [[row.name, row.size_class] for row in rows]
     assert lines[-1].startswith(f"{len(rows)} models, ")
     assert f"timm {read_table().versions['timm']}" in lines[-1]
 

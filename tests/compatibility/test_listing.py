@@ -12,7 +12,9 @@ def test_rows_are_those_of_the_table() -> None:
     assert listing.rows == rows
     assert listing.to_dict()["totals"] == totals(rows)
     lines = str(listing).splitlines()
-    assert [line.split()[0] for line in lines[:-2]] == [row.name for row in rows]
+    assert lines[0].split() == ["model", "class", "parameters", "(M)", "BatchNorms", "resolutions"]
+    assert [line.split()[0] for line in lines[1:-2]] == [row.name for row in rows]
+    assert lines[1].split()[:4] == [rows[0].name, "A", f"{rows[0].parameters / 1e6:.1f}", str(rows[0].batchnorms)]
     assert lines[-1].startswith(f"{len(rows)} models, {len(rows)} of them at all five resolutions; measured with ")
 
 

@@ -346,7 +346,10 @@ def test_a_result_is_a_line_and_a_table(net: SwitchableModel, photos: str) -> No
     result = finetune(net, photos, config=settings())
     assert repr(result) == f"<FinetuneResult, {result}>"
     assert str(result).startswith("best: epoch 1 of 1, top-1 (%) ")
-    assert result._repr_html_().count("<tr>") == 2
+    shown = result._repr_html_()
+    assert shown.count("<tr>") == 2
+    assert f"<th>top-1 (%) {net.native}</th>" in shown
+    assert f"<td>{result[0]['lr']:.2g}</td>" in shown  # a small rate is no 0.00
 
 
 def test_silence_is_the_default(net: SwitchableModel, photos: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from rsconvert.training.run.epochs import Run
 from rsconvert.training.run.folder import RunFolder
 from rsconvert.training.run.preview import open_for_training, preview
 from rsconvert.training.run.state import FREE_SETTINGS, data_identity
-from rsconvert.training.run.summary import Row, accuracies, epoch_line, read_summary
+from rsconvert.training.run.summary import Row, accuracies, epoch_line, epochs_table, read_summary
 
 __all__ = [
     "FREE_SETTINGS",
@@ -14,6 +14,7 @@ __all__ = [
     "accuracies",
     "data_identity",
     "epoch_line",
+    "epochs_table",
     "open_for_training",
     "preview",
     "read_summary",

@@ -12,6 +12,7 @@ from rsconvert.errors import CheckpointError, ConfigError, install_hint, one_lin
 from rsconvert.evaluation import Evaluation
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import Table
 from rsconvert.training.loss import MREDLoss
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "accuracies",
     "epoch_line",
     "epoch_row",
+    "epochs_table",
     "note_training",
     "read_summary",
     "write_summary",
@@ -158,9 +160,24 @@ def epoch_line(row: Row, epochs: int, views: int) -> str:
 
 def accuracies(row: Row) -> str:
     """Return the accuracies of a row, in percent."""
-    title, prefix = ("mIoU", "miou_") if any(key.startswith("miou_") for key in row) else ("top-1", "top1_")
-    scores = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+    title, scores = _scores(row)
     return f"{title} (%) " + "  ".join(f"{size}: {value:.1f}" for size, value in scores.items())
+
+
+def epochs_table(rows: Sequence[Row], note: str) -> Table:
+    """Return what people look for in the rows of a run: losses, accuracies, rate and speed of each epoch."""
+    metric, sizes = _scores(rows[0])
+    titles = ["epoch", "loss, sum of the views", *(f"{metric} (%) {size}" for size in sizes)]
+    lines = [
+        (row["epoch"], row["loss"], *_scores(row)[1].values(), f"{row['lr']:.2g}", row["images_per_second"])
+        for row in rows
+    ]
+    return Table([*titles, "learning rate", "images/s"], lines, note)
+
+
+def _scores(row: Row) -> tuple[str, dict[str, float]]:
+    title, prefix = ("mIoU", "miou_") if any(key.startswith("miou_") for key in row) else ("top-1", "top1_")
+    return title, {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
 
 
 def note_training(
