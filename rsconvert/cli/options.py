@@ -307,6 +307,8 @@ def resolutions(help: str, read: Callable[[str], Any] = resolution_list, **more:
     """Return the option --resolutions, read as a tuple; None if it is not given."""
 
     def parsed(context: click.Context, parameter: click.Parameter, text: str | None) -> Any:
+        if context.resilient_parsing:  # a shell completes another word, and reading would import torch
+            return text
         return None if text is None else read(text)
 
     return click.option("--resolutions", metavar="LIST", callback=parsed, help=help, **more)

@@ -214,6 +214,14 @@ def test_the_list_is_shown_without_torch() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_word_is_completed_without_torch() -> None:
+    code = "import sys; from click.shell_completion import BashComplete; from rsconvert.cli import main\n"
+    code += "found = BashComplete(main, {}, 'rsconvert', '').get_completions(['wrap'], 'resnet18')\n"
+    code += "print([item.value for item in found][:1], sorted({'torch', 'timm', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['resnet18'] []"
+
+
 def test_the_shell_completes_names_that_can_be_converted() -> None:
     (argument,) = [parameter for parameter in main.commands["wrap"].params if parameter.name == "model"]
     found = [item.value for item in argument.shell_complete(click.Context(main), "resnet1")]
