@@ -83,7 +83,7 @@ def _by_resolution(facts: Mapping[str, Any]) -> list[str]:
     if not scores:
         return []
     shares = crops if isinstance(crops, Sequence) else [crops] * len(sides)
-    rows = [(r, plain(share), plain(scores.get(str(r)))) for r, share in zip(sides, shares, strict=True)]
+    rows = [(r, plain(share), f"{scores[str(r)]:.4f}") for r, share in zip(sides, shares, strict=True)]
     return [Table(("resolution", "crop_pct", "importance score"), rows).as_text()]
 
 

@@ -98,10 +98,15 @@ class Benchmark:
         return self._table().as_html()
 
     def _table(self) -> Table:
-        note = f"{self.switching}\n{self.machine}; amp {self.amp}; {self.rounds} rounds"
         masks = any(cost.miou is not None for cost in self.costs)
         titles = (*_TITLES[:-1], "mIoU (%)") if masks else _TITLES
-        return Table(titles, [cost.cells() for cost in self.costs], note).filled()
+        rows = [cost.cells() for cost in self.costs]
+        note = f"{self.switching}\n{self.machine}; amp {self.amp}; {self.rounds} rounds"
+        if len({cost.parameters for cost in self.costs}) == 1:  # one number needs no column of a wide table
+            note += f"; {self.costs[0].parameters:,} parameters"
+            place = titles.index("parameters (M)")
+            rows = [(*row[:place], None, *row[place + 1 :]) for row in rows]
+        return Table(titles, rows, note).filled()
 
 
 def machine_key(device: torch.device) -> str:

@@ -87,10 +87,11 @@ def _measured_here(net: SwitchableModel, form: str, batch_size: int, amp: Amp) -
     check_forms([form])
     stored, here = stored_costs(net), machine_key(net.alpha.device)
     if here not in stored:
-        others = "; ".join(f"those of {there!r} ({differences(here, there)})" for there in stored) or "none at all"
+        others = "; ".join(f"those of {there!r} ({differences(here, there)})" for there in stored)
+        known = f"of this machine, {here!r}, but {others}; another machine's milliseconds say nothing here"
+        what = known if stored else f"yet; those of this machine, {here!r}, are needed"
         raise ConfigError(
-            f"the network holds no latencies of this machine, {here!r}, but {others}; another machine's milliseconds "
-            "say nothing here. Measure them: rsconvert benchmark CHECKPOINT --store."
+            f"the network holds no latencies {what}. Measure them: rsconvert benchmark CHECKPOINT --store."
         )
     wanted = {"form": form, "batch_size": batch_size, "amp": amp_name(choose_precision(amp, net.alpha.device))}
     rows = [row for row in stored[here] if wanted.items() <= row.items()]

@@ -49,7 +49,7 @@ def test_no_fact_is_left_as_code() -> None:
 
 def test_what_differs_by_resolution_is_a_table() -> None:
     _, _, table, *_ = inspection_text(FACTS).split("\n\n")
-    assert [line.split() for line in table.splitlines()[1:]] == [["224", "0.95", "0.75"], ["96", "0.875", "0.25"]]
+    assert [line.split() for line in table.splitlines()[1:]] == [["224", "0.95", "0.7500"], ["96", "0.875", "0.2500"]]
 
 
 def test_costs_are_a_table_for_each_machine() -> None:

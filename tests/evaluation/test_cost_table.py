@@ -94,10 +94,12 @@ def test_the_table_has_a_line_for_each_row(table: Callable[..., Benchmark]) -> N
     found = replace(found, costs=(replace(found.costs[0], peak_memory_bytes=3 << 20), found.costs[1]))
     titles, first, second, switching, last = str(found).splitlines()
     assert titles.split()[:3] == ["form", "resolution", "batch"]
-    assert first.split() == ["plain", "64", "1", "0.0", "0.00", "5.00", "9.00", "1.0", "3.0", "70.50"]
-    assert second.split() == ["plain", "48", "1", "0.0", "0.00", "4.25", "9.00", "1.0"]
+    assert first.split() == ["plain", "64", "1", "0.0", "5.00", "9.00", "1.0", "3.0", "70.50"]
+    assert second.split() == ["plain", "48", "1", "0.0", "4.25", "9.00", "1.0"]
     assert switching == "switching: net.at(32) 1 µs"
-    assert last == "M; amp off; 3 rounds"
+    assert last == "M; amp off; 3 rounds; 7 parameters"
+    more = replace(found, costs=(found.costs[0], replace(found.costs[1], parameters=2_500_000)))
+    assert str(more).splitlines()[2].split()[4] == "2.50"  # where they differ, as of folded paths, they have a column
 
 
 def test_top1_goes_to_every_row_of_its_resolution(table: Callable[..., Benchmark]) -> None:

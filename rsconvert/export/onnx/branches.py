@@ -33,9 +33,13 @@ def weigh_in_integers(model: Any, resolutions: Sequence[int]) -> None:
     look = node("Gather", ["route:weights", STEP], [parts.given], axis=0)
     mix = [node("Einsum", [parts.given, TABLE], [parts.split.input[0]], equation="s,sk->k")]
     rest = [n for n in (*parts.weighing, *parts.body) if parts.given not in n.output]
+    before = {name for n in graph.node for name in n.input}
     del graph.node[:]
     graph.node.extend(_alive([*nodes, look, *mix, parts.split, *rest], graph.output))
-    graph.initializer.extend([*tensors, tensor(rows, "route:weights")])
+    unread = before - {name for n in graph.node for name in n.input}  # of which a runtime would warn
+    kept = [t for t in graph.initializer if t.name not in unread]
+    del graph.initializer[:]
+    graph.initializer.extend([*kept, *tensors, tensor(rows, "route:weights")])
 
 
 def branch(model: Any, resolutions: Sequence[int], sides: Sequence[int]) -> Any:

@@ -43,10 +43,10 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         sides = ", ".join(map(str, self.resolutions))
-        same = f", {self.equal} of them the same at all resolutions" if len(self.resolutions) > 1 else ""
+        same = f", {self.equal:,} of them the same at all resolutions" if len(self.resolutions) > 1 else ""
         return (
-            f"ranges of {self.activations} activations at {sides}, from {self.images} images\n"
-            f"{self.weights} weights in int8{same}"
+            f"ranges of {self.activations:,} activations at {sides}, from {self.images:,} images\n"
+            f"{self.weights:,} weights in int8{same}"
         )
 
 

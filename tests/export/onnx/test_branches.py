@@ -39,6 +39,11 @@ def test_every_branch_computes_what_the_network_does(made, tmp_path: Path, run_o
         torch.testing.assert_close(run_onnx(tmp_path / "branched.onnx", image(*shape)), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_no_tensor_is_left_that_nothing_reads(made) -> None:
+    read = {name for node in made[1].graph.node for name in node.input}
+    assert {tensor.name for tensor in made[1].graph.initializer} <= read
+
+
 def test_a_branch_reads_its_own_rows_alone(made, tmp_path: Path, run_onnx, image) -> None:
     """With the other rows spoiled: in a sum with weight 0 they would spoil the result."""
     net, _, after = made
