@@ -3,11 +3,13 @@
 pip install '.[docs]' && python docs/make_site.py [FOLDER]     # build/site/html/index.html
 """
 
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import rsconvert
@@ -16,6 +18,18 @@ __all__ = ["build_site", "write_pages"]
 
 _ROOT = Path(__file__).parents[1]
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(#[^)\s]*)?(?=\))")
+_MENTION = re.compile(r"rsconvert(?:\.[a-z]+)+\.[A-Za-z]\w+(?=\W)")
+_IMPORT = re.compile(r"from (rsconvert\.[\w.]+) import ([\w, ]+)")
+_RESULTS = {
+    ("rsconvert.evaluation", "Benchmark"),
+    ("rsconvert.evaluation", "Evaluation"),
+    ("rsconvert.export", "Exported"),
+    ("rsconvert.export", "Verification"),
+    ("rsconvert.runtime", "Prediction"),
+    ("rsconvert.runtime", "PredictionList"),
+    ("rsconvert.surgery", "ConversionReport"),
+    ("rsconvert.training", "FinetuneResult"),
+}
 _NAMES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 
 
@@ -58,11 +72,23 @@ def _linked(source: Path, pages: Path) -> str:
 
 
 def _reference() -> str:
-    """Return the page of all public names, each where it is defined."""
-    lines = ["# Python reference", "", "The names of `import rsconvert`, from their docstrings.", ""]
-    for name in sorted(rsconvert.__all__, key=str.lower):
-        lines += [f"::: {getattr(rsconvert, name).__module__}.{name}", ""]
+    """Return the page of all public names, each where it is defined, and of those of parts that the pages use."""
+    told = "The names of `import rsconvert`, then those of its parts that the pages use and that functions return."
+    lines = ["# Python reference", "", told, ""]
+    own = [("rsconvert", name) for name in sorted(rsconvert.__all__, key=str.lower)]
+    for part, name in [*own, *sorted({*_RESULTS, *_mentioned()})]:
+        found = getattr(importlib.import_module(part), name)
+        lines += [f"::: {found.__module__}.{name}", ""]
     return "\n".join(lines)
+
+
+def _mentioned() -> Iterator[tuple[str, str]]:
+    """Yield the names of parts that the pages and the examples mention or import, such as runtime and Cascade."""
+    for source in (_ROOT / "README.md", *(_ROOT / "docs").glob("*.md"), *(_ROOT / "docs" / "examples").glob("*.py")):
+        text = source.read_text(encoding="utf-8")
+        found = [match.rpartition(".")[::2] for match in _MENTION.findall(text)]
+        found += [(part, name.strip()) for part, names in _IMPORT.findall(text) for name in names.split(",")]
+        yield from ((part, name) for part, name in found if callable(getattr(importlib.import_module(part), name)))
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     html = MAKE["build_site"](tmp_path)
     reference = (html / "api.html").read_text(encoding="utf-8")
     assert [name for name in rsconvert.__all__ if f".{name}" not in reference] == []
+    assert [name for name in ("Cascade", "ViewCollator", "PredictionList") if f".{name}" not in reference] == []
     assert re.findall(r"<p>(?:Args|Returns|Raises):", reference) == []
     assert "interpolation" in json.dumps(json.loads((html / "search.json").read_text(encoding="utf-8")))
     assert re.search(r'href="https?://fonts', reference) is None

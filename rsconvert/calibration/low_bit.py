@@ -31,10 +31,11 @@ def quantize_calibrated(
 ) -> tuple[QuantizationReport, CalibrationReport]:
     """Quantize a network's weights as ``quantize_`` does, and give its BN sets the statistics that come of it.
 
+    All further arguments are those of ``calibrate``.
+
     Args:
         bits: ``W/32``: without training nothing is known of activations.
         resolutions: whose sets get statistics; None takes them all, the native one too, for its weights are others.
-        images, form, batch_size, workers, device, seed, data_root, progress: as of ``calibrate``.
     Raises:
         ConfigError: the bits are malformed, or quantize activations.
         RSConvertError: as ``quantize_`` and ``calibrate``; after an error of the latter the weights are quantized.

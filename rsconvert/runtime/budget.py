@@ -62,8 +62,10 @@ def resolution_for_budget(
     Args:
         latency_ms: of one batch on this machine, the median, in milliseconds.
         multiply_adds: of one image.
-        form, batch_size, amp: for which latencies are looked up; amp is the precision of autocast, None that which
-            ``benchmark`` takes by itself on the network's device.
+        form: of the latencies that are looked up, such as ``folded``.
+        batch_size: of these latencies.
+        amp: the precision of autocast of these latencies, None that which ``benchmark`` takes by itself on the
+            network's device.
     Raises:
         ConfigError: not exactly one budget is given; it is below what the cheapest path costs; the table has no
             latency of this machine, or none for the form, the batch size and the precision.

@@ -121,7 +121,8 @@ def predict_masks(
     Args:
         net: a network of masks, or a place as of ``load``.
         images: as of ``predict``.
-        resolution, latency_ms: as of ``predict``.
+        resolution: as of ``predict``.
+        latency_ms: as of ``predict``.
         resize: how the whole photo becomes the view, as of ``evaluate``.
     Raises:
         UnsupportedModelError: the network gives one prediction for each image, or one number for each position.

@@ -93,13 +93,12 @@ class MREDTask(TrainingTask):  # type: ignore[misc]
     """A training task of timm: S views and their targets → the MRED loss (RS-Nets, Eqs. 5-10).
 
     ``trainable_module`` is the switchable network, with alpha, so that optimizers, moving averages, checkpoints and
-    DistributedDataParallel take it as they take a plain model.
+    DistributedDataParallel take it as they take a plain model. Device, dtype and verbose are those of any task.
 
     Args:
         net: on its device already; trained in place.
         distill: which loss, see ``mred_loss``.
         label_smoothing: share of the target that is spread over all classes.
-        device, dtype, verbose: as of any task.
     """
 
     def __init__(
