@@ -1,134 +1,109 @@
-"""Kills a finetuning run at random times, resumes it each time, and compares the end with an uninterrupted run.
+"""Kills finetuning at random changes of its folder and at random times, resumes it, and compares the ends of the runs.
 
-    python benchmarks/restart.py
-    python benchmarks/restart.py --checkpoint start.safetensors --data photos --kills 20 --epochs 4
+    python benchmarks/restart.py --kills 40
+    python benchmarks/restart.py --kills 10 --bits 2/2
+    python benchmarks/restart.py --checkpoint start.safetensors --data photos --epochs 4
 
 Without a checkpoint a small network learns from drawn images, with dropout, mixup and a moving average, so that every
-part of the state matters. SIGKILL leaves a process no time to write anything. The exit status is 1 if a bit differs.
+part of the state matters. SIGKILL leaves a process no time to write anything. A run is killed and resumed until it
+ends, about five times, and then the next one starts. The exit status is 1 if a bit differs from an unbroken run in the
+two networks or in ``summary.csv``, apart from times.
 """
 
 import argparse
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
+from forked import Ended, Fault, command, import_all, run, same_tensors, summary_rows
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from rsconvert import create_model, make_switchable, save
 from rsconvert.demo import write_images
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = ("last.safetensors", "best.safetensors")
-SETTINGS = ["ema_decay=0.9", "mixup=0.2", "cutmix=1.0", "save_minutes=0.01", "keep_states=2"]
+SETTINGS = ("ema_decay=0.9", "mixup=0.2", "cutmix=1.0", "save_minutes=0.002", "keep_states=2", "probe_epochs=0")
+PER_RUN = 5
 
 
 def main() -> int:
+    """Print a line for each kill and one for all."""
     options = parse_arguments()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        checkpoint, data = prepared(options, folder)
-        command = [sys.executable, "-m", "rsconvert", "finetune", checkpoint, "--data", data, "--workers", "1"]
-        command += [
-            "--epochs",
-            str(options.epochs),
-            "--batch-size",
-            str(options.batch_size),
-            "--device",
-            "cpu",
-            "--json",
-        ]
-        command += [word for setting in SETTINGS for word in ("--set", setting)]
-        first, whole = uninterrupted(command, folder / "whole")
-        print(f"uninterrupted: first state after {first:.1f} s, end after {whole:.1f} s", flush=True)
-        longest = first + 2 * (whole - first) / options.kills
-        kills = killed(command, folder / "run", options.kills, longest, random.Random(options.seed))
-        finish(start(command, folder / "run"))
-        different = [name for name in FILES if not same(folder / "whole" / name, folder / "run" / name)]
-    print(f"{kills} kills, each followed by --resume: {', '.join(different) or 'no file'} differs")
-    return 1 if different or kills < options.kills else 0
+        import_all("rsconvert.cli", "rsconvert.wrapping", "rsconvert.training")
+        base = Path(name)
+        work = finetuning(options, base)
+        (base / "whole").mkdir()
+        whole = run(work, base / "whole")
+        if whole.status:
+            raise SystemExit(whole.err)
+        print(f"unbroken: {whole.seconds:.1f} s, {whole.steps} steps, {whole.writes} changes of the folder", flush=True)
+        rng, kills, different = random.Random(options.seed), 0, set()
+        while kills < options.kills:
+            kills += broken_run(work, base / "run", whole, rng, options.kills - kills)
+            different |= differing(base / "whole" / "run", base / "run" / "run")
+            shutil.rmtree(base / "run")
+    print(f"{kills} kills, each followed by --resume: {', '.join(sorted(different)) or 'no file'} differs")
+    return 1 if different else 0
 
 
 def parse_arguments() -> argparse.Namespace:
+    """Return the options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--checkpoint", help="a switchable file; a small network if left out")
     parser.add_argument("--data", help="an image folder, needed with a checkpoint")
-    parser.add_argument("--kills", type=int, default=20, help="(20)")
-    parser.add_argument("--epochs", type=int, default=12, help="(12)")
+    parser.add_argument("--bits", help="of weights and activations, such as 2/2; float by default")
+    parser.add_argument("--workers", default="0", help="processes that read images (0)")
+    parser.add_argument("--kills", type=int, default=10, help="(10)")
+    parser.add_argument("--epochs", type=int, default=4, help="(4)")
     parser.add_argument("--batch-size", type=int, default=8, help="(8)")
-    parser.add_argument("--images", type=int, default=40, help="drawn for each class (40)")
-    parser.add_argument("--seed", type=int, default=0, help="of the instants (0)")
+    parser.add_argument("--images", type=int, default=12, help="drawn for each class (12)")
+    parser.add_argument("--seed", type=int, default=0, help="of the kills (0)")
     return parser.parse_args()
 
 
-def prepared(options: argparse.Namespace, folder: Path) -> tuple[str, str]:
-    if options.checkpoint is not None:
-        return options.checkpoint, options.data
-    for split, count in (("train", options.images), ("val", 10)):
-        write_images(folder / "drawings", split, count, np.random.default_rng(count))
-    model = create_model("test_efficientnet", num_classes=6, model_kwargs={"drop_rate": 0.2, "drop_path_rate": 0.1})
-    save(make_switchable(model, (64, 48, 32)), folder / "start.safetensors")
-    return str(folder / "start.safetensors"), str(folder / "drawings")
+def finetuning(options: argparse.Namespace, base: Path) -> Callable[[], object]:
+    """Return the command, which writes ``run`` where it runs; make the network and the images that it lacks."""
+    checkpoint, data = options.checkpoint, options.data
+    if checkpoint is None:
+        checkpoint, data = str(base / "start.safetensors"), str(base / "drawings")
+        for split, count in (("train", options.images), ("val", 2)):
+            write_images(base / "drawings", split, count, np.random.default_rng(count))
+        model = ("wrap", "test_efficientnet", "--no-pretrained", "--num-classes", "6", "--resolutions", "64,48,32")
+        rates = ("--model-kwargs", "drop_rate=0.2", "--model-kwargs", "drop_path_rate=0.1")
+        made = run(command(*model, *rates, "-o", checkpoint), base)
+        assert made.status == 0, made.err
+    words = ["finetune", checkpoint, "--data", data, "--workers", options.workers, "--epochs", str(options.epochs)]
+    words += ["--batch-size", str(options.batch_size), "--device", "cpu", "--json", "--output", "run", "--resume"]
+    words += ["--bits", options.bits] if options.bits else []
+    return command(*words, *(word for setting in SETTINGS for word in ("--set", setting)))
 
 
-def uninterrupted(command: list[str], run: Path) -> tuple[float, float]:
-    """Return the seconds until the first state was there, and until the end."""
-    started = time.monotonic()
-    process = start(command, run)
-    while not any((run / "state").glob("*.safetensors")) and process.poll() is None:
-        time.sleep(0.01)
-    first = time.monotonic() - started
-    finish(process)
-    return first, time.monotonic() - started
+def broken_run(work: Callable[[], object], place: Path, whole: Ended, rng: random.Random, most: int) -> int:
+    """Kill a run at most so many times and resume it, until it has ended; return how many kills there were."""
+    place.mkdir()
+    for kill in range(most):
+        share = rng.uniform(0, 2 / PER_RUN)
+        at_change = Fault(write=1 + round(share * whole.writes))
+        ended = run(work, place, at_change if kill % 2 == 0 else Fault(seconds=share * whole.seconds))
+        if ended.status == 0:
+            return kill
+        if ended.status > 0:
+            raise SystemExit(ended.err)
+        states = sorted(file.stem.lstrip("0") for file in (place / "run" / "state").glob("*.safetensors"))
+        print(f"killed after {ended.steps} steps and {ended.writes} changes: states {', '.join(states)}", flush=True)
+    last = run(work, place)
+    if last.status:
+        raise SystemExit(last.err)
+    return most
 
 
-def killed(command: list[str], run: Path, kills: int, longest: float, rng: random.Random) -> int:
-    """Kill the run ``kills`` times, each time after up to ``longest`` seconds; return how often it was still alive.
-
-    If not even the first kill was in time, because the machine got faster, all starts again with half the seconds.
-    """
-    for kill in range(kills):
-        process, seconds = start(command, run), rng.uniform(0, longest)
-        time.sleep(seconds)
-        if process.poll() is not None:
-            finish(process)
-            if kill:
-                return kill
-            shutil.rmtree(run)
-            return killed(command, run, kills, longest / 2, rng)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        states = sorted(file.stem.lstrip("0") for file in (run / "state").glob("*.safetensors"))
-        partial = len(list(run.rglob(".*.part")))
-        told = f"states {', '.join(states)}" if states else "no state"
-        print(f"kill {kill + 1} after {seconds:.1f} s: {told}; partial files {partial}", flush=True)
-    return kills
-
-
-def start(command: list[str], run: Path) -> "subprocess.Popen[str]":
-    whole = [*command, "--output", str(run), "--resume"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(whole, text=True, cwd=ROOT, start_new_session=True, **pipes)  # type: ignore[call-overload, no-any-return]
-
-
-def finish(process: "subprocess.Popen[str]") -> None:
-    _, shown = process.communicate()
-    if process.returncode:
-        raise SystemExit(shown)
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+def differing(whole: Path, broken: Path) -> set[str]:
+    """Return the files of two runs that differ, apart from times."""
+    files = {name for name in FILES if not same_tensors(whole / name, broken / name)}
+    return files | (set() if summary_rows(whole) == summary_rows(broken) else {"summary.csv"})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 # What a shell starts in the background is deaf to Ctrl-C, which some tests press.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_style.py", "test_restart.py", "test_distributed.py", "test_interrupt.py", "test_program.py")
+LONGEST = ("test_style.py", "test_faults.py", "test_distributed.py", "test_program.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import socket
 import time
 import zlib
@@ -16,9 +18,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["LOCK", "is_running", "left_behind", "owned", "temporary"]
+__all__ = ["LOCK", "clear", "holds_nothing", "is_running", "left_behind", "owned", "scratch", "temporary"]
 
 LOCK = ".lock"
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})-(\d{1,10})\.(part|scratch|old)", re.DOTALL)
 # After so many seconds without a change, a temporary file of another host counts as left behind.
 _LONG = 86_400
 
@@ -107,16 +110,40 @@ def temporary(target: Path, ending: str) -> Path:
     return target.parent / f".{target.name}.{_host()}-{os.getpid()}.{ending}"
 
 
-def left_behind(target: Path, ending: str) -> list[Path]:
-    """Return the `temporary` files or folders of a target whose writers are gone.
+@contextmanager
+def scratch(target: Path, ending: str) -> Iterator[Path]:
+    """Yield an empty folder, `temporary`, for what is not finished; nothing of it stays.
+
+    What killed processes left of theirs is removed first.
+
+    Raises:
+        OSError: the folder can't be made.
+    """
+    folder = temporary(target, ending)
+    # The folder itself too: in a container the next process may have the same number.
+    for old in (*left_behind(target.parent, target.name, ending), folder):
+        clear(old)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        clear(folder)
+
+
+def left_behind(folder: Path, name: str | None = None, ending: str | None = None) -> list[Path]:
+    """Return the `temporary` files and folders in a folder whose writers are gone.
 
     Whether a process of another host runs is not known here: what it writes counts as left behind after a day
     without a change.
+
+    Args:
+        name: of their target; of any by default.
+        ending: ``part``, ``scratch`` or ``old``; any by default.
     """
-    start = f".{target.name}."
     with suppress(OSError):
-        found = [p for p in target.parent.iterdir() if p.name.startswith(start) and p.name.endswith(f".{ending}")]
-        return [path for path in found if _is_left(path, path.name[len(start) : -len(ending) - 1])]
+        entries = [(path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir()]
+        found = [(path, parts) for path, parts in entries if parts and name in (None, parts[1])]
+        return [p for p, parts in found if ending in (None, parts[4]) and _is_left(p, parts[2], int(parts[3]))]
     return []
 
 
@@ -125,8 +152,19 @@ def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def _is_left(path: Path, writer: str) -> bool:
-    host, _, pid = writer.partition("-")
-    if not pid.isdecimal():
-        return False
-    return not is_running(int(pid)) if host == _host() else time.time() - path.stat().st_mtime > _LONG
+def _is_left(path: Path, host: str, pid: int) -> bool:
+    return not is_running(pid) if host == _host() else time.time() - path.stat().st_mtime > _LONG
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Return whether a folder is empty, but for a lock and what killed processes left."""
+    return all(path.name == LOCK or path in left_behind(folder) for path in folder.iterdir())
+
+
+def clear(path: Path) -> None:
+    """Remove a temporary file or folder, as far as that works."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

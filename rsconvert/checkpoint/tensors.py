@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rsconvert.checkpoint.ownership import left_behind, temporary
+from rsconvert.checkpoint.ownership import scratch
 from rsconvert.errors import CheckpointError, first_line
 
 __all__ = [
@@ -38,48 +38,41 @@ class Entry(NamedTuple):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file next to ``path`` to write into; then put it, synced, in the place of ``path`` at once.
+    """Yield a temporary file to write into; then put it, synced, in the place of ``path`` at once.
 
-    A link is followed: the file that it leads to is replaced. An interruption leaves the old file, and no temporary
-    one.
+    It is in a folder of its own next to ``path``, for some libraries write temporary files beside theirs. A link is
+    followed: the file that it leads to is replaced. An interruption leaves the old file and nothing temporary; what a
+    killed process leaves, the next one removes that writes ``path``.
 
     Raises:
         CheckpointError: the folder is missing, the disk is full, or ``path`` is a folder or a device.
     """
     target = Path(os.path.realpath(path))
-    part = temporary(target, "part")
     try:
         if target.exists() and not target.is_file():
             raise OSError("it is no ordinary file")
-        for old in left_behind(target, "part"):  # of a process that was killed
-            old.unlink()
-        with open(part, "wb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-        yield part
-        os.chmod(part, mode)  # safetensors leaves a file that its owner alone can read
-        sync(part)
-        os.replace(part, target)
-        _sync_folder(target.parent)
+        with scratch(target, "part") as folder:
+            part = folder / target.name
+            with open(part, "wb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+            yield part
+            os.chmod(part, mode)  # safetensors leaves a file that its owner alone can read
+            sync(part)
+            os.replace(part, target)
+        sync(target.parent)
     except Exception as error:  # safetensors and torch wrap the system's errors in their own
         raise CheckpointError(
             f"{path} can't be written ({first_line(error) or type(error).__name__}); a file in a folder that exists, "
             "with room for it, is needed. The old file is untouched: make room, or choose another place."
         ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk holds the file."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # lets no one open a folder
+    """Wait until the disk holds a file, or the names in a folder."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # lets no one open a folder
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,6 +1,5 @@
 """The demo: an ordinary network on drawn images becomes switchable, is finetuned, compared and exported."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image
 from rsconvert.checkpoint import save
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import Evaluation, evaluate
-from rsconvert.export import export_timm
+from rsconvert.export import export_timm, replacing_folder
 from rsconvert.models import create_model
 from rsconvert.settings import FinetuneConfig
 from rsconvert.study import plot_accuracy, save_figures
@@ -89,6 +88,8 @@ def run_demo(
 ) -> DemoResult:
     """Run the main job on drawn images and leave a table, a figure, the checkpoint and a plain export in ``folder``.
 
+    The folder is there when all of it is done; until then an earlier demo's stays.
+
     Args:
         images_per_class: drawings to train on; half as many to evaluate on.
         epochs: of the ordinary training and of the finetuning.
@@ -97,14 +98,20 @@ def run_demo(
         CheckpointError: the folder exists and ``force`` is not set, or can't be written.
     """
     say = log or (lambda _: None)
-    started = time.perf_counter()
+    started, target = time.perf_counter(), Path(folder)
+    _check_free(target, force)
     try:
-        place = _fresh(Path(folder), force)
-        before, after = _tell_story(place, images_per_class, epochs, seed, say)
-        result = DemoResult(place, before, after, time.perf_counter() - started)
-        (place / "table.md").write_text(result.table() + "\n", encoding="utf-8")
+        target.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(target) as place:
+            (place / _MARK).write_text("rsconvert demo --force replaces a folder that holds this file.\n", "utf-8")
+            before, after = _tell_story(place, images_per_class, epochs, seed, say)
+            result = DemoResult(target, before, after, time.perf_counter() - started)
+            (place / "table.md").write_text(result.table() + "\n", encoding="utf-8")
     except OSError as error:
         raise CheckpointError(f"{folder} can't be written ({error}); a folder with room is needed.") from error
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = ()  # the state of its finetuning is gone
+        raise
     return result
 
 
@@ -128,17 +135,12 @@ def _tell_story(
     return before, after
 
 
-def _fresh(folder: Path, force: bool) -> Path:
-    """Make an empty folder, in place of an earlier demo's alone."""
+def _check_free(folder: Path, force: bool) -> None:
+    """Refuse a place that is taken, unless by an earlier demo that may be replaced."""
     if folder.exists() and not force:
         raise CheckpointError(f"{folder} exists; a new folder is needed. Choose another by --output, or use --force.")
     if folder.exists() and not (folder / _MARK).is_file():
         raise CheckpointError(f"{folder} was not made by a demo and is left alone; a new folder is needed.")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-    (folder / _MARK).write_text("rsconvert demo --force replaces a folder that holds this file.\n", encoding="utf-8")
-    return folder
 
 
 def _train_ordinary(images: Path, epochs: int, seed: int, say: Log) -> SwitchableModel:

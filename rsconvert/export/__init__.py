@@ -4,7 +4,7 @@ from rsconvert.export.hub import export_hub
 from rsconvert.export.onnx import Int8Paths, QuantizationReport, export_onnx, int8_paths, onnx_network, quantize
 from rsconvert.export.opening import Export, open_export, open_onnx
 from rsconvert.export.plain import export_plain, export_program, export_timm, export_torchvision
-from rsconvert.export.target import Exported
+from rsconvert.export.target import Exported, replacing_folder
 from rsconvert.export.verification import Agreement, Verification, verify_export
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "open_export",
     "open_onnx",
     "quantize",
+    "replacing_folder",
     "verify_export",
 ]

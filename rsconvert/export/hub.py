@@ -80,6 +80,7 @@ def export_hub(
         save(net, part / PUBLISHED)
         (part / _CARD).write_text(card, encoding="utf-8")
         sync(part / _CARD)
+        sync(part / _CARD)
     left = [line.removeprefix("- ").partition(":")[0] for line in card.splitlines() if "unknown: fill in" in line]
     address = None if push is None else push_folder(folder, push)
     return Exported({folder: None}, left_open=(*left, *([_PLACE] if push is None else [])), address=address)

@@ -2,16 +2,15 @@
 
 import ctypes
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rsconvert.checkpoint import left_behind, temporary
+from rsconvert.checkpoint import clear, left_behind, scratch, sync, temporary
 from rsconvert.data import crop_shares
-from rsconvert.errors import CheckpointError, RSConvertError, one_line
+from rsconvert.errors import CheckpointError, RSConvertError
 from rsconvert.export.verification import Verification
 from rsconvert.models import output_names
 from rsconvert.surgery import FoldReport, SwitchableModel
@@ -60,23 +59,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     A link is followed. An interruption or a full disk, a CheckpointError, leaves the old folder and no temporary one.
     """
     target = Path(os.path.realpath(folder))
-    part = temporary(target, "part")
     try:
-        for old in left_behind(target, "part"):
-            shutil.rmtree(old, ignore_errors=True)
-        part.mkdir()
-        yield part
-        _swap(part, target)
+        for old in left_behind(target.parent, target.name, "old"):  # one that a killed process had moved aside
+            if target.exists():
+                clear(old)
+            else:
+                os.replace(old, target)
+        with scratch(target, "part") as part:
+            yield part
+            _swap(part, target)
+        sync(target.parent)
     except (OSError, TypeError, ValueError) as error:
         if isinstance(error, RSConvertError) and not isinstance(error, CheckpointError):
             raise
         reason = (isinstance(error, CheckpointError) and error.__cause__) or error
         raise CheckpointError(
-            f"{folder} can't be written ({one_line(reason)}); room on the disk, and model_kwargs of plain "
+            f"{folder} can't be written ({' '.join(str(reason).split())}); room on the disk, and model_kwargs of plain "
             "values, are needed. The old folder is untouched: make room, or choose another place."
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _swap(part: Path, target: Path) -> None:
@@ -92,7 +92,7 @@ def _swap(part: Path, target: Path) -> None:
         if old.exists() and not target.exists():
             os.replace(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    clear(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:

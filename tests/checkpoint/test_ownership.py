@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rsconvert.checkpoint.ownership as module
-from rsconvert.checkpoint import left_behind, owned, replacing, temporary
+from rsconvert.checkpoint import holds_nothing, left_behind, owned, replacing, scratch, temporary
 from rsconvert.checkpoint.ownership import LOCK, is_running
 from rsconvert.errors import CheckpointError
 
@@ -76,17 +76,32 @@ def test_a_process_that_is_gone_is_known() -> None:
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     target = tmp_path / "net.safetensors"
     here = temporary(target, "part").name.split(".")[-2].partition("-")[0]
-    left, other, running = (
-        tmp_path / f".{name}.part"
-        for name in (f"net.safetensors.{here}-{GONE}", f"x.{here}-{GONE}", f"net.safetensors.{here}-{os.getppid()}")
-    )
-    for file in (left, other, running):
+    writers = ((target.name, GONE), (target.name, GONE + 1), ("x", GONE), (target.name, os.getppid()))
+    left, older, other, running = (tmp_path / f".{name}.{here}-{pid}.part" for name, pid in writers)
+    left.mkdir()
+    (tmp_path / LOCK).touch()
+    for file in (left / ".tmpOfALibrary", older, other):
         file.touch()
-    assert left_behind(target, "part") == [left]
+    assert holds_nothing(tmp_path)
+    (tmp_path / LOCK).unlink()
+    running.touch()
+    assert not holds_nothing(tmp_path)
+    assert sorted(left_behind(tmp_path, target.name)) == sorted([left, older])
+    assert sorted(left_behind(tmp_path)) == sorted([left, older, other])
+    assert left_behind(tmp_path, target.name, "scratch") == []
     with replacing(target) as part:
         part.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([target, other, running])
     assert time.time() - target.stat().st_mtime < 60
+
+
+def test_a_process_of_the_same_number_may_have_been_killed(tmp_path: Path) -> None:
+    left = temporary(tmp_path / "net", "part")
+    left.mkdir()
+    (left / "half").touch()
+    with scratch(tmp_path / "net", "part") as folder:
+        assert (folder, list(folder.iterdir())) == (left, [])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_another_host_writes_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +111,10 @@ def test_what_another_host_writes_is_left_alone_for_a_day(tmp_path: Path, monkey
         patch.setattr(os, "getpid", lambda: GONE)
         theirs = temporary(target, "part")
     theirs.touch()
-    assert left_behind(target, "part") == []
+    assert left_behind(tmp_path) == []
     with replacing(target) as part:
-        assert part.name != theirs.name
+        assert part.parent.name != theirs.name
         part.write_text("new")
     assert theirs.exists()
     os.utime(theirs, (time.time() - 90_000,) * 2)
-    assert left_behind(target, "part") == [theirs]
+    assert left_behind(tmp_path, target.name) == [theirs]

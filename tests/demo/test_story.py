@@ -59,6 +59,24 @@ def test_a_folder_that_exists_is_kept(result: DemoResult) -> None:
     assert (result.folder / "table.md").is_file()
 
 
+def test_until_it_is_done_the_old_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(place: Path, *_: object) -> None:
+        assert (old / "table.md").is_file()
+        (place / "table.md").touch()
+        raise KeyboardInterrupt("its state after epoch 1 of 6 is kept")
+
+    old = tmp_path / "demo"
+    old.mkdir()
+    for name in (".rsconvert-demo", "table.md"):
+        (old / name).write_text("old")
+    monkeypatch.setattr("rsconvert.demo.story._tell_story", stopped)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run_demo(old, force=True)
+    assert caught.value.args == ()
+    assert (old / "table.md").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [old]
+
+
 def test_a_folder_of_somebody_else_survives_force(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "mine.txt").write_text("mine")

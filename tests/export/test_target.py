@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import rsconvert
+from rsconvert.checkpoint import temporary
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, UnsupportedModelError
 from rsconvert.export import Agreement, Exported, Verification
@@ -70,6 +72,18 @@ def test_an_error_leaves_the_old_folder(old: Path, error: BaseException, seen, w
 
     with pytest.raises(seen, match=words):
         write()
+    assert (old / "a.txt").read_text() == "old"
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows can't say whether a process runs")
+@pytest.mark.parametrize("is_there", [False, True])
+def test_an_old_folder_that_a_killed_process_had_moved_aside(old: Path, is_there: bool) -> None:
+    aside = temporary(old, "old")
+    aside = aside.with_name(aside.name.replace(f"-{os.getpid()}", f"-{2**22 + 1}"))  # above every process id of Linux
+    shutil.copytree(old, aside) if is_there else old.rename(aside)
+    with pytest.raises(CheckpointError, match="no room"), replacing_folder(old):
+        raise OSError("no room")
     assert (old / "a.txt").read_text() == "old"
     assert list(old.parent.iterdir()) == [old]
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
 import torch
 
-from rsconvert.checkpoint import replacing
+from rsconvert.checkpoint import replacing, scratch
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import default_resolutions
 from rsconvert.export.logits import keep_logits
@@ -161,8 +160,8 @@ def _written(model: Any, net: SwitchableModel, file: Path) -> Verification:
 def _scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a folder for what is not verified yet; nothing of it stays."""
     try:
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
-            yield Path(folder)
+        with scratch(Path(os.path.realpath(path)), "scratch") as folder:
+            yield folder
     except OSError as error:
         raise CheckpointError(
             f"{path} can't be written ({error}); room in a folder that exists is needed. The old files "

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rsconvert.checkpoint import digest, read_tensors, replacing, subset
+from rsconvert.checkpoint import digest, holds_nothing, read_tensors, replacing, subset
 from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import launched_processes
@@ -106,12 +106,16 @@ class Plan:
         """Return the network from which a method starts."""
         return self.others.get(method, self.net)
 
-    def write_settings(self) -> None:
-        """Record in the folder what the comparison is."""
+    def make_folder(self) -> None:
+        """Make the folder, unless it exists."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.folder} can't be written ({error}); a folder is needed.") from error
+
+    def write_settings(self) -> None:
+        """Record in the folder what the comparison is."""
+        self.make_folder()
         with replacing(self.folder / _SETTINGS) as part:
             part.write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
 
@@ -276,7 +280,7 @@ def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[s
     """Return the settings with the other networks that the folder knows; another comparison there is an error."""
     file = folder / _SETTINGS
     if not file.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or not holds_nothing(folder)):
             raise CheckpointError(
                 f"{folder} exists and holds no comparison; a new or empty folder is needed. Choose another by --output."
             )

@@ -45,9 +45,10 @@ def compare(
     Raises:
         TrainingError, CheckpointError, DataError, ConfigError: as ``finetune`` and ``evaluate``.
     """
-    plan.write_settings()
+    plan.make_folder()
     numbers = itertools.count(1)
     with owned(plan.folder):
+        plan.write_settings()
         for _, runs in itertools.groupby(plan.runs, key=lambda run: run.seed):
             for run in runs:
                 log(f"run {next(numbers)}/{len(plan.runs)}, {run.name}: {run.status}")

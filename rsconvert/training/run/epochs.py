@@ -153,7 +153,6 @@ class Run:
             self._resume(self.folder, force)
         if self.folder is not None and self.processes.leads:
             self.folder.start({**asdict(self.config), **self.facts()}, fresh=not self.done.started)
-            self.folder.hold()
         if self.config.log_dir is not None and self.processes.leads:
             self.board = Board(self.config.log_dir, self._steps() + 1)
 

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from rsconvert.checkpoint import (
+    clear,
     digest,
+    left_behind,
     owned,
     read_header,
     read_metadata,
@@ -66,19 +68,20 @@ class RunFolder:
         self._lock.close()
 
     def start(self, settings: Mapping[str, Any], *, fresh: bool = True) -> None:
-        """Make the folder and see that it can be written.
+        """Make the folder, see that it can be written, keep other processes out, and remove what killed ones left.
 
         Args:
             settings: with what they amount to.
             fresh: whether the run is another one than that of the states in the folder.
         Raises:
-            CheckpointError: the folder can't be made or written.
+            CheckpointError: the folder can't be made or written, or another process has it.
         """
         self._settings, self._fresh = json.dumps(settings, indent=2) + "\n", fresh
         _make(self.path)
-        for part in self.path.rglob(".*.part"):  # of writes that were killed
-            with suppress(OSError):
-                part.unlink()
+        self.hold()
+        for folder in (self.path, self.states):
+            for old in left_behind(folder):
+                clear(old)
 
     def add_state(self, number: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Keep what the run needs to resume, and the newest few states before it, which a full disk leaves intact."""

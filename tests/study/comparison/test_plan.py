@@ -151,6 +151,8 @@ def test_a_folder_of_something_else_is_left_alone(planned: Callable[..., Plan], 
         with pytest.raises(CheckpointError, match="exists and holds no comparison"):
             planned(place)
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()
+    planned(tmp_path / "out")  # of one that was killed at its beginning
     for text in ("{", "[1]", "3"):
         (tmp_path / "out" / "comparison.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"comparison\.json can't be read"):
