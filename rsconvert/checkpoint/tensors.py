@@ -28,6 +28,15 @@ __all__ = [
     "write_tensors",
 ]
 
+_TO_WRAP = "Weights of a plain model become a switchable file by rsconvert wrap MODEL --weights FILE."
+# What to do where a switchable file is needed, by the ending of another.
+_REMEDIES = {
+    ".onnx": "Give the file that it was exported from; an ONNX file can be predicted with and verified.",
+    ".pt2": "Give the file that it was exported from; a program can be verified.",
+    ".pth": _TO_WRAP,
+    ".pt": _TO_WRAP,
+}
+
 
 class Entry(NamedTuple):
     """What the header says of a tensor; ``dtype`` as safetensors writes it, such as F32."""
@@ -170,7 +179,8 @@ def _opened(path: str | Path) -> Any:
     try:
         return safe_open(str(path), framework="pt")
     except Exception as error:  # SafetensorError, OSError and UnicodeDecodeError
+        remedy = _REMEDIES.get(Path(path).suffix.lower(), "Give another file, or write it again.")
         raise CheckpointError(
             f"{path} is not an intact safetensors file ({first_line(error)}); it is foreign, truncated or damaged. "
-            "Give another file, or write it again."
+            f"{remedy}"
         ) from error

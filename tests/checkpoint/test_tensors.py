@@ -142,6 +142,19 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, data: bytes) -> None:
     refused(lambda: read_header(tmp_path / "x.safetensors"), "foreign, truncated or damaged")
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("x.onnx", "Give the file that it was exported from"),
+        ("X.PT2", "can be verified"),
+        ("x.pth", "wrap MODEL --weig"),
+    ],
+)
+def test_the_ending_of_another_kind_says_what_to_do(tmp_path: Path, name: str, remedy: str) -> None:
+    (tmp_path / name).write_bytes(bytes(100))
+    refused(lambda: read_header(tmp_path / name), remedy)
+
+
 def test_a_missing_file_or_a_folder_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_header(tmp_path / "x.safetensors"), "is not a file")
     refused(lambda: read_header(tmp_path), "is not a file")
