@@ -117,6 +117,7 @@ class FinetuneConfig:
         workers: processes that read images, for each training process.
         device: such as ``cpu`` or ``cuda``; by default a GPU if there is one.
         split: of a plain folder of classes, the share that is trained on; the rest is val, chosen by the files' names.
+        skip_broken: images that can't be read and may be left out, each named; all are decoded once more before.
         data_root: where a timm data-set string finds its files.
         save_minutes: minutes between two states of the run in its folder, in addition to the one after each epoch.
         keep_states: how many states stay in the folder.
@@ -183,6 +184,7 @@ class FinetuneConfig:
     workers: Annotated[int, _FROM_0] = 2
     device: str | None = None
     split: Annotated[float | None, _IN_0_1] = None
+    skip_broken: Annotated[int, _FROM_0] = 0
     data_root: str | None = None
     save_minutes: Annotated[float, _ABOVE_0] = 10.0
     keep_states: Annotated[int, _AT_LEAST_1] = 2

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -536,6 +537,45 @@ def test_a_network_of_one_channel_learns_from_grey_photos(images: Path, tmp_path
         expected = net.at(48)(pixels[None, None]).softmax(1)[0]
     assert {row["index"]: pytest.approx(row["probability"], abs=1e-3) for row in found} == dict(enumerate(expected))
     assert torch.allclose(net.preprocess(photo, 48)[0, 0], pixels, atol=1.01 / 255 / 0.25)
+
+
+def test_broken_images_pass_up_to_a_number(
+    run_dir: Path, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    for split in ("train", "val"):
+        next((folder / split).rglob("0.png")).write_bytes(b"")
+    broken = next((folder / "val").rglob("0.png"))
+    read = ("--data", folder, "--workers", 0)
+    assert f"{broken} can't be decoded (the file is empty)" in refused("evaluate", run_dir, *read)
+    assert done("evaluate", run_dir, *read, "--skip-broken", 1)["count"] == 15
+    assert caplog.text.count(f"note: skipped: {broken} can't be decoded") == 1
+    shown = ("--resolutions", "32", "-o", tmp_path / "r.html")
+    assert done("report", run_dir, *read, "--skip-broken", 1, *shown)["count"] == 15
+    assert len(done("predict", run_dir, folder / "val", "--skip-broken", 1)["images"]) == 15
+    calibrated = ("--skip-broken", 1, "--images", 16, "-o", tmp_path / "calibrated.safetensors")
+    assert done("calibrate", run_dir, *read, *calibrated)["images"] == 15
+    options = ("--output", tmp_path / "run", "--epochs", 1, "--batch-size", 4, "--set", "warmup_epochs=0")
+    line = refused("finetune", run_dir, *read, *options, "--set", "skip_broken=1")
+    assert f"{broken} can't be decoded" in line
+    assert "1 before it were skipped, as many as --skip-broken (skip_broken) lets pass" in line
+    facts = done("finetune", run_dir, *read, *options, "--set", "skip_broken=2", "--dry-run")
+    assert (facts["train_images"], facts["val_images"]) == (15, 15)
+
+
+def test_what_measures_takes_a_split(run_dir: Path, images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    shutil.copytree(images / "val", folder / "test")
+    for one in sorted((folder / "test").rglob("*.png"))[::2]:
+        one.unlink()
+    assert "has no folder val/" in refused("report", run_dir, "--data", folder, "-o", tmp_path / "r.html")
+    read = ("--data", folder, "--split", "test", "--workers", 0)
+    assert done("report", run_dir, *read, "--resolutions", "32", "-o", tmp_path / "r.html")["count"] == 8
+    assert done("analyze", "pooling", run_dir, *read, "-o", tmp_path / "a")["images"] == 8
+    assert done("cascade", run_dir, *read, "--resolutions", "48,32", "-o", tmp_path / "c.safetensors")
+    assert done("benchmark", run_dir, *read, "--rounds", 1, "--forms", "plain")["costs"][0]["top1"] is not None
+    assert "split is test without data" in refused("benchmark", run_dir, "--split", "test")
 
 
 CALLS = {

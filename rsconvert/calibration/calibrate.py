@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm.auto import tqdm
 
 from rsconvert.calibration.statistics import Estimator, MovingAverage, Population, normalizing_by_batch
-from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts
+from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts, without_broken
 from rsconvert.errors import (
     ConfigError,
     DataError,
@@ -75,6 +75,7 @@ def calibrate(
     device: str | torch.device | None = None,
     seed: int = 0,
     data_root: str | None = None,
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> CalibrationReport:
     """Give BN sets the statistics of images, which need no labels (Wu & Johnson 2021, Sec. 3).
@@ -92,6 +93,7 @@ def calibrate(
         layers: names of the BatchNorms that take part, such as the last one alone; None takes them all.
         batch_size: the largest number of images in a batch; batches are made nearly equal.
         device: where to compute, and where the network stays; None takes a GPU if there is one.
+        skip_broken: how many of those drawn may be left out because they can't be read, see ``without_broken``.
     Raises:
         ConfigError, ResolutionError: a setting is unusable; a resolution has no BN set of its own.
         DataError: there are no images, one can't be read, or the network takes neither colours nor grey.
@@ -102,7 +104,7 @@ def calibrate(
     _check(form, images=images, batch_size=batch_size)
     check_colours(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
-    chosen = _drawn(samples, images, seed)
+    (chosen,) = without_broken([_drawn(samples, images, seed)], skip_broken, workers=workers)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
         watched = {r: _watched(net.at(r), form, layers) for r in asked}

@@ -27,6 +27,7 @@ def quantize_calibrated(
     device: str | torch.device | None = None,
     seed: int = 0,
     data_root: str | None = None,
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> tuple[QuantizationReport, CalibrationReport]:
     """Quantize a network's weights as ``quantize_`` does, and give its BN sets the statistics that come of it.
@@ -57,6 +58,7 @@ def quantize_calibrated(
         device=device,
         seed=seed,
         data_root=data_root,
+        skip_broken=skip_broken,
         progress=progress,
     )
     return quantized, calibrated

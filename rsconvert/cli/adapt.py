@@ -75,6 +75,7 @@ def calibrate(
 @options.defaulted("export.quantize", "--batch-size", type=int, help="Images per forward.")
 @options.workers
 @options.data_root
+@options.skip_broken
 @options.output("The file to write; NAME.int8.safetensors.")
 @options.result
 def quantize(
@@ -85,6 +86,7 @@ def quantize(
     batch_size: int,
     workers: int,
     data_root: str | None,
+    skip_broken: int,
     output: str | None,
     model: str | None,
     force: bool,
@@ -111,6 +113,7 @@ def quantize(
         batch_size=batch_size,
         workers=workers,
         data_root=data_root,
+        skip_broken=skip_broken,
         progress=not as_json,
     )
     save(net, target)

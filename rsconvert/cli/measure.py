@@ -21,8 +21,6 @@ __all__ = ["benchmark", "evaluate"]
 class _Evaluated(options.Labelled, options.MaskOptions):
     """The options of `evaluate` that say which images are read, and how."""
 
-    split: "Split | float"
-
 
 class _Labels(TypedDict):
     """The options of `benchmark` that need --data."""
@@ -30,6 +28,8 @@ class _Labels(TypedDict):
     workers: int
     data_root: str | None
     class_map: str | None
+    split: "Split | float"
+    skip_broken: int
 
 
 @click.command(short_help="Measure the accuracy at each resolution.")
@@ -39,7 +39,6 @@ class _Labels(TypedDict):
     "Sides in pixels, trained or not: 224,160, ranges 96:256:16, pairs HEIGHTxWIDTH; the trained ones.",
     options.size_list,
 )
-@options.split
 @options.baselines
 @click.option("--per-class", is_flag=True, help="Show the top-1, or the intersection over union, of each class too.")
 @options.output("Write the table too: .csv with all figures, or .md.")
@@ -65,8 +64,7 @@ def evaluate(
     DIR may be a plain folder of classes, and lack some of those that the network knows by name. A resolution between
     trained ones runs on interpolated BatchNorm, one beyond them on the nearest set. An interval is Wilson's, of 95 %;
     a baseline's star is McNemar's test on the same images, p < 0.05. Of segmentation the scores are those of the masks
-    at their own size, with intervals by the bootstrap over images. Under torchrun, -m rsconvert evaluate shares the
-    images between the processes, and the first one prints the one result.
+    at their own size, with intervals by the bootstrap over images. Under torchrun, processes share the images.
     """
     for path in (output, logits):
         if path is not None:
@@ -89,6 +87,7 @@ def evaluate(
             class_map=reading["class_map"],
             masks=options.mask_reading(reading["label_offset"], reading["resize"], reading["class_names"]),
             split=reading["split"],
+            skip_broken=reading["skip_broken"],
             keep_logits=logits is not None,
             progress=not as_json and processes.leads,
             processes=processes,
@@ -132,6 +131,8 @@ def _write(found: "Predictions", output: str | None, logits: str | None, per_cla
 @options.workers
 @options.data_root
 @options.class_map
+@options.split
+@options.skip_broken
 @click.option("--store", is_flag=True, help="Keep the table in CHECKPOINT, for rsconvert.for_budget.")
 @options.model
 @options.as_json

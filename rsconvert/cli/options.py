@@ -19,6 +19,7 @@ from rsconvert.settings import setting_help
 from rsconvert.text import printable
 
 if TYPE_CHECKING:
+    from rsconvert.data import Split
     from rsconvert.evaluation import Masks
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "settings",
     "share_table",
     "size_list",
+    "skip_broken",
     "split",
     "strings",
     "unlabelled",
@@ -77,6 +79,7 @@ class Reading(TypedDict):
     workers: int
     device: str | None
     data_root: str | None
+    skip_broken: int
 
 
 class MaskOptions(TypedDict):
@@ -92,6 +95,7 @@ class Labelled(Reading):
 
     amp: str | None
     class_map: str | None
+    split: "Split | float"
 
 
 def bundle(*decorators: _Decorator) -> _Decorator:
@@ -409,10 +413,21 @@ amp = settings("amp")
 workers = defaulted("evaluation.predict", "--workers", type=int, help="Processes that read images.")
 device = settings("device")
 data_root = settings("data_root")
-reading = bundle(
-    defaulted("evaluation.predict", "--batch-size", type=int, help="Images per forward."), workers, device, data_root
+skip_broken = defaulted(
+    "evaluation.predict",
+    "--skip-broken",
+    type=int,
+    metavar="N",
+    help="Images that can't be read and may be left out, each named; all are decoded once more before.",
 )
-labelled = bundle(reading, amp, class_map)
+reading = bundle(
+    defaulted("evaluation.predict", "--batch-size", type=int, help="Images per forward."),
+    workers,
+    device,
+    data_root,
+    skip_broken,
+)
+labelled = bundle(reading, amp, class_map, split)
 config = bundle(
     click.option("--recipe", metavar="NAME", help=f"Named settings: {', '.join(RECIPES)}."),
     click.option("--config", type=click.Path(), metavar="FILE.toml", help="Settings from a file."),

@@ -31,6 +31,7 @@ class _How(TypedDict):
     workers: int
     device: str | None
     amp: str | None
+    skip_broken: int
 
 
 @click.command(short_help="Name what is on photos.")
@@ -51,6 +52,7 @@ class _How(TypedDict):
 @options.workers
 @options.device
 @options.amp
+@options.skip_broken
 @options.result
 def predict(
     network: str,
@@ -108,6 +110,7 @@ def _masks(
         latency_ms=how["latency_ms"],
         device=how["device"],
         amp=how["amp"],
+        skip_broken=how["skip_broken"],
     )
     options.print_result(
         {"folder": folder, **found.to_dict()}, as_json, f"{found}\nwrote masks and overlays to {folder}"

@@ -14,10 +14,19 @@ from rsconvert.errors import ConfigError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rsconvert.data import Split
     from rsconvert.text import Table
 
 
 __all__ = ["analyze", "report"]
+
+
+class _Pooled(options.Reading):
+    """The options of `pooling` that say which images are read, and how."""
+
+    amp: str | None
+    split: "Split | float"
+
 
 _output = options.bundle(
     options.output(
@@ -226,6 +235,7 @@ def batchnorm(checkpoint: str, model: str | None, output: str, force: bool, as_j
 @options.data
 @options.reading
 @options.amp
+@options.split
 @_drawing_output
 def pooling(
     checkpoint: str,
@@ -234,12 +244,11 @@ def pooling(
     crop_areas: tuple[str, ...],
     images: int,
     seed: int,
-    amp: str | None,
     model: str | None,
     output: str,
     force: bool,
     as_json: bool,
-    **reading: Unpack[options.Reading],
+    **reading: Unpack[_Pooled],
 ) -> None:
     """Draw the values at the global pooling, under views of training and of evaluation (figure 3).
 
@@ -252,7 +261,7 @@ def pooling(
     low, high = (net.source.training or {}).get("crop_area", (0.08, 1.0))
     areas = [_area(text) for text in crop_areas] or [(low, high)]
     result = pooled_values(
-        net, data, resolutions, crop_areas=areas, images=images, seed=seed, amp=amp, progress=not as_json, **reading
+        net, data, resolutions, crop_areas=areas, images=images, seed=seed, progress=not as_json, **reading
     )
     _finish_table(stem, plot_pooling(result), as_json, result.to_dict(), result.table(), result.data())
 

@@ -149,7 +149,7 @@ def _finetune(
     help="Peak rate of an I-Net, divided by S for S views; by default 0.005 · batch size / 32.",
 )
 @click.option("--same-lr", is_flag=True, help="The same rate for all, as in the paper, in place of the division.")
-@options.settings("amp", "workers", "device")
+@options.settings("amp", "workers", "device", "split")
 @options.class_map
 @options.masks
 @options.config

@@ -1,5 +1,6 @@
 """Images: names of data sets → samples (`sets`) → pixels (`decoding`) → views (`views`) → batches (`loading`)."""
 
+from rsconvert.data.broken import without_broken
 from rsconvert.data.decoding import EncodedImage, as_pillow, check_channels, from_pillow
 from rsconvert.data.folders import Split, is_plain
 from rsconvert.data.interrupts import Interrupts, postponed_interrupts
@@ -75,4 +76,5 @@ __all__ = [
     "training_views",
     "whole_loader",
     "whole_views",
+    "without_broken",
 ]

@@ -20,6 +20,7 @@ from rsconvert.errors import DataError, one_line
 __all__ = [
     "HEIF_PACKAGE",
     "EncodedImage",
+    "UnreadableImageError",
     "as_pillow",
     "check_channels",
     "from_pillow",
@@ -41,6 +42,10 @@ _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 _MIRRORED: dict[object, tuple[int, ...]] = {2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
 _SWAPPED = (5, 6, 7, 8)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+
+
+class UnreadableImageError(DataError):
+    """Replace or remove the file, or let it pass by ``skip_broken``."""
 
 
 class EncodedImage:
@@ -101,7 +106,7 @@ class EncodedImage:
         except DataError:
             raise
         except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
-            raise DataError(
+            raise UnreadableImageError(
                 f"{self._name} can't be decoded ({_reason(self._data, error)}); images are intact JPEG, PNG, WebP or "
                 "other files that Pillow opens. Replace or remove it."
             ) from error
@@ -115,7 +120,7 @@ def reads_heif() -> bool:
 def refuse_drawing(picture: Image.Image, name: str) -> None:
     """Raise a DataError for an image that is a program, which another program would have to draw."""
     if picture.format in _DRAWN:
-        raise DataError(
+        raise UnreadableImageError(
             f"{name} is {picture.format}, a program that another one would have to draw; an image of pixels is needed. "
             "Convert it to PNG."
         )

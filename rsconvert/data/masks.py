@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rsconvert.data.decoding import refuse_drawing
+from rsconvert.data.decoding import UnreadableImageError, refuse_drawing
 from rsconvert.errors import DataError, one_line
 
 __all__ = ["MaskReading", "nearest", "read_mask"]
@@ -46,7 +46,7 @@ def read_mask(content: bytes | Image.Image, name: str, reading: MaskReading) -> 
     except DataError:
         raise
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
-        raise DataError(
+        raise UnreadableImageError(
             f"mask {name} can't be decoded ({one_line(error)}); an intact PNG, or another file without losses, is "
             "needed. Replace or remove it."
         ) from error

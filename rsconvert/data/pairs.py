@@ -15,7 +15,7 @@ from timm.utils.misc import natural_key
 from torch import Tensor
 from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage
+from rsconvert.data.decoding import EncodedImage, UnreadableImageError
 from rsconvert.data.folders import SPLITS, Split, files_below, image_endings
 from rsconvert.data.masks import MaskReading, read_mask
 from rsconvert.data.samples import Samples
@@ -70,7 +70,8 @@ class Pairs(Samples):
         try:
             content, mask = self._source[index]
         except Exception as error:  # whatever the storage raises
-            raise DataError(f"{name} or its mask can't be read ({one_line(error)}). Replace or remove it.") from error
+            problem = f"{name} or its mask can't be read ({one_line(error)}). Replace or remove it."
+            raise UnreadableImageError(problem) from error
         image = self.as_image(content, name)
         found = read_mask(mask, name if self._masks is None else self._masks[index], self.reading)
         if tuple(found.shape) != tuple(image.shape[1:]):

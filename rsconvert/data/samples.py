@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from rsconvert.data.decoding import EncodedImage, from_pillow
+from rsconvert.data.decoding import EncodedImage, UnreadableImageError, from_pillow
 from rsconvert.errors import DataError, one_line
 from rsconvert.text import read_pairs
 
@@ -124,8 +124,8 @@ class Samples:
         raise DataError(f"{name} has the target {target!r}; a target is {accepted}.")
 
 
-def _unreadable(name: str, error: Exception) -> DataError:
-    return DataError(f"{name} can't be read ({one_line(error)}). Replace or remove it.")
+def _unreadable(name: str, error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(f"{name} can't be read ({one_line(error)}). Replace or remove it.")
 
 
 def read_class_map(path: str | Path, classes: Sequence[str] | None) -> tuple[int, ...]:

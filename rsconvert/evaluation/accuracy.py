@@ -42,6 +42,7 @@ def evaluate(
     class_map: str | Path | None = None,
     masks: Masks | None = None,
     split: Split | float = "val",
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> Evaluation:
     """Measure a network on labelled images at trained and interpolated resolutions, and others on the same images.
@@ -51,7 +52,7 @@ def evaluate(
     processes must call it with the same network; they share the images, and each gets the result of one process.
 
     Args:
-        data: a folder with ``val/`` (``split``) or of classes alone, a timm data-set string, or opened samples.
+        data: a folder with ``val/`` (``split``) or of classes, a timm string (files in ``data_root``), or samples.
         resolutions: in pixels, or pairs (height, width), reported in this order; None takes the trained ones.
         baselines: other networks by name, switchable or plain, each with its own preprocessing; a plain one runs at
             every resolution as it is. The name ``network`` is taken.
@@ -59,10 +60,9 @@ def evaluate(
         device: where networks run and stay; None takes a GPU if there is one. ``cuda`` of a group: that of LOCAL_RANK.
         amp: of autocast: ``bf16``, ``fp16``, ``off`` (the network's own) or torch's type; None takes bf16 on a GPU that
             computes in it, else ``off``.
-        data_root: where a timm data-set string finds its files.
         class_map: gives each class of the data its output, see ``read_class_map``; hits are counted among these.
         masks: how masks of segmentation are read and images become views; scores are those at the masks' own size.
-        progress: show a bar on stderr.
+        skip_broken: images that can't be read and may be left out, see ``without_broken``; they don't count.
     Raises:
         DataError: there are no images; one can't be read; its classes are not the network's, or do not fit the map.
         ResolutionError: a resolution is malformed, or does not work in a network.
@@ -70,12 +70,12 @@ def evaluate(
         ConfigError: a setting is unusable, or there is no such device here.
         TrainingError: memory ran out; another process failed or ended.
     """
-    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root)
-    ask = partial(ask, class_map=class_map, masks=masks, split=split)
+    ask = partial(predict, batch_size=batch_size, workers=workers, amp=amp, data_root=data_root, class_map=class_map)
+    ask = partial(ask, masks=masks, split=split, skip_broken=skip_broken)
     networks, sizes = with_baselines(net, baselines), net.resolutions if resolutions is None else resolutions
     with running_processes(None if device is None else str(device)) as processes:
-        shown = progress and processes.leads
-        found = ask(networks, data, sizes, device=processes.device, progress=shown, processes=processes)
+        ask = partial(ask, device=processes.device, progress=progress and processes.leads)
+        found = ask(networks, data, sizes, processes=processes)
     return summarize(found, per_class=per_class)
 
 

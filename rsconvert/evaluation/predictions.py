@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rsconvert.checkpoint import digest, write_tensors
-from rsconvert.data import Pairs, Samples, Size, Split, Stream, postponed_interrupts, share_of_batches
+from rsconvert.data import Pairs, Samples, Size, Split, Stream, postponed_interrupts, share_of_batches, without_broken
 from rsconvert.errors import ConfigError, DataError, RSConvertError, UnsupportedModelError
 from rsconvert.evaluation.device import Amp, choose_device, choose_precision
 from rsconvert.evaluation.distributed import Meeting, Processes, shared_failure
@@ -80,6 +80,7 @@ def predict(
     class_map: str | Path | None = None,
     masks: Masks | None = None,
     split: Split | float = "val",
+    skip_broken: int = 0,
     keep_logits: bool = False,
     progress: bool = False,
     processes: Processes | None = None,
@@ -104,9 +105,9 @@ def predict(
         shared_failure(processes) as meet,
     ):
         sizes = check_sizes(sizes)
-        samples = _opened(networks, data, split, masks, data_root, keep_logits)
-        if class_map is None and not isinstance(data, Samples):
-            samples = samples.as_classes(_known_classes(networks))
+        samples = _opened(networks, data, split, masks, data_root, keep_logits, mapped=class_map is not None)
+        quiet = not processes.leads
+        (samples,) = without_broken([samples], skip_broken, workers=workers, quiet=quiet, check=interrupts)
         outputs, resize = mapped_outputs(samples, class_map), (masks or Masks()).resize
         subjects = _subjects(networks, samples, sizes, outputs, where, resize)
         check_alike(networks, samples, processes, meet)
@@ -139,8 +140,12 @@ def _opened(
     masks: Masks | None,
     root: str | None,
     logits: bool,
+    mapped: bool,
 ) -> Samples:
-    """Return the samples that all networks need; a ConfigError says that their tasks differ, or keep no ``logits``."""
+    """Return the samples that all networks need, with their own classes if opened or ``mapped``.
+
+    A ConfigError says that the tasks of the networks differ, or keep no ``logits``.
+    """
     tasks = {name: known_source(network).task.name for name, network in networks.items()}
     if logits and "segmentation" in tasks.values():
         raise ConfigError("logits are kept of one class per image; those of masks are too many. Leave logits out.")
@@ -151,7 +156,8 @@ def _opened(
         if split != "val":
             raise ConfigError(f"split is {split}, which has no effect on opened samples. Leave it out.")
         return data
-    return open_labelled(next(iter(networks.values())), str(data), split, masks, root=root)
+    samples = open_labelled(next(iter(networks.values())), str(data), split, masks, root=root)
+    return samples if mapped else samples.as_classes(_known_classes(networks))
 
 
 def _known_classes(networks: Mapping[str, nn.Module]) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rsconvert.data import Samples, Stream, postponed_interrupts
+from rsconvert.data import Samples, Split, Stream, postponed_interrupts, without_broken
 from rsconvert.errors import DataError, ResolutionError
 from rsconvert.evaluation import (
     NETWORK,
@@ -59,6 +59,8 @@ def fit_cascade(
     amp: Amp = None,
     data_root: str | None = None,
     class_map: str | Path | None = None,
+    split: Split | float = "val",
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> CascadeReport:
     """Fit a cascade to half of labelled images, store it in ``net.measured``, and measure it on the other half.
@@ -77,18 +79,9 @@ def fit_cascade(
     """
     check_aim(top1, multiply_adds)
     tried = _tried(net, resolutions)
-    samples = _opened(net, data, data_root, class_map)
-    found = predict(
-        {NETWORK: net},
-        samples,
-        tried,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        amp=amp,
-        class_map=class_map,
-        progress=progress,
-    )
+    (samples,) = without_broken([_opened(net, data, data_root, class_map, split)], skip_broken, workers=workers)
+    ask = partial(predict, batch_size=batch_size, workers=workers, device=device, amp=amp, class_map=class_map)
+    found = ask({NETWORK: net}, samples, tried, progress=progress)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         feed = _Feed(net, found.subjects[NETWORK], samples, batch_size, workers, amp, progress, check)
         report = _report(found, feed, tried, seed, top1, multiply_adds)
@@ -122,9 +115,13 @@ def _tried(net: SwitchableModel, resolutions: Sequence[int] | None) -> tuple[int
 
 
 def _opened(
-    net: SwitchableModel, data: str | Path | Samples, root: str | None, class_map: str | Path | None
+    net: SwitchableModel,
+    data: str | Path | Samples,
+    root: str | None,
+    class_map: str | Path | None,
+    split: Split | float,
 ) -> Samples:
-    samples = open_labelled(net, str(data), "val", root=root) if isinstance(data, str | Path) else data
+    samples = open_labelled(net, str(data), split, root=root) if isinstance(data, str | Path) else data
     if isinstance(samples, Stream):
         raise DataError(
             "the data is a stream, which has no halves; images by index are needed. Take a folder or an hfds/ set."

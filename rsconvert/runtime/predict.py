@@ -12,7 +12,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsconvert.checkpoint import load
-from rsconvert.data import Photo, Samples, evaluation_loader, photo_samples, postponed_interrupts, read_output_names
+from rsconvert.data import (
+    Photo,
+    Samples,
+    evaluation_loader,
+    photo_samples,
+    postponed_interrupts,
+    read_output_names,
+    without_broken,
+)
 from rsconvert.errors import ConfigError, TrainingError
 from rsconvert.evaluation import Amp, check_labels, choose_device, plain_memory_errors
 from rsconvert.models import readable_names
@@ -115,6 +123,7 @@ def predict(
     workers: int = 2,
     device: str | torch.device | None = None,
     amp: Amp = None,
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> PredictionList:
     """Predict the classes of photos.
@@ -131,6 +140,7 @@ def predict(
         top_k: classes for each image.
         class_map: a file of lines NAME INDEX: the names of the outputs, among which alone is predicted.
         workers: processes that read images, where there is more than one batch.
+        skip_broken: photos that can't be read and may be left out, see ``without_broken``.
     Raises:
         DataError: a photo does not exist or can't be read, or the network takes neither colours nor grey.
         ConfigError: an argument is unusable, or two of them choose the path.
@@ -144,6 +154,7 @@ def predict(
     predictor = _predictor(net, resolution, latency_ms, cascade, device, amp)
     if class_map is not None:
         predictor = _mapped(predictor, class_map)
+    (samples,) = without_broken([samples], skip_broken, workers=workers)
     with plain_memory_errors(batch_size, workers):
         return PredictionList(_predicted(predictor, samples, top_k, batch_size, workers, progress))
 

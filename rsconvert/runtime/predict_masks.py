@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsconvert.checkpoint import load, replacing
-from rsconvert.data import Photo, Resize, Samples, as_pillow, normalize, photo_samples, whole_views
+from rsconvert.data import Photo, Resize, Samples, as_pillow, normalize, photo_samples, whole_views, without_broken
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError
 from rsconvert.evaluation import (
     Amp,
@@ -104,6 +104,7 @@ class MaskOptions(TypedDict, total=False):
     resize: Resize
     device: str | torch.device | None
     amp: Amp
+    skip_broken: int
 
 
 def predict_masks(
@@ -115,6 +116,7 @@ def predict_masks(
     resize: Resize = "squash",
     device: str | torch.device | None = None,
     amp: Amp = None,
+    skip_broken: int = 0,
 ) -> Iterator[PredictedMask]:
     """Yield the mask of each photo at its own size, one after the other; modes are left as they are.
 
@@ -124,6 +126,7 @@ def predict_masks(
         resolution: as of ``predict``.
         latency_ms: as of ``predict``.
         resize: how the whole photo becomes the view, as of ``evaluate``.
+        skip_broken: as of ``predict``.
     Raises:
         UnsupportedModelError: the network gives one prediction for each image, or one number for each position.
         DataError, ConfigError, CheckpointError, ResolutionError: as ``predict``.
@@ -137,6 +140,7 @@ def predict_masks(
     check_names_classes(net)
     check_colours(net)
     net = net.to(choose_device(device))
+    (samples,) = without_broken([samples], skip_broken)
     return _masks(net, samples, chosen_resolution(net, resolution, latency_ms, amp), resize, amp)
 
 

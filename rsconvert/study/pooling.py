@@ -5,7 +5,7 @@ Crops of training enlarge the objects, so that they are smaller in evaluation, a
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,13 @@ from tqdm.auto import tqdm
 from rsconvert.data import (
     Augmentation,
     Samples,
+    Split,
     ViewLoader,
     crop_shares,
     normalize,
-    open_split,
     postponed_interrupts,
     training_loader,
+    without_broken,
 )
 from rsconvert.errors import DataError, UnsupportedModelError
 from rsconvert.evaluation import (
@@ -38,6 +39,7 @@ from rsconvert.evaluation import (
     choose_device,
     choose_precision,
     float_dtype,
+    open_labelled,
     plain_memory_errors,
     validation_loader,
 )
@@ -124,6 +126,8 @@ def pooled_values(
     device: str | torch.device | None = None,
     amp: Amp = None,
     data_root: str | None = None,
+    split: Split | float = "val",
+    skip_broken: int = 0,
     seed: int = 0,
     progress: bool = False,
 ) -> PooledValues:
@@ -136,7 +140,7 @@ def pooled_values(
         resolutions: trained or not; None takes the trained ones.
         crop_areas: smallest and largest share of the image in a crop of training.
         images: how many to draw by ``seed``, by which the crops are drawn too; all if there are fewer.
-        device, amp: as of ``evaluate``.
+        device, amp, split, skip_broken: as of ``evaluate``.
     Raises:
         UnsupportedModelError: the network has no classifier.
         DataError, ConfigError, ResolutionError, TrainingError: as ``evaluate``.
@@ -144,8 +148,9 @@ def pooled_values(
     _check_network(net)
     where = choose_device(device)
     precision = choose_precision(amp, where)
-    samples = open_split(str(data), "val", root=data_root) if isinstance(data, str | Path) else data
-    drawn, how = _drawn(samples, images, seed), net.source.preprocessing
+    samples = open_labelled(net, str(data), split, root=data_root) if isinstance(data, str | Path) else data
+    (drawn,) = without_broken([_drawn(samples, images, seed)], skip_broken, workers=workers)
+    how = net.source.preprocessing
     sides = net.resolutions if resolutions is None else tuple(resolutions)
     with plain_memory_errors(batch_size, workers), postponed_interrupts() as check:
         net.to(where)
@@ -154,13 +159,9 @@ def pooled_values(
         trains = {area: load(augmentation=cut, channels=how.channels, drop_last=False) for area, cut in cuts.items()}
         look = partial(pooled_features, net, sides, amp=precision, progress=progress, check=check)
         test = look(validation_loader(net, drawn, sides, batch_size=batch_size, workers=workers))
-        values = _grid(list(test.values()))
-        rows = [_row(r, "test", 1.0, test[r], test[r], values) for r in sides]
-        for area, views in trains.items():
-            train, name = look(views), "train {:g}-{:g}".format(*area)
-            for r, share in zip(sides, crop_shares(how, net.resolutions, sides), strict=True):
-                rows.append(_row(r, name, object_size(area, share), train[r], test[r], values))
-    rows.sort(key=lambda row: sides.index(row.resolution))
+        found = {area: look(views) for area, views in trains.items()}
+    values, shares = _grid(list(test.values())), crop_shares(how, net.resolutions, sides)
+    rows = _rows(test, found, dict(zip(sides, shares, strict=True)), values)
     return PooledValues(len(drawn), test[sides[0]].shape[1], tuple(values.tolist()), tuple(rows))
 
 
@@ -270,6 +271,22 @@ def _grid(tests: Sequence[_Values]) -> NDArray[np.float64]:
     """Return where to take CDFs: all but the longest tails, which would leave no room for the rest."""
     ends = np.array([np.quantile(values.astype(np.float64), (0.005, 0.995)) for values in tests])
     return np.linspace(ends[:, 0].min(), ends[:, 1].max(), _POINTS)
+
+
+def _rows(
+    test: Mapping[int, _Values],
+    train: Mapping[tuple[float, float], Mapping[int, _Values]],
+    shares: Mapping[int, float],
+    where: NDArray[np.float64],
+) -> list[PoolingRow]:
+    """Return for each resolution a row of evaluation's views, and one of training's for each range of crops."""
+    rows = []
+    for r, share in shares.items():
+        rows.append(_row(r, "test", 1.0, test[r], test[r], where))
+        for area, features in train.items():
+            name = "train {:g}-{:g}".format(*area)
+            rows.append(_row(r, name, object_size(area, share), features[r], test[r], where))
+    return rows
 
 
 def _row(

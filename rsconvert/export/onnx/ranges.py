@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts
+from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts, without_broken
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import check_colours, float_dtype, plain_memory_errors, validation_loader
 from rsconvert.export.onnx.plain_graphs import PlainGraphs, check_dtypes
@@ -60,6 +60,7 @@ def quantize(
     workers: int = 2,
     seed: int = 0,
     data_root: str | None = None,
+    skip_broken: int = 0,
     progress: bool = False,
 ) -> QuantizationReport:
     """Measure the ranges of all activations at each trained resolution, and keep them in ``net.measured``.
@@ -70,6 +71,7 @@ def quantize(
     Args:
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
         images: how many to draw at random, by ``seed``; all, if there are fewer.
+        skip_broken: how many of those drawn may be left out because they can't be read, see ``without_broken``.
     Raises:
         ConfigError: a setting is unusable, or the extra ``onnx`` is not installed.
         DataError: there are no images, one can't be read, or the network takes neither colours nor grey.
@@ -80,7 +82,7 @@ def quantize(
     check_colours(net)
     check_dtypes(net)
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
-    chosen = _drawn(samples, images, seed)
+    (chosen,) = without_broken([_drawn(samples, images, seed)], skip_broken, workers=workers)
     with eval_mode([net, *map(net.at, net.resolutions)]), plain_memory_errors(batch_size, workers):
         graphs = PlainGraphs(with_rounded_weights(net).cpu())
         models = {side: graphs.at(side) for side in net.resolutions}

@@ -185,10 +185,15 @@ def plan_comparison(
     common = {**own, **data_identity(net, samples, outputs), **_digests(others)}
     settings, every = _checked_against_folder(folder, json.loads(json.dumps(common))), (*chosen, *others)
     of_method = partial(_runs, resolutions=net.resolutions, folder=folder, same_lr=same_lr)
-    each = {method: fill_defaults(others.get(method, net), config, views=1) for method in every}
+    each = {method: fill_defaults(others.get(method, net), _of_opened(config), views=1) for method in every}
     budgets = [(method, seed, each[method]) for seed in seeds for method in every]
     runs = _tested([run for budget in budgets for run in of_method(*budget)], asked)
     return Plan(net, samples, folder, every, tuple(seeds), asked, runs, settings, others)
+
+
+def _of_opened(config: FinetuneConfig) -> FinetuneConfig:
+    """Return the settings of what reads images that were opened by others."""
+    return replace(config, split=None, skip_broken=0)
 
 
 def _others(
@@ -202,7 +207,7 @@ def _others(
             raise ConfigError(
                 f"against has {name}, which {reason}; a network as wrap leaves it, with {native} pixels, is needed."
             )
-        open_for_training(other, samples, config)
+        open_for_training(other, samples, _of_opened(config))
         method = another_network(name, native)
         if any(method.name == earlier.name for earlier in found):
             raise ConfigError(f"against has {name} twice; each network needs a name of its own.")

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from torch import nn
 
 from rsconvert.checkpoint import replacing
-from rsconvert.data import Pairs, Samples, Size, resolution_of
+from rsconvert.data import Pairs, Samples, Size, Split, resolution_of, without_broken
 from rsconvert.data import read_class_names as read_names_of_masks
 from rsconvert.errors import CheckpointError
 from rsconvert.evaluation import (
@@ -63,6 +63,8 @@ def write_report(
     seed: int = 0,
     class_names: str | Path | None = None,
     masks: Masks | None = None,
+    split: Split | float = "val",
+    skip_broken: int = 0,
     origin: str | Path | None = None,
     command: str | None = None,
     **options: Any,
@@ -76,17 +78,15 @@ def write_report(
         baselines: other networks by name, see ``evaluate``.
         examples: how many images to show, drawn from all by ``seed``; of photos, half as many mistakes for its filters.
         class_names: a file of names for people, see `read_class_names`; of masks it has one a line.
-        masks: how masks are read and images become views, see ``evaluate``.
-        origin: the file of the network, whose size and date are shown, or the folder of its run, whose curves are too.
-        command: the command line that the page shows.
+        masks, split, skip_broken: which images and masks are read, and how, see ``evaluate``.
+        origin, command: the network's file or the folder of its run, and the command line, of which the page tells.
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
     _check(Path(path))
-    samples = _opened(net, data, masks, options)
+    samples = _opened(net, data, masks, split, skip_broken, options)
     drawn = draw_images(examples, len(samples), seed)
-    labels = _labels(class_names, samples)
-    known = _known(origin)
+    labels, known = _labels(class_names, samples), _known(origin)
     sizes = default_resolutions(net) if resolutions is None else resolutions
     found = predict(with_baselines(net, baselines), samples, sizes, masks=masks, **options)
     evaluation = summarize(found, per_class=True)
@@ -95,7 +95,7 @@ def write_report(
     facts = {
         "made": made_facts(command, net.alpha.device),
         **known,
-        "data": "samples" if samples is data else str(data),
+        "data": "samples" if isinstance(data, Samples) else str(data),
         "network": network_facts(net),
         **figures,
         "examples": {"seed": seed, "images": images[: len(drawn)], "mistakes": images[len(drawn) :]},
@@ -110,10 +110,16 @@ def _write(page: str, path: str | Path) -> None:
 
 
 def _opened(
-    net: SwitchableModel, data: str | Path | Samples, masks: Masks | None, options: Mapping[str, Any]
+    net: SwitchableModel,
+    data: str | Path | Samples,
+    masks: Masks | None,
+    split: Split | float,
+    skip_broken: int,
+    options: Mapping[str, Any],
 ) -> Samples:
     root = options.get("data_root")
-    samples = data if isinstance(data, Samples) else open_labelled(net, str(data), "val", masks, root=root)
+    samples = data if isinstance(data, Samples) else open_labelled(net, str(data), split, masks, root=root)
+    (samples,) = without_broken([samples], skip_broken, workers=options.get("workers", 0))
     return samples if options.get("class_map") else samples.as_classes(net.source.class_names)
 
 

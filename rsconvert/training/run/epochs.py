@@ -63,6 +63,8 @@ class Run:
             raise ConfigError(
                 "the processes start from different networks; one is needed. Give all the same checkpoint."
             )
+        if len(set(processes.gather((self.identity["data"], self.identity["image_files"])))) > 1:
+            raise DataError("the processes see different images; all need the same. Share the folder.")
         self.val_images = len(samples[1])
         self.feed = Feed(net, samples[0], config, processes, classes=None if outputs is None else len(outputs))
         net.to(device=processes.device, memory_format=self.feed.layout)  # type: ignore[call-overload]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from rsconvert.data import Interrupts, Samples, open_train_val
+from rsconvert.data import Interrupts, Samples, open_train_val, without_broken
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import (
     amp_name,
@@ -21,6 +21,7 @@ from rsconvert.evaluation import (
     check_pairs,
     float_dtype,
     joined_processes,
+    launched_rank,
     mapped_outputs,
     open_labelled,
 )
@@ -43,7 +44,8 @@ def open_for_training(
 
     Raises:
         ConfigError: the network's weights are of a type that does not learn.
-        DataError: there is no such data; the classes do not fit the network, or each other.
+        DataError: there is no such data; the classes do not fit the network, or each other; more images can't be read
+            than ``skip_broken`` lets pass.
     """
     if (dtype := float_dtype(net)) not in (torch.float32, torch.float64):
         raise ConfigError(
@@ -64,6 +66,7 @@ def open_for_training(
             f"train has the classes {_listed(train.classes)}, val {_listed(val.classes)}; both need the same ones. "
             "Open the splits of one data set."
         )
+    train, val = without_broken((train, val), config.skip_broken, workers=config.workers, quiet=launched_rank() > 0)
     return (train, val), outputs
 
 

@@ -24,7 +24,7 @@ from rsconvert.training.step import Stepper, generator_states, set_generators
 __all__ = ["FREE_SETTINGS", "check_facts", "check_same_run", "collect_state", "data_identity", "restore_state"]
 
 # They change neither a number of the result nor what a state holds.
-FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root"}
+FREE_SETTINGS = {"workers", "save_minutes", "keep_states", "log_dir", "data_root", "skip_broken"}
 # With others the tensors of a state have no place.
 _FIXED = {"optimizer", "train", "labels", "layer_decay", "decay_all", "ema_decay", "resolutions", "processes"}
 _FIXED |= {"bits", "activation_bases", "keep_float"}
