@@ -36,6 +36,12 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(10_000, 20, 20)
 
 
+@pytest.fixture(autouse=True)
+def _hub_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the hub can be reached is asked before each download; no test has a network."""
+    monkeypatch.setattr("rsconvert.models.builders.get_hf_file_metadata", lambda *_, **__: None)
+
+
 class Tiny(nn.Module):
     """Two convolutions with a BatchNorm each, a dropout and a classifier."""
 

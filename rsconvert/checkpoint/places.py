@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 from rsconvert.errors import CheckpointError, NamelessModelWarning, one_line
-from rsconvert.models import is_file_name, is_model_name
+from rsconvert.models import check_reachable, is_file_name, is_model_name
 from rsconvert.surgery import BUILD, SwitchableModel
 
 __all__ = ["BEST", "PUBLISHED", "file_of", "loading_note", "warn_of_loading"]
@@ -47,6 +47,7 @@ def _downloaded(place: str) -> str:
 
     repository, _, revision = place.partition("@")
     try:
+        check_reachable(place, PUBLISHED)
         return str(hf_hub_download(repository, PUBLISHED, revision=revision or None))
     except Exception as error:  # the hub's errors and those of its network share no base
         raise CheckpointError(

@@ -1,6 +1,6 @@
 """Models: names to plain models with their weights, the inputs they take, and what is known of them."""
 
-from rsconvert.models.builders import SMP, TORCHVISION, bounded, check_num_classes, unfilled
+from rsconvert.models.builders import SMP, TORCHVISION, bounded, check_num_classes, check_reachable, unfilled
 from rsconvert.models.class_names import output_names, readable_names
 from rsconvert.models.classifier import classifier_keys, classifier_layers, count_outputs, replace_classifier
 from rsconvert.models.create import create_model, is_file_name, is_model_name, preprocessing_of
@@ -36,6 +36,7 @@ __all__ = [
     "bounded",
     "candidates_for",
     "check_num_classes",
+    "check_reachable",
     "chosen_task",
     "classifier_keys",
     "classifier_layers",

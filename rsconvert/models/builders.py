@@ -2,12 +2,15 @@
 
 import difflib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_OFFLINE
+from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -19,12 +22,14 @@ __all__ = [
     "bounded",
     "built",
     "check_num_classes",
+    "check_reachable",
     "classes_argument",
     "unfilled",
     "unknown_model",
 ]
 
 TORCHVISION = "torchvision/"
+_SECONDS = 5  # to wait for the hub to answer
 SMP = "smp/"
 _MAKERS = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randn", "tensor", "zeros"}
 _FILLS = {"add_", "clamp_", "copy_", "erfinv_", "fill_", "mul_", "normal_", "ones_", "uniform_", "zero_", "zeros_"}
@@ -54,6 +59,22 @@ def built(name: str, build: Callable[[], Any], *, fetches: bool = False) -> Any:
             f"{name} can't be built: {failed}; arguments that its builder takes are needed. Check the name and "
             "model_kwargs."
         ) from error
+
+
+def check_reachable(place: str, *files: str) -> None:
+    """Raise what the network raises, within seconds, if the hub can't be reached and the cache holds none of the files.
+
+    The hub's client itself retries for minutes.
+
+    Args:
+        place: a repository USER/NAME, which may end in ``@REVISION``.
+    """
+    repository, _, revision = place.partition("@")
+    held = (try_to_load_from_cache(repository, file, revision=revision or None) for file in files)
+    if HF_HUB_OFFLINE or any(isinstance(path, str) for path in held):
+        return
+    with suppress(HfHubHTTPError):  # it answers; what is wrong the client says
+        get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=_SECONDS)
 
 
 def unknown_model(name: str) -> UnsupportedModelError:

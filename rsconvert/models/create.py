@@ -17,7 +17,15 @@ from torch import nn
 
 from rsconvert.data import Preprocessing
 from rsconvert.errors import ConfigError, UnsupportedModelError, first_line
-from rsconvert.models.builders import SMP, TORCHVISION, built, check_num_classes, classes_argument, unknown_model
+from rsconvert.models.builders import (
+    SMP,
+    TORCHVISION,
+    built,
+    check_num_classes,
+    check_reachable,
+    classes_argument,
+    unknown_model,
+)
 from rsconvert.models.classifier import classifier_keys, count_outputs, zero_parameters
 from rsconvert.models.example import example_stem
 from rsconvert.models.smp_models import from_smp
@@ -29,6 +37,7 @@ from rsconvert.models.weights import load_weights
 __all__ = ["create_model", "is_file_name", "is_model_name", "preprocessing_of"]
 
 _REMOTE = ("hf-hub", "local-dir")
+_HUB_FILES = ("config.json", "model.safetensors", "pytorch_model.bin")
 _SIDE = 224  # in pixels, of an image that is followed to the first layer
 # Each of these would load weights, or code, past the checks of this module.
 _ELSEWHERE = {
@@ -113,6 +122,8 @@ def _from_timm(
 ) -> tuple[nn.Module, Source]:
     architecture, own = _resolve_timm(name)
     arguments = classes_argument(num_classes) | kwargs
+    if pretrained:
+        built(name, lambda: _check_hub(name), fetches=True)
     model = built(name, lambda: timm.create_model(name, pretrained=pretrained, **arguments), fetches=pretrained)
     cfg, outputs = model.pretrained_cfg, count_outputs(model)
     if num_classes and outputs is None:
@@ -134,6 +145,15 @@ def _from_timm(
     )
 
 
+def _check_hub(name: str) -> None:
+    """Raise within seconds where the weights of a name are on a hub that can't be reached, and not in the cache."""
+    scheme, place = parse_model_name(name)
+    if scheme == "hf-hub":
+        check_reachable(place, *_HUB_FILES)
+    elif (cfg := timm.get_pretrained_cfg(place)) is not None and scheme not in _REMOTE and cfg.hf_hub_id:
+        check_reachable(cfg.hf_hub_id, *_HUB_FILES)
+
+
 def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
     """Return the architecture (with its tag) and the arguments that a hub or local folder adds to it."""
     try:
@@ -152,6 +172,7 @@ def _resolve_timm(name: str) -> tuple[str, dict[str, Any]]:
 def _read_folder(name: str, scheme: str, place: str) -> tuple[str, dict[str, Any]]:
     """Return the architecture of a folder, and the arguments under which its bare name builds the same network."""
     if scheme == "hf-hub":
+        built(name, lambda: _check_hub(name), fetches=True)
         cfg, architecture, arguments = built(name, lambda: load_model_config_from_hf(place), fetches=True)
     else:
         try:

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from rsconvert.errors import CheckpointError, ConfigError, UnsupportedModelError, first_line, one_line
-from rsconvert.models.builders import built, check_num_classes, classes_argument, unfilled, unknown_model
+from rsconvert.models import create_model
+from rsconvert.models.builders import (
+    built,
+    check_num_classes,
+    check_reachable,
+    classes_argument,
+    unfilled,
+    unknown_model,
+)
 
 
 def failing(error: BaseException):
@@ -40,6 +48,32 @@ def test_a_download_that_fails(error: Exception) -> None:
 def test_a_wrong_argument_is_no_matter_of_the_network() -> None:
     with pytest.raises(UnsupportedModelError, match="name can't be built: TypeError: no such argument"):
         built("name", failing(TypeError("no such argument")), fetches=True)
+
+
+def test_a_hub_that_is_out_of_reach_is_noticed_where_the_cache_holds_nothing(monkeypatch, tmp_path) -> None:
+    asked: list[tuple[str, float]] = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    def ask(url: str, *, timeout: float) -> None:
+        asked.append((url, timeout))
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("rsconvert.models.builders.get_hf_file_metadata", ask)
+    with pytest.raises(ConnectionError):
+        check_reachable("timm/resnet10t.c3_in1k", "config.json", "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match="weights of resnet10t are unavailable: ConnectionError: no route to host;"
+    ):
+        create_model("resnet10t", pretrained=True)
+    assert [url.endswith("timm/resnet10t.c3_in1k/resolve/main/config.json") for url, _ in asked] == [True, True]
+    assert all(seconds <= 5 for _, seconds in asked)
+    held = tmp_path / "models--timm--resnet10t.c3_in1k"
+    for name in ("snapshots/abc/model.safetensors", "refs/main"):
+        (held / name).parent.mkdir(parents=True)
+        (held / name).write_text("abc")
+    check_reachable("timm/resnet10t.c3_in1k", "config.json", "model.safetensors")
+    with pytest.raises(ConnectionError):
+        check_reachable("timm/resnet10t.c3_in1k@v2", "config.json", "model.safetensors")
 
 
 @pytest.mark.parametrize("fetches", [False, True])
