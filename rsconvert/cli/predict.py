@@ -80,7 +80,8 @@ def predict(
         _masks(net, photos, output, force, as_json, how)
         return
     if output is not None and Path(output).suffix not in _TEXTS:
-        raise ConfigError(f"output is {output}; a name in .csv or .json is accepted. Rename it, or use --json.")
+        masks = " Masks are written by the network's own file alone." if is_onnx else ""
+        raise ConfigError(f"output is {output}; a name in .csv or .json is accepted. Rename it, or use --json.{masks}")
     found = run(net, photos, **how, progress=not as_json)
     if how["latency_ms"] is not None:
         options.log(f"resolution {found[0].resolution}: the best within {how['latency_ms']:g} ms")

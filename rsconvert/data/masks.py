@@ -80,9 +80,12 @@ def _values(picture: Image.Image, name: str) -> "np.ndarray[tuple[int, ...], np.
             return channels[..., 0]
     elif picture.mode == "1" or picture.mode in ("P", "L") or picture.mode.startswith("I"):
         return np.asarray(picture)
+    problem, remedy = "several values per position", "Convert its colours to indices"
+    if picture.mode == "F":
+        problem, remedy = "fractions", "Write whole numbers"
     raise DataError(
-        f"mask {name} has the mode {picture.mode} with several values per position; a palette or grey image, whose "
-        "values are classes, is needed. Convert its colours to indices."
+        f"mask {name} has the mode {picture.mode} with {problem}; a palette or grey image, whose values are classes, "
+        f"is needed. {remedy}."
     )
 
 

@@ -37,7 +37,8 @@ class PredictedMask:
     """The classes of a photo's pixels.
 
     ``image`` is its file, or its place in the list; ``resolution`` that of the path, in pixels; ``pixels`` are uint8
-    (3, H, W) or grey (1, H, W), ``classes`` int64 (H, W), ``names`` those of the classes, as far as they are known.
+    (3, H, W) or grey (1, H, W), ``classes`` int64 (H, W), ``names`` those of the classes, as far as they are known;
+    ``outputs`` is the number of classes that the network knows, None if that is unknown.
     """
 
     image: str
@@ -45,6 +46,7 @@ class PredictedMask:
     pixels: Tensor
     classes: Tensor
     names: tuple[str, ...] | None = None
+    outputs: int | None = None
 
     @property
     def shares(self) -> dict[str, float]:
@@ -56,7 +58,7 @@ class PredictedMask:
 
     def mask(self) -> Image.Image:
         """Return a palette image whose values are the classes; a grey one of 16 bits for more than 256 classes."""
-        if int(self.classes.max()) > 255:
+        if max(int(self.classes.max()) + 1, self.outputs or 0) > 256:  # alike for all photos of a network
             return Image.fromarray(self.classes.numpy().astype(np.uint16))
         found = Image.fromarray(self.classes.numpy().astype(np.uint8), mode="P")
         found.putpalette(class_palette().flatten().tolist())
@@ -210,7 +212,8 @@ def _masks(
             with autocast(device, precision):
                 logits = net.source.task.logits(path(view)).float()
             dense = at_mask(logits[0], resolution, (pixels.shape[-2], pixels.shape[-1]), resize)
-            yield PredictedMask(samples.name(index), resolution, pixels, dense.argmax(0).cpu(), names)
+            classes, outputs = dense.argmax(0).cpu(), dense.shape[0]
+            yield PredictedMask(samples.name(index), resolution, pixels, classes, names, outputs)
 
 
 def class_palette() -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":

@@ -88,7 +88,7 @@ def _by_view(
     first = _grid(targets[0])
     mixed = [at_grid(z.detach(), first) for z in logits]
     if not (targets[0] != ignore).any():
-        ensemble = classification * 0.0
+        ensemble = alpha.sum() * 0.0  # with a gradient, for other processes wait for one
     else:
         ensemble = mred_loss(mixed, targets[0], alpha, "none", **shared).ensemble
     distillation = _distillation(logits, targets, alpha, mode, ignore)

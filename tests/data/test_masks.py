@@ -68,8 +68,9 @@ def test_many_classes_keep_their_numbers() -> None:
         (encoded(Image.fromarray(VALUES), "JPEG"), "m.png is a JPEG, whose values are not exact"),
         (
             encoded(Image.new("RGB", (3, 2), (1, 2, 3))),
-            "mode RGB with several values per position; a palette or",
+            "mode RGB with several values per position; a palette or .*colours to indices",
         ),
+        (encoded(Image.new("F", (3, 2), 0.5), "TIFF"), "mode F with fractions; .*Write whole numbers"),
         (encoded(Image.fromarray(np.full((2, 2), 9, np.uint8))), "the value 9; 0 to 3, or 255 .*--label-offset"),
     ],
 )

@@ -31,6 +31,13 @@ class Brightest(nn.Module):
         return self.conv(self.bn(x))
 
 
+def test_the_kind_of_file_follows_from_the_network() -> None:
+    classes, pixels = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(3, 2, 2, dtype=torch.uint8)
+    kinds = {count: PredictedMask("x", 32, pixels, classes, None, count).mask().mode for count in (None, 256, 257)}
+    assert kinds == {None: "P", 256: "P", 257: "I;16"}
+    assert PredictedMask("x", 32, pixels, classes + 256).mask().mode == "I;16"
+
+
 @pytest.fixture
 def net() -> SwitchableModel:
     net = rsconvert.make_switchable(Brightest(), (32, 16), task="segmentation").eval()

@@ -32,6 +32,17 @@ def test_the_loss_on_the_largest_grid_and_its_gradients_are_golden() -> None:
     np.testing.assert_allclose(alpha.grad, GOLDEN["grad_alpha"], atol=1e-9)
 
 
+def test_without_labels_on_the_largest_view_alpha_has_a_gradient_of_zero() -> None:
+    logits, target, alpha = case()
+    masks = [target[:, :: 32 // z.shape[2], :: 32 // z.shape[3]][:, : z.shape[2], : z.shape[3]] for z in logits]
+    loss = dense_mred_loss(logits, [torch.full_like(masks[0], 255), *masks[1:]], alpha, ignore_index=255)
+    loss.total.backward()
+    assert alpha.grad is not None
+    assert not alpha.grad.any()
+    assert loss.ensemble.item() == 0
+    assert logits[1].grad.any()
+
+
 def log_softmax(z: np.ndarray) -> np.ndarray:
     shifted = z - z.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

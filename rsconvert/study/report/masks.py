@@ -24,7 +24,7 @@ from rsconvert.runtime import PredictedMask, class_palette
 from rsconvert.study.report.facts import data_uri
 from rsconvert.surgery import eval_mode
 
-__all__ = ["drawn_masks", "mask_facts", "overlay_views"]
+__all__ = ["check_label_count", "drawn_masks", "mask_facts", "overlay_views"]
 
 
 def mask_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[str] | None = None) -> dict[str, Any]:
@@ -37,11 +37,7 @@ def mask_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[str]
     """
     sizes = sorted(found.subjects[NETWORK].paths, key=resolution_of, reverse=True)
     names = list(labels or found.class_labels)
-    if len(names) != len(found.class_labels):
-        raise DataError(
-            f"the class names are {len(names)}; the network has {len(found.class_labels)} classes, and one line for "
-            "each is needed."
-        )
+    check_label_count(names, len(found.class_labels))
     colours = class_palette()
     return {
         "sizes": [size_name(size) for size in sizes],
@@ -50,6 +46,14 @@ def mask_facts(found: Predictions, evaluation: Evaluation, labels: Sequence[str]
         "evaluation": evaluation.to_dict(),
         **dict.fromkeys(("complementarity", "any_path", "confusion", "mistakes")),
     }
+
+
+def check_label_count(labels: Sequence[str], classes: int | None) -> None:
+    """Raise a DataError unless there is a label for each class; their number may be unknown yet."""
+    if classes not in (None, len(labels)):
+        raise DataError(
+            f"the class names are {len(labels)}; the network has {classes} classes, and one line for each is needed."
+        )
 
 
 def drawn_masks(found: Predictions, drawn: Sequence[int], names: Sequence[str]) -> list[dict[str, Any]]:

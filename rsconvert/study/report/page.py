@@ -42,7 +42,7 @@ from rsconvert.study.report.facts import (
     read_class_names,
     short_name,
 )
-from rsconvert.study.report.masks import drawn_masks, mask_facts, overlay_views
+from rsconvert.study.report.masks import check_label_count, drawn_masks, mask_facts, overlay_views
 from rsconvert.surgery import SwitchableModel
 from rsconvert.training import read_summary
 
@@ -134,7 +134,9 @@ def _labels(class_names: str | Path | None, samples: Samples) -> Sequence[str] |
     if class_names is None:
         return None
     if isinstance(samples, Pairs):
-        return read_names_of_masks(str(class_names))
+        names = read_names_of_masks(str(class_names))
+        check_label_count(names, samples.reading.classes)
+        return names
     return read_class_names(class_names, samples.classes)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from rsconvert.data import Interrupts, Samples, open_train_val, without_broken
+from rsconvert.data import Interrupts, Pairs, Samples, open_train_val, without_broken
 from rsconvert.errors import ConfigError, DataError
 from rsconvert.evaluation import (
     amp_name,
@@ -59,6 +59,7 @@ def open_for_training(
     outputs = mapped_outputs(train, config.class_map)
     check_classes(net, train, outputs)
     check_pairs(net, val)
+    _check_ignored(net, train, val)
     if len(val) == 0:
         raise DataError("the val set is empty; each epoch ends with an evaluation on it. Add images.")
     if train.classes != val.classes:
@@ -68,6 +69,17 @@ def open_for_training(
         )
     train, val = without_broken((train, val), config.skip_broken, workers=config.workers, quiet=launched_rank() > 0)
     return (train, val), outputs
+
+
+def _check_ignored(net: SwitchableModel, *splits: Samples) -> None:
+    """Raise a DataError for opened masks that ignore another value than the loss does."""
+    wanted = net.source.task.ignore_index
+    for each in splits:
+        if isinstance(each, Pairs) and each.reading.ignore_index != wanted:
+            raise DataError(
+                f"{each.label} was opened with ignore_index {each.reading.ignore_index}, and the network ignores "
+                f"{wanted}; the same value is needed. Open it with that."
+            )
 
 
 def _opened(net: SwitchableModel, data: str, config: FinetuneConfig) -> tuple[Samples, Samples]:

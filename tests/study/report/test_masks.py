@@ -137,8 +137,11 @@ def test_an_image_without_labels_has_no_score(written: Written, tmp_path: Path) 
     assert "mIoU –" in (tmp_path / "x.html").read_text(encoding="utf-8")
 
 
-def test_names_that_do_not_fit_are_refused(written: Written, tmp_path: Path) -> None:
+def test_names_that_do_not_fit_are_refused_before_the_work(
+    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "names").write_text("one\n")
+    monkeypatch.setattr("rsconvert.study.report.page.predict", None)
     with pytest.raises(DataError, match="class names are 1; the network has 3 classes"):
         write_report(
             network(),

@@ -2,14 +2,16 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch import nn
 
-from rsconvert.data import open_split, open_train_val
+from rsconvert.data import MaskReading, open_pairs, open_split, open_train_val
 from rsconvert.errors import ConfigError, DataError, TrainingError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel, make_switchable
@@ -58,6 +60,19 @@ def test_a_plain_folder_is_divided(net: SwitchableModel, photos: str) -> None:
     opened = open_train_val(photos)
     with pytest.raises(ConfigError, match=r"split is 0\.5 and has no effect, because opened splits are not divided"):
         open_for_training(net, opened, FinetuneConfig(split=0.5))
+
+
+def test_opened_masks_ignore_what_the_network_ignores(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1))
+    net = make_switchable(model, (32, 16), task={"name": "segmentation", "ignore_index": 255})
+    for name, mode in (("train", "RGB"), ("trainannot", "L"), ("val", "RGB"), ("valannot", "L")):
+        (tmp_path / name).mkdir()
+        Image.new(mode, (32, 32)).save(tmp_path / name / "0.png")
+    train = open_pairs(str(tmp_path), "train", MaskReading(classes=2))
+    val, other = (open_pairs(str(tmp_path), "val", MaskReading(classes=2, ignore_index=i)) for i in (255, 0))
+    assert open_for_training(net, (train, val), FinetuneConfig()) == ((train, val), None)
+    with pytest.raises(DataError, match="was opened with ignore_index 0, and the network ignores 255; the same"):
+        open_for_training(net, (train, other), FinetuneConfig())
 
 
 def floats_kept(side: int, batch: int = BATCH) -> int:
