@@ -79,7 +79,8 @@ def class_files(base: Path) -> dict[str, list[str]]:
         DataError: there are no class folders, or one holds no image.
     """
     entries = [entry for entry in base.iterdir() if not _is_hidden(entry.name)]
-    folders = sorted((entry.name for entry in entries if entry.is_dir()), key=in_order)
+    above = (base.resolve(), *base.resolve().parents)  # a link to one of these is no class
+    folders = sorted((entry.name for entry in entries if entry.is_dir() and entry.resolve() not in above), key=in_order)
     if not folders:
         raise DataError(f"{base} has no class folders; it needs one folder of images per class.")
     others = Counter[str](_LOOSE for entry in entries if _is_image(entry.name) and not entry.is_dir())
@@ -171,17 +172,22 @@ def in_order(name: str) -> tuple[Any, str]:
     return natural_key(name), name
 
 
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def files_below(folder: Path) -> Iterator[str]:
     """Yield the files below a folder, without hidden ones and those of hidden folders.
 
-    Links are followed, but to no folder twice: one that leads upwards counts no file again.
+    Links are followed, but to no folder twice, nor to one that holds this folder: its files are no part of it.
     """
-    seen: set[tuple[int, int]] = set()
+    seen = {_identity(parent) for parent in folder.resolve().parents}
     for parent, below, files in os.walk(folder, followlinks=True):
-        place = os.stat(parent)
-        if (place.st_dev, place.st_ino) in seen:
+        place = _identity(parent)
+        if place in seen:
             below.clear()
             continue
-        seen.add((place.st_dev, place.st_ino))
+        seen.add(place)
         below[:] = sorted(name for name in below if not _is_hidden(name))
         yield from (os.path.join(parent, file) for file in files if not file.startswith("."))

@@ -92,6 +92,12 @@ def test_a_link_that_leads_upwards_counts_no_image_again(tmp_path: Path) -> None
     write(tmp_path, "a/1.png", "a/deep/2.png")
     (tmp_path / "a" / "deep" / "up").symlink_to(tmp_path / "a")
     assert images_below(tmp_path / "a") == [str(tmp_path / "a" / name) for name in ("1.png", "deep/2.png")]
+    write(tmp_path, "b/3.png")
+    (tmp_path / "a" / "all").symlink_to(tmp_path)
+    (tmp_path / "c").symlink_to(tmp_path)
+    names = {"a": ("1.png", "deep/2.png"), "b": ("3.png",)}
+    expected = {name: [str(tmp_path / name / file) for file in files] for name, files in names.items()}
+    assert class_files(tmp_path) == expected
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
