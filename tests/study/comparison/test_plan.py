@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rsconvert.data import open_split
 from rsconvert.errors import CheckpointError, ConfigError, DataError, ResolutionError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.plan import Plan, plan_comparison
@@ -207,3 +208,10 @@ def test_views_are_drawn_for_networks_of_all_resolutions(planned: Callable[..., 
     assert {name for name, views in drawn.items() if views == "sandwich"} == {"rsnet/seed-0"}
     assert set(drawn.values()) == {"all", "sandwich"}
     assert plan.settings["views"] == "sandwich"
+
+
+def test_a_plain_folder_is_divided_once_for_all_runs(net: SwitchableModel, photos: str, tmp_path: Path) -> None:
+    config = FinetuneConfig(split=0.5, skip_broken=1, batch_size=2, warmup_epochs=0.0, epochs=1)
+    plan = plan_comparison(net, f"{photos}/train", tmp_path / "out", config, methods=["inets", "rsnet"], seeds=(0,))
+    assert [len(part) for part in plan.samples] == [12 - len(plan.samples[1]), len(open_split(f"{photos}/train", 0.5))]
+    assert {(run.config.split, run.config.skip_broken) for run in plan.runs} == {(None, 0)}
