@@ -78,8 +78,8 @@ def write_report(
         baselines: other networks by name, see ``evaluate``.
         examples: how many images to show, drawn from all by ``seed``; of photos, half as many mistakes for its filters.
         class_names: a file of names for people, see `read_class_names`; of masks it has one a line.
-        masks, split, skip_broken: which images and masks are read, and how, see ``evaluate``.
-        origin, command: the network's file or the folder of its run, and the command line, of which the page tells.
+        origin: the file of the network, whose size and date are shown, or the folder of its run, whose curves are too.
+        command: the command line that the page shows.
     Raises:
         RSConvertError: as ``evaluate``; images can't be read by index; a file can't be read or written.
     """
