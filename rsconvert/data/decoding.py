@@ -34,7 +34,8 @@ HEIF_PACKAGE = "the package pillow-heif (pip install pillow-heif)"
 _RGB = 3  # torchvision.io.ImageReadMode.RGB, whose module warns of its own removal
 _JPEG = ("JPEG", "MPO")
 _DRAWN = ("EPS", "WMF")  # programs that Pillow has drawn by Ghostscript, or by Windows
-_FAST = (*_JPEG, "PNG", "WEBP")  # what torchvision decodes faster than Pillow, and alike
+# What torchvision decodes faster than Pillow, and alike. Not PNG: a damaged one ends the process in it.
+_FAST = (*_JPEG, "WEBP")
 _SIZES = frozenset(bytes([0xC0 + i]) for i in range(16) if i not in (4, 8, 12))  # a JPEG's markers before its size
 _ORIENTATION = 0x0112  # in EXIF data, which Pillow keeps under these names
 _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
@@ -187,6 +188,7 @@ def _is_heif(data: bytes) -> bool:
 def _pixels(picture: Image.Image) -> Tensor:
     if picture.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip at 255
         picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
+    picture.info.pop("transparency", None)  # of which a palette would warn
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
 
 

@@ -243,6 +243,16 @@ def test_a_truncated_file_is_named(kind, reduction):
     assert "\n" not in str(caught.value)
 
 
+def test_a_png_with_a_filter_of_no_kind_is_named():
+    """torchvision's decoder would end the process."""
+    rows = b"".join(bytes([9 * (row == 50)]) + bytes(3 * 40) for row in range(60))
+    header = struct.pack(">IIBBBBB", 40, 60, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in parts]
+    with pytest.raises(DataError, match=r"^a\.png can't be decoded"):
+        decode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "a.png")
+
+
 def test_postscript_is_refused_and_never_drawn(monkeypatch):
     monkeypatch.setattr("subprocess.Popen", None)  # as Ghostscript would be started
     data = encoded(PICTURE, "EPS")
