@@ -103,6 +103,8 @@ def report(
         progress=not as_json,
         **reading,
     )
+    for line in facts["doubts"]:
+        options.log(f"note: {line}")
     size = Path(output).stat().st_size
     drawn = facts["examples"]
     shown = f"{len(facts['sizes'])} sizes, {len(drawn['images'])} example images"

@@ -1,7 +1,7 @@
 """How predicted masks overlap with the given ones: integer confusion matrices, the scores of them, their intervals."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -46,17 +46,19 @@ class Overlaps:
     Attributes:
         matrix: (C, C), int64: positions of each class (row) that were predicted as each class (column), of all images.
         counts: (N, 3, C), int64: of each image and class the positions that are right, labelled, and predicted.
+        broken: images for which a logit is no finite number.
     """
 
     matrix: Tensor
     counts: Tensor
+    broken: int = 0
 
     @classmethod
-    def of(cls, matrices: Sequence[Tensor]) -> "Overlaps":
+    def of(cls, matrices: Sequence[Tensor], broken: int = 0) -> "Overlaps":
         """Return those of images with these confusion matrices."""
         every = torch.stack([*matrices])
         counts = torch.stack([every.diagonal(dim1=1, dim2=2), every.sum(2), every.sum(1)], dim=1)
-        return cls(every.sum(0), counts)
+        return cls(every.sum(0), counts, broken)
 
     @classmethod
     def joined(cls, parts: Sequence["Overlaps"], classes: int) -> "Overlaps":
@@ -64,11 +66,12 @@ class Overlaps:
         empty = torch.zeros(classes, classes, dtype=torch.int64)
         every = [cls(empty, empty.new_zeros(0, 3, classes)), *parts]
         matrix = torch.stack([part.matrix.cpu() for part in every]).sum(0)
-        return cls(matrix, torch.cat([part.counts.cpu() for part in every]))
+        counts = torch.cat([part.counts.cpu() for part in every])
+        return cls(matrix, counts, sum(part.broken for part in parts))
 
     def taken(self, order: Tensor) -> "Overlaps":
         """Return those of the same images in another order, by their places (N,)."""
-        return Overlaps(self.matrix, self.counts[order])
+        return replace(self, counts=self.counts[order])
 
 
 def confusion(predicted: Tensor, mask: Tensor, classes: int, ignore_index: int | None) -> Tensor:

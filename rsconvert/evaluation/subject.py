@@ -1,5 +1,6 @@
 """A network under test: a path for each size, the images that it takes, and what it predicts for them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -131,11 +132,13 @@ class Subject:
 
     def _overlaps(self, views: Sequence[Any], masks: Sequence[Tensor], amp: torch.dtype) -> dict[Size | None, Overlaps]:
         matrices: dict[Size | None, list[Tensor]] = {size: [] for size in self.sizes}
-        for mask, found in zip(masks, self.masks(views, [(m.shape[0], m.shape[1]) for m in masks], amp), strict=True):
+        broken: Counter[Size | None] = Counter()
+        for mask, found in zip(masks, self._dense(views, [(m.shape[0], m.shape[1]) for m in masks], amp), strict=True):
             here = mask.to(self.device, non_blocking=True)
-            for size, own in found.items():
-                matrices[size].append(confusion(own, here, self.classes, self._ignored))
-        return {size: Overlaps.of(own) for size, own in matrices.items()}
+            for size, logits in found.items():
+                matrices[size].append(confusion(logits.argmax(0), here, self.classes, self._ignored))
+                broken[size] += not bool(logits.isfinite().all())
+        return {size: Overlaps.of(own, broken[size]) for size, own in matrices.items()}
 
     def masks(
         self, views: Sequence[Any], grids: Sequence[Grid], amp: torch.dtype = torch.float32
@@ -147,6 +150,13 @@ class Subject:
             grids: height and width of each image's mask.
             amp: as of `choose_precision`.
         """
+        for maps in self._dense(views, grids, amp):
+            yield {size: logits.argmax(0) for size, logits in maps.items()}
+
+    def _dense(
+        self, views: Sequence[Any], grids: Sequence[Grid], amp: torch.dtype
+    ) -> Iterator[dict[Size | None, Tensor]]:
+        """Yield for each image its logits (C, H, W) as `masks` does its classes."""
         given = {
             size: self._each(path, view, amp) for (size, path), view in zip(self.paths.items(), views, strict=True)
         }
@@ -155,7 +165,7 @@ class Subject:
             if self.alpha is not None:
                 trained = torch.stack([maps[r] for r in self.trained])
                 maps[None] = torch.tensordot(self.alpha.to(trained).softmax(0), trained, 1)
-            yield {size: dense.argmax(0) for size, dense in maps.items()}
+            yield maps
 
     def _each(self, path: nn.Module, view: Tensor | list[Tensor], amp: torch.dtype) -> list[Tensor]:
         """Return the logits (C, h, w) of each image, which may be of several sizes."""

@@ -88,3 +88,14 @@ def test_parts_join_and_an_order_is_taken() -> None:
     assert turned.logits is not None
     assert torch.equal(turned.logits, LOGITS[[2, 0]])
     assert len(Answers.joined([]).best) == 0
+
+
+def test_masks_count_the_images_with_broken_logits() -> None:
+    net = make_switchable(nn.Sequential(nn.BatchNorm2d(3)), (4,), task="segmentation").eval()
+    subject = Subject(net, (4,))
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    masks = [torch.zeros(4, 4, dtype=torch.int16)] * 2
+    assert subject.answers([images], masks)[4].broken == 0
+    net.state_dict()["0.running_mean"][1] = float("nan")
+    found = subject.answers([images], masks)
+    assert (found[4].broken, found[None].broken) == (2, 2)

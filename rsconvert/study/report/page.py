@@ -22,6 +22,7 @@ from rsconvert.evaluation import (
     Masks,
     Predictions,
     default_resolutions,
+    doubts,
     open_labelled,
     predict,
     summarize,
@@ -99,6 +100,7 @@ def write_report(
         "network": network_facts(net),
         **figures,
         "examples": {"seed": seed, "images": images[: len(drawn)], "mistakes": images[len(drawn) :]},
+        "doubts": [*doubts(found)],
     }
     _write(render(facts, accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines}), pictures), path)
     return facts

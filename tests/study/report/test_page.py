@@ -192,6 +192,14 @@ def test_another_seed_draws_others(written: Any, tmp_path: Path) -> None:
     assert drawn[0] != drawn[1]
 
 
+def test_what_makes_the_figures_meaningless_is_on_the_page(written: Any, tmp_path: Path) -> None:
+    net = copy.deepcopy(written.net)
+    net.at(48).classifier.bias.data[0] = float("nan")
+    facts = write_report(net, written.data, tmp_path / "report.html", [48], examples=0, workers=0)
+    assert facts["doubts"] == ["network at 48 gives logits that are not finite for 18 of 18 images"]
+    assert f"Note: {facts['doubts'][0]}." in (tmp_path / "report.html").read_text()
+
+
 def test_no_examples_leave_the_section_out(written: Any, tmp_path: Path) -> None:
     write_report(written.net, written.data, tmp_path / "x.html", [32], examples=0, workers=0)
     page = Elements((tmp_path / "x.html").read_text(encoding="utf-8"))
