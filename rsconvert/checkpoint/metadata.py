@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rsconvert.checkpoint.limits import check_entries, check_kwargs, check_sides
-from rsconvert.checkpoint.packed import bytes_by_part
+from rsconvert.checkpoint.packed import bytes_by_part, check_codes
 from rsconvert.checkpoint.tensors import Entry, read_entries, read_header, read_tensors
 from rsconvert.data import Preprocessing
 from rsconvert.errors import CheckpointError, one_line
@@ -192,6 +192,7 @@ def check_file(path: str | Path, held: Metadata, entries: Mapping[str, Entry]) -
     """Raise a CheckpointError if the tensors of a file, as its header has them, do not fit its metadata."""
     try:
         check_entries(entries, held.resolutions, held.source.num_classes)
+        check_codes(entries, held.quantized)
     except ValueError as error:
         raise CheckpointError(
             f"{path} can't be a network ({error}); a complete switchable file is needed. Write it again."

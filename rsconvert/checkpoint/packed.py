@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from rsconvert.checkpoint.tensors import read_tensors
+from rsconvert.checkpoint.tensors import Entry, read_tensors
 from rsconvert.errors import CheckpointError
-from rsconvert.quantization import TRAINING_BUFFERS, pack_weight, quantized_convolutions, unpack_weight
+from rsconvert.quantization import FLOAT_BITS, TRAINING_BUFFERS, pack_weight, quantized_convolutions, unpack_weight
 
-__all__ = ["CODES", "bytes_by_part", "packed_state", "read_unpacked"]
+__all__ = ["CODES", "bytes_by_part", "check_codes", "packed_state", "read_unpacked"]
 
 _OTHER_SET = re.compile(r"(^|\.)at\.\d+\.")
+_NONE = Entry("", ())
 # The name of a weight's codes, next to its basis.
 CODES = "weight_codes"
 
@@ -33,6 +34,23 @@ def packed_state(
         dropped |= {f"{name}.{key}" for key in TRAINING_BUFFERS}
     kept = {alias: name for alias, name in aliases.items() if name not in dropped}
     return {name: tensor for name, tensor in packed.items() if name not in dropped}, kept
+
+
+def check_codes(entries: Mapping[str, Entry], quantized: Mapping[str, tuple[int, int]]) -> None:
+    """Check the packed weights in a header against what the metadata says of them.
+
+    Args:
+        quantized: convolution → its numbers of bits (weights, activations).
+    Raises:
+        ValueError: others are packed, or with other numbers of bits.
+    """
+    packed = {name.removesuffix(f".{CODES}") for name in entries if name.endswith(f".{CODES}")}
+    if differing := sorted(packed ^ quantized.keys()):
+        raise ValueError(f"quantized and its tensors disagree on {differing[0]}")
+    for name, bits in quantized.items():
+        weight, inputs = (entries.get(f"{name}.{key}", _NONE).shape for key in ("weight_basis", "activation.basis"))
+        if (weight[-1:], inputs or (FLOAT_BITS,)) != (bits[:1], bits[1:]):
+            raise ValueError(f"quantized says {bits[0]}/{bits[1]} of {name}, whose bases are {weight} and {inputs}")
 
 
 def read_unpacked(

@@ -11,6 +11,7 @@ from rsconvert.quantization.conversion import (
     quantize_layers,
 )
 from rsconvert.quantization.layers import (
+    FLOAT_BITS,
     TRAINING_BUFFERS,
     ActivationQuantizer,
     QuantizedConv2d,
@@ -25,6 +26,7 @@ from rsconvert.quantization.packing import pack_weight, packed_bytes, unpack_wei
 from rsconvert.quantization.selection import parse_bits
 
 __all__ = [
+    "FLOAT_BITS",
     "TRAINING_BUFFERS",
     "ActivationQuantizer",
     "QuantizationReport",

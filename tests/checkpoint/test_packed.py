@@ -64,6 +64,23 @@ def test_what_is_saved_comes_back(net: SwitchableModel, tmp_path: Path, bits: st
     assert read_metadata(tmp_path / "q.safetensors") == read_metadata(tmp_path / "again.safetensors")
 
 
+@pytest.mark.parametrize("bits", ["3/32", "2/2", "1/32"])
+def test_other_bits_than_those_of_the_tensors_are_refused(
+    quantized: SwitchableModel, tmp_path: Path, bits: str
+) -> None:
+    rsconvert.save(quantized, path := tmp_path / "q.safetensors")
+    layout = dict.fromkeys(quantized_convolutions(quantized), "2/32")
+    first = next(iter(layout))
+    rewrite(path, quantized={**layout, first: bits})
+    for read in (rsconvert.load, describe):
+        with pytest.raises(CheckpointError, match=rf"quantized says {bits} of {first}, whose bases are \(\d+, 2\)"):
+            read(path)
+    rewrite(path, quantized={name: "2/32" for name in layout if name != first})
+    for read in (rsconvert.load, describe):
+        with pytest.raises(CheckpointError, match=f"quantized and its tensors disagree on {first}"):
+            read(path)
+
+
 def test_only_the_activations_of_quantized_layers_have_bases() -> None:
     names = ("conv.weight_codes", "conv.activation.basis", "head.activation.weight")
     sizes = bytes_by_part({name: torch.zeros(size) for name, size in zip(names, (1, 2, 4), strict=True)})
@@ -129,8 +146,8 @@ def first(tensors: dict[str, Tensor], suffix: str) -> str:
 @pytest.mark.parametrize(
     ("change", "fields", "match"),
     [
-        (lambda t: t.pop(first(t, "weight_codes")), {}, "lacks .*weight_codes"),
-        (lambda t: t.pop(first(t, "weight_basis")), {}, "lacks .*weight_basis"),
+        (lambda t: t.pop(first(t, "weight_codes")), {}, "quantized and its tensors disagree on"),
+        (lambda t: t.pop(first(t, "weight_basis")), {}, r"quantized says 2/32 of .*, whose bases are \(\) and \(\)"),
         (
             lambda t: t.update({first(t, "weight_codes"): torch.zeros(1).byte()}),
             {},
@@ -139,10 +156,10 @@ def first(tensors: dict[str, Tensor], suffix: str) -> str:
         (lambda t: t.update({first(t, "weight_basis"): torch.zeros(1, 2)}), {}, "a basis is"),
         (lambda t: None, {"quantized": {"conv_stem": "2/99"}}, "damaged metadata .bits is '2/99'"),
         (lambda t: None, {"quantized": {"conv_stem": 2}}, "damaged metadata"),
-        (lambda t: None, {"quantized": {"fc": "2/32"}}, "its quantized fc is no convolution"),
+        (lambda t: None, {"quantized": {"fc": "2/32"}}, "quantized and its tensors disagree on"),
         (lambda t: None, {"format_version": 1}, "format_version is 1 with quantized"),
         (lambda t: None, {"format_version": 3}, "reads versions up to 2"),
-        (lambda t: None, {"quantized": None}, "does not fit"),
+        (lambda t: None, {"quantized": None}, "quantized and its tensors disagree on"),
     ],
 )
 def test_a_damaged_file_is_refused_in_one_line(
