@@ -1,155 +1,47 @@
 """Damaged files: each kind that rsconvert opens is changed at random, opened, and run if it was accepted.
 
-    python benchmarks/fuzz.py --files 2000 --seed 0
+    python benchmarks/fuzz.py --files 500 --seed 0       # of each kind, in forked processes
+    python benchmarks/fuzz.py --commands 500 --seed 0    # by commands, each in a forked process
 
-Every file must be refused in one line, or run. A line for each kind counts both, and what failed, with the slowest file
-in seconds of the processor and the most memory that one took. What fails is written to the folder of ``--keep``.
+Every file must be refused in one line, or run; what runs must compute what the sound file does, or differ by what
+docs/checkpoint_format.md names as unchecked. A command must exit with 0, or with 1 and one line. A line for each kind
+counts these, and what failed, with the slowest file in seconds of the processor and the most memory that one took. What
+takes ten seconds is killed. What fails is written to the folder of ``--keep``.
 """
 
 import argparse
-import io
 import json
-import random
+import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import rsconvert
+from damaged import Kind, write_commands, write_kinds
+from damaged.commands import Damaged, clean
+from damaged.kinds import make_network
+
+from rsconvert.cli import main as command_line
 from rsconvert.errors import RSConvertError
-from rsconvert.export import export_onnx, export_program, verify_export
-from rsconvert.recipes import build_config
-from rsconvert.surgery import SwitchableModel
-from rsconvert.training.run import RunFolder
 
-Open = Callable[[Path], object]
-RESOLUTIONS = (48, 32)
-VALUES = (
-    -1,
-    0,
-    1,
-    2**31,
-    10**12,
-    1e308,
-    float("nan"),
-    None,
-    True,
-    "",
-    "x" * 300,
-    "\ud800",
-    [],
-    {},
-    [[]],
-    "a.py:b",
-    "hf-hub:a/b",
-)
-PIECES = (b"\x00", b"\xff", b"9" * 20, b"[" * 2000, b'"', b"}", b"\\ud800", b"F16", b"F64", b"I64", b"NaN", b"-1")
-
-
-def make_network() -> SwitchableModel:
-    """Return a network of 5 classes."""
-    torch.manual_seed(0)
-    return rsconvert.make_switchable(rsconvert.create_model("test_efficientnet", num_classes=5), RESOLUTIONS).eval()
-
-
-def write_files(folder: Path, net: SwitchableModel) -> dict[str, tuple[Path, Open]]:
-    """Write a sound file of each kind; return it with what opens and runs it."""
-    rsconvert.save(net, folder / "net.safetensors")
-    export_program(net, 48, folder / "net.pt2")
-    export_onnx(net, folder / "net.onnx", 48)
-    run = RunFolder(folder / "run")
-    facts = {"progress": {"epoch": 0, "saves": 1}, "settings": {"steps_per_epoch": 1}, "scaler": {}}
-    run.add_state(1, {"a": torch.zeros(100)}, facts)
-    (folder / "names.txt").write_text("cat 0\ndog 1\n", encoding="utf-8")
-    (folder / "run.toml").write_text("epochs = 3\nlr = 0.1\nclass_weights = [1, 2, 3, 4, 5]\n", encoding="utf-8")
-
-    def run_network(path: Path) -> None:
-        found = rsconvert.load(path)
-        for side in found.resolutions:
-            found.at(side)(torch.zeros(1, 3, side, side))
-
-    def run_state(path: Path) -> None:
-        opened = RunFolder(path.parent.parent, resume=True)
-        opened.newest_state()
-
-    state = next((folder / "run" / "state").iterdir())
-    return {
-        "checkpoint": (folder / "net.safetensors", run_network),
-        "inspected": (folder / "net.safetensors", lambda path: json.dumps(rsconvert.checkpoint.describe(path))),
-        "state": (state, run_state),
-        "program": (folder / "net.pt2", lambda path: verify_export(path, net)),
-        "onnx": (folder / "net.onnx", lambda path: verify_export(path, net)),
-        "class map": (folder / "names.txt", lambda path: rsconvert.data.read_class_map(path, ("cat", "dog"))),
-        "settings": (folder / "run.toml", build_config),
-    }
-
-
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Return the bytes of a file with one to three changes, most of them near its beginning."""
-    for _ in range(rng.randint(1, 3)):
-        place = min(rng.randrange(len(data) + 1), rng.randrange(len(data) + 1) if rng.random() < 0.3 else 8000)
-        piece = rng.choice([*PIECES, bytes([rng.randrange(256)]), rng.randbytes(8)])
-        kind = rng.randrange(5)
-        if kind == 0:
-            data = data[:place]
-        elif kind == 1:
-            data = data[:place] + piece + data[place:]
-        elif kind == 2:
-            data = data[:place] + data[place + rng.randint(1, 50) :]
-        else:
-            data = data[:place] + piece + data[place + len(piece) :]
-        data = data or b"\x00"
-    return data
-
-
-def with_other_fields(data: bytes, rng: random.Random) -> bytes:
-    """Return a switchable file whose metadata or header is sound JSON with other values."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    facts = json.loads(header["__metadata__"]["rsconvert"])
-    if rng.random() < 0.3:
-        entry = header[rng.choice([name for name in header if name != "__metadata__"])]
-        entry[rng.choice(list(entry))] = rng.choice([*VALUES, "F16", "BF16", "I64", [2**40], [0, 4]])
-    for _ in range(rng.randint(1, 2)):
-        facts[rng.choice(list(facts))] = rng.choice([*VALUES, [10**9], [48, 31], {"depths": [10**9]}, "resnet50"])
-    header["__metadata__"]["rsconvert"] = json.dumps(facts)
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
-
-
-def with_other_records(data: bytes, rng: random.Random) -> bytes:
-    """Return the archive of a program with other values in its JSON, whose checksums are right."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        records = {name: archive.read(name) for name in archive.namelist()}
-    chosen = rng.choice([name for name in records if name.endswith(("model.json", "weights_config.json"))])
-    held = json.loads(records[chosen])
-    for _ in range(rng.randint(1, 3)):
-        place: Any = held
-        while isinstance(place, (dict, list)) and place:
-            inside, key = place, rng.choice(list(place) if isinstance(place, dict) else range(len(place)))
-            place = inside[key]
-        inside[key] = rng.choice([*VALUES, "torch.os.system", "aten", 3, {"as_int": 2**40}])
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(name, json.dumps(held) if name == chosen else content)
-    return written.getvalue()
-
-
-def reset_peak() -> int:
-    """Forget the peak of this process's memory; return what it holds in bytes."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory("VmRSS")
+REFUSED, SAME = "refused", "accepted"
+LIMIT = 10.0  # seconds of the processor
+_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def memory(name: str) -> int:
@@ -158,70 +50,217 @@ def memory(name: str) -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def outcome(path: Path, run: Open) -> str:
-    """Return ``accepted``, ``refused``, or what failed."""
+def outcome(path: Path, kind: Kind, sound: bytes, wanted: object) -> str:
+    """Return ``accepted``, ``refused``, what explains a difference, or what failed."""
     try:
         with warnings.catch_warnings(action="ignore"), torch.no_grad():
-            run(path)
+            found = kind.run(path)
     except RSConvertError as error:
-        return "refused" if "\n" not in str(error) else f"several lines: {error}"
+        return REFUSED if "\n" not in str(error) else f"several lines: {error}"
     except Exception as error:  # what no file may cause
-        return f"{type(error).__name__}: {error}"
-    return "accepted"
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+    if _equal(found, wanted):
+        return SAME
+    why = kind.explain(sound, path)
+    return f"{SAME}, other {why}" if why else "accepted, and differs without a documented reason"
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if not isinstance(wanted, list):
+        return found == wanted
+    pairs = zip(found, wanted, strict=False)
+    return len(found) == len(wanted) and all(torch.equal(a, b) for a, b in pairs)
 
 
 @dataclass
 class Found:
-    """How often the files of a kind were accepted, refused or failed; the slowest in seconds, the largest in bytes."""
+    """How often the files of a kind ended in which way; the slowest in seconds, the largest in bytes."""
 
     counts: Counter[str] = field(default_factory=Counter)
     slowest: float = 0.0
     largest: int = 0
 
+    def add(self, end: str, seconds: float, size: int) -> None:
+        """Count a file."""
+        self.counts[end] += 1
+        self.slowest, self.largest = max(self.slowest, seconds), max(self.largest, size)
+
     def failed(self) -> dict[str, int]:
         """Return what no file may cause, and how often it came."""
-        return {name: count for name, count in self.counts.items() if name not in ("accepted", "refused")}
+        ends, other = (REFUSED, SAME, "exit 0", "exit 1"), f"{SAME}, other"
+        return {name: n for name, n in self.counts.items() if name not in ends and not name.startswith(other)}
+
+    def line(self, name: str) -> str:
+        """Return the counts as a row of a table in Markdown."""
+        other = sum(n for end, n in self.counts.items() if end.startswith(f"{SAME}, other"))
+        refused, same = (self.counts[a] + self.counts[b] for a, b in ((REFUSED, "exit 1"), (SAME, "exit 0")))
+        cost = f"{self.slowest:.2f} | {self.largest / 2**20:.0f}"
+        return f"| {name} | {refused} | {same} | {other} | {sum(self.failed().values())} | {cost} |"
 
 
-CHANGES = {"checkpoint": with_other_fields, "inspected": with_other_fields, "program": with_other_records}
+def in_child(work: Callable[[Callable[..., None]], None]) -> Iterator[list[Any]]:
+    """Yield what ``work`` reports in a forked process; at last how that ended, if it did so before its work."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        with os.fdopen(writing, "w") as pipe:
+            work(lambda *facts: (pipe.write(json.dumps(facts) + "\n"), pipe.flush()))
+            pipe.write('["done"]\n')
+        os._exit(0)
+    os.close(writing)
+    os.set_blocking(reading, False)
+    last, text, killed = used(child), "", False
+    while True:
+        try:
+            piece = os.read(reading, 65536).decode()
+        except BlockingIOError:
+            if killed := killed or used(child) - last > LIMIT:
+                os.kill(child, signal.SIGKILL)
+            time.sleep(0.005)
+            continue
+        if not piece:
+            break
+        *lines, text = (text + piece).split("\n")
+        for line in lines:
+            last = used(child)
+            yield json.loads(line)
+    os.close(reading)
+    _, status = os.waitpid(child, 0)
+    if status:
+        yield ["ended", f"killed after {LIMIT:g} s" if killed else f"the process ended with {status}"]
 
 
-def fuzz(folder: Path, count: int, seed: int, keep: Path | None = None) -> Iterator[tuple[str, Found]]:
-    """Yield each kind of file with what happened to so many damaged ones."""
-    for kind, (path, run) in write_files(folder, make_network()).items():
-        rng, sound, found = random.Random(f"{seed}-{kind}"), path.read_bytes(), Found()
-        assert outcome(path, run) == "accepted", kind
-        for index in range(count):
-            change = CHANGES.get(kind, damaged) if rng.random() < 0.6 else damaged
-            path.write_bytes(change(sound, rng))
-            before, start = reset_peak(), time.process_time()
-            end = outcome(path, run)
-            found.slowest = max(found.slowest, time.process_time() - start)
-            found.largest = max(found.largest, memory("VmHWM") - before)
-            found.counts[end] += 1
-            if keep is not None and end not in ("accepted", "refused"):
-                (keep / f"{kind}-{index}{path.suffix}").write_bytes(path.read_bytes())
-        path.write_bytes(sound)
-        yield kind, found
+def used(child: int) -> float:
+    """Return the seconds of the processor that a process took."""
+    try:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _SECOND
+
+
+def fuzz(kind: Kind, count: int, seed: int, keep: Path | None) -> Found:
+    """Return what happened to so many damaged files of a kind; a child that ends early is followed by another."""
+    sound, found, at = kind.path.read_bytes(), Found(), 0
+    with torch.no_grad():
+        wanted = kind.run(kind.path)
+
+    def changed(index: int) -> bytes:
+        rng = Random(f"{seed}-{kind.name}-{index}")
+        return rng.choice([*kind.changes])(sound, rng)
+
+    def work(report: Callable[..., None]) -> None:
+        for index in range(at, count):
+            kind.path.write_bytes(changed(index))
+            Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the memory
+            before, start = memory("VmRSS"), time.process_time()
+            end = outcome(kind.path, kind, sound, wanted)
+            report(end[:300], time.process_time() - start, memory("VmHWM") - before)
+
+    while at < count:
+        for facts in in_child(work):
+            if facts[0] == "done":
+                break
+            end, seconds, size = facts if facts[0] != "ended" else (facts[1], LIMIT, 0)
+            found.add(end, seconds, size)
+            if keep is not None and end in found.failed():
+                (keep / f"{kind.name}-{at}{kind.path.suffix}").write_bytes(changed(at))
+            at += 1
+    kind.path.write_bytes(sound)
+    return found
+
+
+def run_command(words: list[str], log: Path) -> str:
+    """Run a command in this process; return how it ended."""
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            command_line(words)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    text = log.read_text(errors="replace")
+    errors = [line for line in text.replace("\r", "\n").split("\n") if line.startswith("Error: ")]
+    if "Traceback" in text or code not in (0, 1) or (code == 1) != (len(errors) == 1):
+        return f"exit {code}: {text.strip()[-250:]}"
+    return f"exit {code}"
+
+
+def command_work(words: list[str], log: Path, report: Callable[..., None]) -> None:
+    """Run a command, and report how it ended, the seconds and the bytes it took."""
+    before = memory("VmRSS")
+    report(run_command(words, log), time.process_time(), memory("VmHWM") - before)
+
+
+def fuzz_commands(commands: list[Damaged], folder: Path, count: int, seed: int, keep: Path | None) -> Iterator[Any]:
+    """Yield each command, with how it ended, the seconds and the bytes it took."""
+    untouched = folder.with_name("untouched")
+    shutil.copytree(folder, untouched)
+    for index in range(count):
+        rng = Random(f"{seed}-command-{index}")
+        chosen = commands[index % len(commands)]
+        chosen.path.write_bytes(data := rng.choice([*chosen.changes])(chosen.path.read_bytes(), rng))
+        facts, *_ = in_child(partial(command_work, [*chosen.words], folder / "log"))
+        end, seconds, size = facts if facts[0] != "ended" else (facts[1], LIMIT, 0)
+        if keep is not None and end not in ("exit 0", "exit 1"):
+            (keep / f"command-{index}-{chosen.path.name}").write_bytes(data)
+        if end not in ("exit 0", "exit 1"):
+            print(f"  {index}: {chosen.name}: {end!r}", flush=True)
+        yield chosen, end, seconds, size
+        clean(folder)
+        shutil.rmtree(folder)
+        shutil.copytree(untouched, folder)
+
+
+HEAD = (
+    "| kind | refused in one line | the same | another, as documented | failed | slowest (s of the processor) "
+    "| most memory (MiB) |\n|---|---|---|---|---|---|---|"
+)
+
+
+def show(name: str, found: Found) -> None:
+    """Print the row of a kind, and what failed."""
+    print(found.line(name), flush=True)
+    for end, number in found.failed().items():
+        print(f"  {number} × {end[:300]!r}", flush=True)
 
 
 def main() -> None:
-    """Print what happened to the files of each kind."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=2000, help="of each kind")
+    """Print what happened to the files of each kind, or to the commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=0, help="of each kind")
+    parser.add_argument("--commands", type=int, default=0, help="in all")
+    parser.add_argument("--kinds", default="", help="those whose names hold one of these texts, with commas between")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="an existing folder")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for kind, found in fuzz(Path(folder), arguments.files, arguments.seed, arguments.keep):
-            print(
-                f"{kind}: {found.counts['refused']} refused, {found.counts['accepted']} accepted, "
-                f"{sum(found.failed().values())} failed, slowest {found.slowest:.2f} s of the processor, "
-                f"at most {found.largest / 2**20:.0f} MiB more",
-                flush=True,
-            )
-            for name, number in found.failed().items():
-                print(f"  {number} × {name[:300]!r}", flush=True)
+    torch.set_num_threads(1)
+    print(HEAD)
+    with tempfile.TemporaryDirectory() as name:
+        folder, net, whole = Path(name) / "files", make_network(), Found()
+        folder.mkdir()
+        for kind in write_kinds(folder, net) if arguments.files else ():
+            if any(part in kind.name for part in arguments.kinds.split(",")):
+                found = fuzz(kind, arguments.files, arguments.seed, arguments.keep)
+                whole.counts += found.counts
+                whole.slowest, whole.largest = max(whole.slowest, found.slowest), max(whole.largest, found.largest)
+                show(kind.name, found)
+        if arguments.commands:
+            place = Path(name) / "commands"
+            place.mkdir()
+            by_name: dict[str, Found] = {}
+            commands = write_commands(place, make_network())
+            for command, *facts in fuzz_commands(commands, place, arguments.commands, arguments.seed, arguments.keep):
+                by_name.setdefault(command.name, Found()).add(*facts)
+                whole.add(*facts)
+            for command_name, found in by_name.items():
+                show(command_name, found)
+    show("all", whole)
 
 
 if __name__ == "__main__":

@@ -177,11 +177,15 @@ def _read_folder(name: str, scheme: str, place: str) -> tuple[str, dict[str, Any
     else:
         try:
             cfg, architecture, arguments = load_model_config_from_path(place)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnsupportedModelError(
                 f"{name} can't be opened ({first_line(error)}); a folder with config.json and model.safetensors is "
                 "needed."
             ) from error
+    if not (type(cfg) is dict and type(architecture) is str and type(arguments) in (dict, type(None))):
+        raise UnsupportedModelError(
+            f"{name} has a config.json of other types than timm writes; a text and objects are needed. Write it again."
+        )
     if not timm.is_model(architecture):
         raise unknown_model(architecture)
     if unsafe := sorted(_ELSEWHERE & set(arguments or {})):

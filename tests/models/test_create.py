@@ -297,9 +297,11 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet5O"}))
     with pytest.raises(UnsupportedModelError, match="resnet5O is unknown"):
         create_model(f"local-dir:{tmp_path}")
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UnsupportedModelError, match="can't be opened"):
-        create_model(f"local-dir:{tmp_path}")
+    for wrong in ("{", "[]", "1", "[" * 100_000, '{"architecture": ["resnet18"]}', '{"architecture": {}}'):
+        (tmp_path / "config.json").write_text(wrong)
+        with pytest.raises(UnsupportedModelError, match=r"can't be opened|of other types") as caught:
+            create_model(f"local-dir:{tmp_path}")
+        assert "\n" not in str(caught.value)
 
 
 def test_the_arguments_of_a_folder_load_nothing_from_elsewhere(folder, tmp_path: Path) -> None:

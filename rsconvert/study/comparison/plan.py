@@ -72,7 +72,12 @@ class PlannedRun:
 
     def read_hits(self) -> dict[str, Tensor]:
         """Return what ``hits`` holds; nothing before its network was measured."""
-        return read_tensors(self.hits) if self.hits.is_file() else {}
+        held = read_tensors(self.hits) if self.hits.is_file() else {}
+        if len({tensor.shape for tensor in held.values()}) > 1 or any(t.ndim not in (1, 3) for t in held.values()):
+            raise CheckpointError(
+                f"{self.hits} is damaged; what compare writes of a finished run is needed: delete its folder."
+            )
+        return held
 
     @property
     def lr(self) -> float | None:
