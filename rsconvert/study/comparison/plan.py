@@ -16,7 +16,7 @@ from rsconvert.evaluation import launched_processes
 from rsconvert.settings import FinetuneConfig
 from rsconvert.study.comparison.methods import AGAINST, Method, another_network, choose_methods
 from rsconvert.surgery import SwitchableModel, check_resolutions
-from rsconvert.text import Table, plain, read_json
+from rsconvert.text import Table, plain, printable, read_json
 from rsconvert.training import FREE_SETTINGS, data_identity, fill_defaults, open_for_training
 
 __all__ = ["Plan", "PlannedRun", "plan_comparison"]
@@ -299,7 +299,8 @@ def _checked_against_folder(folder: Path, settings: Mapping[str, Any]) -> dict[s
     known = {key: digest for key, digest in saved.items() if key.startswith(AGAINST)}
     same = {**{key: settings[key] for key in settings if key.startswith(AGAINST)}, **saved}  # networks may be added
     same.setdefault("image_files", settings.get("image_files"))  # of a comparison from before it was kept
-    changes = [f"{key} was {same.get(key)} and is {new}" for key, new in settings.items() if same.get(key) != new]
+    differing = {key: new for key, new in settings.items() if same.get(key) != new}
+    changes = [f"{key} was {printable(str(same.get(key)))} and is {new}" for key, new in differing.items()]
     if changes:
         raise ConfigError(
             f"{folder} holds another comparison: {', '.join(changes)}; one budget serves all runs of a comparison. "

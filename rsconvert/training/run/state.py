@@ -19,6 +19,7 @@ from rsconvert.data import Samples
 from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.settings import FinetuneConfig
 from rsconvert.surgery import SwitchableModel
+from rsconvert.text import printable
 from rsconvert.training.step import Stepper, generator_states, set_generators
 
 __all__ = ["FREE_SETTINGS", "check_facts", "check_same_run", "collect_state", "data_identity", "restore_state"]
@@ -147,5 +148,5 @@ def _plain(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = printable(str(value))
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -97,6 +97,14 @@ def test_another_comparison_in_the_folder_is_refused(
         planned(**change)
 
 
+def test_a_settings_file_of_several_lines_is_told_in_one(planned: Callable[..., Plan]) -> None:
+    plan = planned()
+    plan.write_settings()
+    (plan.folder / "comparison.json").write_text('{"epochs": "a\\nb"}')
+    with pytest.raises(ConfigError, match=r"epochs was a\\nb and is 1"):
+        planned()
+
+
 def test_another_network_or_other_images_are_another_comparison(
     planned: Callable[..., Plan], net: SwitchableModel, photos: str, settings: Settings
 ) -> None:

@@ -93,6 +93,12 @@ def test_what_changes_no_number_is_free(changes: dict[str, Any]) -> None:
     check_same_run(SAVED, FinetuneConfig(**changes), {"processes": 1, "images": 30}, force=False)
 
 
+def test_what_a_file_says_stays_on_one_line() -> None:
+    saved = {**SAVED, "recipe": "none", "epochs": "a\nb\x1b[2J"}
+    with pytest.raises(ConfigError, match=r"epochs was a\\nb\\x1b\[2J and is \d+"):
+        check_same_run(saved, FinetuneConfig(), {"processes": 1, "images": 30}, force=False)
+
+
 def test_differences_are_told_and_can_be_forced() -> None:
     config, facts = FinetuneConfig(epochs=11), {"processes": 1, "images": 31}
     with pytest.raises(ConfigError, match=r"epochs was 10 and is 11, images was 30 and is 31; .*--force"):
