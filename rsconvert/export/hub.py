@@ -235,7 +235,7 @@ def _accuracies(net: SwitchableModel, results: Evaluation | Mapping[str, Any]) -
     try:
         found = results if isinstance(results, Evaluation) else _evaluation(results)
         table = found.as_markdown()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(
             f"results are not those of an evaluation ({type(error).__name__}: {first_line(error)}); what "
             "`rsconvert evaluate --json` prints is accepted. Evaluate again."

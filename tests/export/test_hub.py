@@ -239,6 +239,7 @@ def test_results_of_masks_become_the_table(made: SwitchableModel) -> None:
         {"count": 7, "resolutions": {"64": {"top1": 80.0}}},
         {"count": 7, "resolutions": {"64": {"top1": "good", "top5": 95.0}}},
         {"count": 7, "resolutions": {"64": {"top1": 80.0, "top5": 95.0, "colour": 1}}},
+        {"count": 7, "resolutions": {"64": {"top1": 80.0, "top5": 95.0, "top1_interval": [60]}}},
         {"count": 7, "resolutions": {"large": {"top1": 80.0, "top5": 95.0}}},
         {"count": 7, "resolutions": {"224": {"top1": 80.0, "top5": 95.0}}},
     ],

@@ -280,7 +280,7 @@ def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
         curves: list[Curve] = []
         for key in epochs[0] if epochs else ():
             if re.match(pattern, key):
-                points = tuple(Point(row["epoch"], row[key]) for row in epochs if key in row)
+                points = tuple(Point(row["epoch"], row[key]) for row in epochs if {"epoch", key} <= row.keys())
                 curves.append(Curve(key.partition("_")[2] or key, points, len(curves)))
         if curves:
             charts.append(Chart(title, "epoch", label, tuple(curves)))

@@ -255,7 +255,7 @@ def test_a_run_shows_its_curves(written: Any) -> None:
 
 
 def test_an_epoch_that_was_not_measured_leaves_a_gap(written: Any) -> None:
-    rows = [{"epoch": 1.0, "loss": 3.0, "top1_48": 50.0}, {"epoch": 2.0, "loss": 2.0}]
+    rows = [{"epoch": 1.0, "loss": 3.0, "top1_48": 50.0}, {"epoch": 2.0, "loss": 2.0}, {"top1_48": 1.0}]
     assert "48: 50.00" in rendered(changed(written, epochs=rows))
 
 
