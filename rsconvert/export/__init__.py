@@ -1,7 +1,7 @@
 """Exports: the network, or one path of it, as a file for software that does not know rsconvert."""
 
 from rsconvert.export.hub import export_hub
-from rsconvert.export.onnx import Int8Paths, QuantizationReport, export_onnx, int8_paths, onnx_network, quantize
+from rsconvert.export.onnx import Int8Paths, Int8Report, export_onnx, int8_paths, onnx_network, quantize
 from rsconvert.export.opening import Export, open_export, open_onnx
 from rsconvert.export.plain import export_plain, export_program, export_timm, export_torchvision
 from rsconvert.export.target import Exported, replacing_folder
@@ -12,7 +12,7 @@ __all__ = [
     "Export",
     "Exported",
     "Int8Paths",
-    "QuantizationReport",
+    "Int8Report",
     "Verification",
     "export_hub",
     "export_onnx",

@@ -20,11 +20,11 @@ from rsconvert.export.onnx.rounding import with_rounded_weights
 from rsconvert.export.opening import needed
 from rsconvert.surgery import SwitchableModel, eval_mode, interpolation_weights
 
-__all__ = ["QuantizationReport", "quantize", "ranges_at"]
+__all__ = ["Int8Report", "quantize", "ranges_at"]
 
 
 @dataclass(frozen=True)
-class QuantizationReport:
+class Int8Report:
     """What int8 files will be made from.
 
     ``images`` gave the ranges of ``activations`` tensors at each of the resolutions. Of ``weights`` in int8, ``equal``
@@ -62,7 +62,7 @@ def quantize(
     data_root: str | None = None,
     skip_broken: int = 0,
     progress: bool = False,
-) -> QuantizationReport:
+) -> Int8Report:
     """Measure the ranges of all activations at each trained resolution, and keep them in ``net.measured``.
 
     Images need no labels and are cropped for each resolution as in evaluation; ONNX Runtime's calibration runs on the
@@ -93,7 +93,7 @@ def quantize(
     stored = {str(side): {name: list(ends) for name, ends in found.items()} for side, found in ranges.items()}
     net.measured = replace(net.measured, int8={"images": len(chosen), "ranges": stored})
     equal, weights = equal_integers(made)
-    return QuantizationReport(len(chosen), net.resolutions, len(ranges[net.native]), weights, equal)
+    return Int8Report(len(chosen), net.resolutions, len(ranges[net.native]), weights, equal)
 
 
 def ranges_at(net: SwitchableModel, resolution: int) -> Ranges:
