@@ -21,6 +21,7 @@ from rsconvert.training import read_summary
 
 __all__ = ["Importance", "draw_scores", "importance", "mean_scores", "plot_importance", "read_scores"]
 
+_EQUAL = 0.005  # what a table with two decimals does not show
 _Scores = dict[int, dict[int, float]]
 
 
@@ -50,8 +51,22 @@ class Importance:
 
     @property
     def falling(self) -> bool:
-        """Whether at the end each resolution has a lower score than the next larger one."""
-        return all(upper > lower for upper, lower in pairwise(self.last.values()))
+        """Whether at the end each resolution has a lower score than the next larger one, beyond noise.
+
+        Beyond half of a hundredth, and over several runs beyond the deviation of either.
+        """
+        noise = {r: max(_EQUAL, spread) for r, spread in (self._deviations or dict.fromkeys(self.last, 0.0)).items()}
+        gaps = [(self.last[r] - self.last[s], max(noise[r], noise[s])) for r, s in pairwise(self.last)]
+        return bool(gaps) and all(gap > least for gap, least in gaps)
+
+    @property
+    def equal(self) -> bool:
+        """Whether at the end all scores are equal to half of a hundredth."""
+        return max(self.last.values()) - min(self.last.values()) <= _EQUAL
+
+    @property
+    def _deviations(self) -> dict[int, float] | None:
+        return None if self.deviation is None else self.deviation[max(self.deviation)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with epochs and resolutions as strings."""
@@ -59,15 +74,17 @@ class Importance:
             None if scores is None else {str(e): {str(r): x for r, x in row.items()} for e, row in scores.items()}
             for scores in (self.mean, self.deviation)
         )
-        return {"runs": self.runs, "falling": self.falling, "mean": mean, "deviation": deviation}
+        trend = {"falling": self.falling, "equal": self.equal}
+        return {"runs": self.runs, **trend, "mean": mean, "deviation": deviation}
 
     def table(self) -> Table:
         """Return a row per epoch."""
         spreads = self.deviation or {}
         titles = ["epoch", *map(str, self.resolutions), *(f"± {r}" for r in spreads.get(1, ()))]
         rows = [[epoch, *row.values(), *spreads.get(epoch, {}).values()] for epoch, row in self.mean.items()]
-        fall = "fall" if self.falling else "do not fall"
-        return Table(titles, rows, f"Runs: {self.runs}. At the end the scores {fall} with the resolution.")
+        trend = "fall with the resolution" if self.falling else "do not fall with the resolution beyond noise"
+        trend = "are equal" if self.equal else trend
+        return Table(titles, rows, f"Runs: {self.runs}. At the end the scores {trend}.")
 
 
 def importance(runs: Sequence[str | Path]) -> Importance:

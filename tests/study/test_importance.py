@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rsconvert.errors import CheckpointError, ConfigError
-from rsconvert.study.importance import importance, plot_importance, read_scores
+from rsconvert.study.importance import importance, mean_scores, plot_importance, read_scores
 
 SCORES = np.array([[[0.2, 0.3, 0.5], [0.3, 0.3, 0.4], [0.6, 0.3, 0.1]], [[0.4, 0.3, 0.3], [0.4, 0.4, 0.2], [0, 0, 1]]])
 
@@ -41,6 +41,23 @@ def test_several_runs_have_mean_and_deviation_over_the_epochs_of_all(tmp_path: P
     table = result.table()
     assert (len(table.titles), {len(row) for row in table.rows}) == (7, {7})
     assert "do not fall" in table.note
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ([[0.5, 0.3, 0.2]], "fall with the resolution"),
+        ([[0.335, 0.333, 0.332]], "are equal"),
+        ([[0.34, 0.336, 0.324]], "do not fall with the resolution beyond noise"),
+        ([[1.0]], "are equal"),
+        ([[0.6, 0.2, 0.2], [0.4, 0.4, 0.2]], "do not fall with the resolution beyond noise"),
+        ([[0.6, 0.3, 0.1], [0.58, 0.31, 0.11]], "fall with the resolution"),
+    ],
+)
+def test_equal_scores_do_not_fall(last: list[list[float]], words: str) -> None:
+    sides = (64, 48, 32)
+    result = mean_scores([[dict(zip(sides, row, strict=False))] for row in last])
+    assert result.table().note == f"Runs: {len(last)}. At the end the scores {words}."
 
 
 def test_a_run_counts_once(tmp_path: Path) -> None:
