@@ -148,8 +148,8 @@ def cascade(
     """Fit a cascade for CHECKPOINT on one half of the val/ images of DIR, and measure it on the other half.
 
     Each image runs at a small resolution first, and at a larger one if the prediction is not confident enough. Writes a
-    checkpoint that holds the cascade, for rsconvert.cascade(net, images); no file if one path is as good and costs no
-    more.
+    checkpoint that holds the cascade, for rsconvert.cascade(net, images); no file if a path that costs no more is as
+    good, or worse by no more than chance (McNemar's test at 5 %).
     """
     from rsconvert import save
     from rsconvert.checkpoint import file_of

@@ -35,7 +35,7 @@ from rsconvert.evaluation import (
     wilson_interval,
 )
 from rsconvert.runtime.cascade import Cascade, CascadeOutput
-from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures, best_path
+from rsconvert.runtime.cascade_report import CascadeReport, Outcome, PathFigures
 from rsconvert.runtime.thresholds import Fitted, answering_stage, check_aim, fit_thresholds
 from rsconvert.surgery import SwitchableModel, check_resolutions, eval_mode
 
@@ -189,7 +189,7 @@ def _report(
         fit_count=len(first),
         measured=_outcome(fitted, hits, answered, costs, own_views, times[None]),
         paths=paths,
-        paired=Paired.of(hits, right[best_path(paths)][second]),
+        pairs={r: Paired.of(hits, right[r][second]) for r in paths},
     )
 
 

@@ -10,7 +10,8 @@ from rsconvert.text import Table
 
 __all__ = ["CascadeReport", "Outcome", "PathFigures", "best_path"]
 
-_TITLES = ("resolution", "top-1, fit (%)", "top-1 (%)", "multiply-adds (M)", "ms per image", "")
+_TITLES = ("resolution", "top-1, fit (%)", "top-1 (%)", "multiply-adds (M)", "ms per image", "p", "")
+_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class CascadeReport:
         aim: ``top1`` in percent, or ``multiply_adds``: what the fit was for.
         fit_count: images of the fit, drawn by ``seed``.
         paths: every path that was tried, from the largest to the smallest.
-        paired: the cascade against the best path on the measured images.
+        pairs: the cascade against every path on the measured images.
     """
 
     aim: dict[str, float]
@@ -63,7 +64,12 @@ class CascadeReport:
     fit_count: int
     measured: Outcome
     paths: dict[int, PathFigures]
-    paired: Paired
+    pairs: dict[int, Paired]
+
+    @property
+    def paired(self) -> Paired:
+        """The cascade against the best path."""
+        return self.pairs[self.best]
 
     @property
     def best(self) -> int:
@@ -77,10 +83,21 @@ class CascadeReport:
         return min(as_good or [self.best], key=lambda r: self.paths[r].multiply_adds)
 
     @property
+    def instead(self) -> int | None:
+        """The best path that costs no more than the cascade and is not worse by more than chance; None without one."""
+        paths = {r: path for r, path in self.paths.items() if not (self._costs_more(r) or self._is_worse(r))}
+        return best_path(paths) if paths else None
+
+    @property
     def gains(self) -> bool:
-        """Whether no single path is as good on the measured images and costs no more."""
-        path = self.paths[self.rival]
-        return path.top1 < self.measured.top1 or path.multiply_adds > self.measured.multiply_adds
+        """Whether every path that costs no more is worse, by McNemar's test at 5 %."""
+        return self.instead is None
+
+    def _costs_more(self, resolution: int) -> bool:
+        return self.paths[resolution].multiply_adds > self.measured.multiply_adds
+
+    def _is_worse(self, resolution: int) -> bool:
+        return self.paths[resolution].top1 < self.measured.top1 and self.pairs[resolution].p_value < _SIGNIFICANT
 
     def ratios(self, resolution: int) -> dict[str, float]:
         """Return the cascade's multiply-adds and time divided by a path's."""
@@ -108,16 +125,22 @@ class CascadeReport:
             "rival": {"resolution": self.rival, "ratios": self.ratios(self.rival)},
             "best": {"resolution": self.best, "ratios": self.ratios(self.best)},
             "paired": asdict(self.paired),
+            "pairs": {str(r): asdict(pair) for r, pair in self.pairs.items()},
             "gains": self.gains,
+            "instead": self.instead,
         }
 
     def __str__(self) -> str:
-        rows = [_cells(str(r), path.top1_fit, path, path.interpolated) for r, path in self.paths.items()]
-        rows.append(_cells("cascade", self.fit.top1, self.measured))
+        rows = [
+            (*_cells(str(r), path.top1_fit, path), f"{self.pairs[r].p_value:.2g}", "interpolated" * path.interpolated)
+            for r, path in self.paths.items()
+        ]
+        rows.append((*_cells("cascade", self.fit.top1, self.measured), "", ""))
         return Table(_TITLES, rows, "\n".join(self._lines())).as_text()
 
     def _lines(self) -> Iterator[str]:
         done, rival, best, pair = self.measured, self.rival, self.best, self.paired
+        yield "p: how likely a gap as wide to the cascade is between equals (McNemar, on the same images)"
         yield f"{done.count} images measured, {self.fit_count} others of the fit (seed {self.seed})"
         limits = zip(self.fit.stages, self.fit.thresholds, strict=False)
         steps = [*(f"{r} if sure by {limit:.4f}" for r, limit in limits), str(self.fit.stages[-1])]
@@ -129,15 +152,17 @@ class CascadeReport:
         yield self._against(rival, "the cheapest path as good" if as_good else "the best path, none is as good")
         if best != rival:
             yield self._against(best, "the best path")
-        alone = f"only the cascade {pair.only_network}, only {best} {pair.only_baseline}, p = {pair.p_value:.3g}"
-        yield f"right alone: {alone} (McNemar)"
-        if not self.gains:
-            yield f"no gain on these images: the path {rival} alone is as good and costs no more"
+        yield f"right alone: only the cascade {pair.only_network}, only {best} {pair.only_baseline}"
+        if self.instead is not None:
+            gap, p = done.top1 - self.paths[self.instead].top1, self.pairs[self.instead].p_value
+            words = "is as good" if gap <= 0 else f"is not significantly worse ({-gap:+.2f} points, p = {p:.2g})"
+            yield f"no gain on these images: the path {self.instead} alone costs no more and {words}"
 
     def _against(self, resolution: int, words: str) -> str:
         cost, time = self.ratios(resolution).values()
-        gain = self.measured.top1 - self.paths[resolution].top1
-        return f"against {resolution}, {words}: {gain:+.2f} points, multiply-adds x {cost:.2f}, time x {time:.2f}"
+        gain, p = self.measured.top1 - self.paths[resolution].top1, self.pairs[resolution].p_value
+        points = f"{gain:+.2f} points ({'not ' if p >= _SIGNIFICANT else ''}significant, p = {p:.2g})"
+        return f"against {resolution}, {words}: {points}, multiply-adds x {cost:.2f}, time x {time:.2f}"
 
 
 def best_path(paths: Mapping[int, PathFigures]) -> int:
@@ -145,6 +170,5 @@ def best_path(paths: Mapping[int, PathFigures]) -> int:
     return max(paths, key=lambda r: (paths[r].top1, -paths[r].multiply_adds))
 
 
-def _cells(name: str, fit: float, found: PathFigures | Outcome, interpolated: bool = False) -> tuple[object, ...]:
-    cost, time = f"{found.multiply_adds / 1e6:.1f}", f"{found.milliseconds:.3f}"
-    return name, fit, found.top1, cost, time, "interpolated" if interpolated else ""
+def _cells(name: str, fit: float, found: PathFigures | Outcome) -> tuple[object, ...]:
+    return name, fit, found.top1, f"{found.multiply_adds / 1e6:.1f}", f"{found.milliseconds:.3f}"
