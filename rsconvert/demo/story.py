@@ -131,7 +131,7 @@ def _tell_story(
     before, after = (evaluate(net, str(images), _EVALUATED) for net in (ordinary, switchable))
     save(switchable, place / "switchable.safetensors")
     export_timm(switchable, 64, place / "plain-64")
-    save_figures(plot_accuracy({"ordinary": before, "switchable": after}), place / "accuracy")
+    save_figures(plot_accuracy({"switchable": after, "ordinary": before}), place / "accuracy")
     return before, after
 
 

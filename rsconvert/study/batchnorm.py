@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
 from rsconvert.errors import UnsupportedModelError
@@ -15,6 +16,7 @@ from rsconvert.text import Table
 
 __all__ = ["BatchNormSets", "SetRow", "batchnorm_sets", "plot_batchnorm"]
 
+_LEAST_RANGE = 0.1  # of the axis of distances: that of equal sets shows no range of its own
 _SYMBOLS = {"weight": "γ", "bias": "β", "running_mean": "μ", "running_var": "σ²"}
 
 
@@ -103,14 +105,15 @@ def plot_batchnorm(result: BatchNormSets) -> Figure:
             # The native curve lies on the axis.
             bottom.plot(xs, [row.distance for row in rows], linewidth=0.9, clip_on=False, **style)
         top.set_title(_SYMBOLS[tensor])
-        bottom.set_ylim(bottom=0)
+        bottom.set_ylim(0, max(_LEAST_RANGE, bottom.get_ylim()[1]))
+        bottom.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     variances = [row.mean for row in result.rows if row.tensor == "running_var" and row.mean > 0]
     if variances and max(variances) > 10 * min(variances):
         above[-1].set_yscale("log")
     above[0].set_ylabel("mean over channels")
-    below[0].set_ylabel("distance from native")
+    below[0].set_ylabel(f"distance from {max(result.resolutions)}")
     figure.align_ylabels()
-    figure.supxlabel("BatchNorm, in the order of the network", fontsize=8)
+    figure.supxlabel("BatchNorm, from the input to the output", fontsize=8)
     legend_above(figure, above[:1], 8, "resolution (pixels)")
     return figure
 

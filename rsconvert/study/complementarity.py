@@ -171,6 +171,7 @@ def _draw_matrix(axes: Axes, group: Complementarity, highest: float) -> None:
     rows = [list(row.values()) for row in group.right_wrong.values()]
     shares = torch.tensor(rows, dtype=torch.float64).fill_diagonal_(float("nan"))
     axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=highest)
+    axes.invert_xaxis()  # small to large to the right, as in every figure, and upwards
     axes.set_xticks(range(len(rows)), map(str, group.top1))
     axes.set_yticks(range(len(rows)), map(str, group.top1))
     axes.tick_params(length=0)

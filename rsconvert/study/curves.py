@@ -1,6 +1,6 @@
 """The curves of accuracy over resolution and multiply-adds, as every figure shows them (RS-Nets, Fig. 1 and Fig. 4)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rsconvert.data import Size, resolution_of
 from rsconvert.evaluation import Accuracy, Evaluation, MaskAccuracy, size_name
 from rsconvert.models import Metric, Task
-from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, series_style
+from rsconvert.study.figures import PAGE, legend_above, new_figure, paper_style, series_places, series_style
 
 __all__ = [
     "Chart",
@@ -91,9 +91,8 @@ def over_cost(curves: Sequence[Curve], metric: Metric = _TOP1) -> Chart:
 def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
     """Return the charts of top-1, or mIoU, in percent of named networks over resolution and over multiply-adds.
 
-    The first network has its 95 % interval as a band, the others as bars at the resolutions that they were trained
-    for. Several other networks trained for one resolution each are a set of I-Nets: over multiply-adds they are one
-    curve, through the own point of each.
+    The first network has its 95 % interval as a band, the others as bars. Several other networks trained for one
+    resolution each are a set of I-Nets: over multiply-adds they are one curve, through the own point of each.
     """
     sides = _curves(networks, lambda size, _: resolution_of(size))
     costs = _curves(networks, lambda _, row: (row.multiply_adds or 0) / 1e6)
@@ -102,7 +101,7 @@ def accuracy_charts(networks: Mapping[str, Evaluation]) -> tuple[Chart, Chart]:
     if len(single) > 1:
         costs = [curve for curve in costs if len(own.get(curve.name, ())) != 1]
         points = tuple(sorted(single, key=lambda point: point.x))
-        costs.append(Curve("I-Nets, each at its own resolution", points, len(networks)))
+        costs.append(Curve("I-Nets, each at its own resolution", points, _places(networks)["I-Nets"]))
     metric = next(iter(networks.values())).kind.metric
     return over_resolution(sides, metric), over_cost(costs, metric)
 
@@ -127,14 +126,20 @@ def plot_accuracy(networks: Mapping[str, Evaluation]) -> Figure:
 
 
 def _curves(networks: Mapping[str, Evaluation], x: Callable[[Size, Accuracy | MaskAccuracy], float]) -> list[Curve]:
-    curves = []
-    for i, (name, found) in enumerate(networks.items()):
-        points = []
-        for size, row in found.resolutions.items():
-            interval = None if i and row.interpolated else row.interval
-            points.append(Point(x(size, row), row.score, interval, size_name(size), row.interpolated))
-        curves.append(Curve(name, tuple(sorted(points, key=lambda point: point.x)), i, band=i == 0))
+    own, places, curves = next(iter(networks)), _places(networks), []
+    for name, found in networks.items():
+        points = [
+            Point(x(size, row), row.score, row.interval, size_name(size), row.interpolated)
+            for size, row in found.resolutions.items()
+        ]
+        curves.append(Curve(name, tuple(sorted(points, key=lambda point: point.x)), places[name], band=name == own))
     return curves
+
+
+def _places(networks: Iterable[str]) -> dict[str, int]:
+    """Return the place of each network among the styles, and that of a curve of I-Nets."""
+    names = list(networks)
+    return series_places(["I-Nets", *names], names[0])
 
 
 def _draw_curve(axes: Axes, curve: Curve) -> None:

@@ -1,6 +1,8 @@
 """Figures as a paper prints them: column widths, one font, styles that differ without colour, files."""
 
+import re
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -19,6 +21,7 @@ __all__ = [
     "new_figure",
     "paper_style",
     "save_figures",
+    "series_places",
     "series_style",
     "step_style",
     "write_analysis",
@@ -56,6 +59,9 @@ _SERIES = (
     ("#e69f00", "P", (0, (3, 1, 1, 1, 1, 1))),
     ("#000000", "X", (0, (1, 1))),
 )
+
+# One place per method in every figure, where that is free.
+_PLACES = ("RS-Net", "I-Nets", "one I-Net", "parallel", "shared BN", "vanilla", "top-down")
 
 paper_style = rc_context(_RC)
 """A decorator: the function draws in this style; the caller's own settings of matplotlib hold again after it."""
@@ -111,6 +117,24 @@ def series_style(index: int) -> Style:
     """Return colour, marker and line of one of several curves that have no order."""
     colour, marker, line = _SERIES[index % len(_SERIES)]
     return {"color": colour, "marker": marker, "linestyle": line}
+
+
+def series_places(names: Sequence[str], own: str | None = None) -> dict[str, int]:
+    """Return the place of each name among the styles: a method has the same in every figure.
+
+    >>> series_places(["I-Nets", "I-224", "mine", "RS-Net"])
+    {'I-Nets': 1, 'I-224': 2, 'RS-Net': 0, 'mine': 3}
+
+    Args:
+        own: the name of the switchable network that a figure is about, which takes the place of RS-Net.
+    """
+    places: dict[str, int] = {}
+    for name in names:
+        method = "RS-Net" if name == own else re.sub(r"I-\d+", "one I-Net", name)
+        if method in _PLACES and _PLACES.index(method) not in places.values():
+            places[name] = _PLACES.index(method)
+    free = (place for place in count() if place not in places.values())
+    return places | {name: next(free) for name in names if name not in places}
 
 
 def step_style(index: int, count: int) -> Style:

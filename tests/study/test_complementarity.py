@@ -123,6 +123,10 @@ def test_the_matrices_share_one_scale_of_colours(by_hand: Complementarity) -> No
     shown = np.ma.filled(np.ma.asarray(image.get_array()), np.nan)
     np.testing.assert_array_equal(shown, [[np.nan, 50, 50], [0, np.nan, 25], [0, 25, np.nan]])
     assert [text.get_text() for text in panels[0].texts][:3] == ["–", "50.0", "50.0"]
+    left, right = image.axes.get_xlim()
+    bottom, top = image.axes.get_ylim()
+    assert left > right, "the first resolution, the largest, is on the right"
+    assert bottom > top, "and at the top"
     assert bar.get_ylabel() == "images (%)"
 
 

@@ -38,14 +38,14 @@ def test_both_panels_show_the_figures() -> None:
             np.testing.assert_allclose(lines[name].get_ydata(), [gain + 8, gain + 12, gain + 16])
 
 
-def test_intervals_are_a_band_of_the_first_network_and_bars_of_the_others_where_they_were_trained() -> None:
+def test_intervals_are_a_band_of_the_first_network_and_bars_of_the_others() -> None:
     left, _ = plot_accuracy(CURVES).axes
     band, bars = left.collections
     (path,) = band.get_paths()
     expected = {(r, r / 4 + side) for r in SIZES for side in (-2, 3)}
     assert expected <= {tuple(point) for point in np.asarray(path.vertices).tolist()}
     ends = [np.asarray(path.vertices).tolist() for path in bars.get_paths()]
-    assert ends == [[[r, 5 + r / 4 - 2], [r, 5 + r / 4 + 3]] for r in (32, 64)]
+    assert ends == [[[r, 5 + r / 4 - 2], [r, 5 + r / 4 + 3]] for r in (32, 48, 64)]
 
 
 def test_hollow_marks_are_untrained() -> None:
@@ -64,10 +64,10 @@ def test_charts_hold_what_every_figure_shows() -> None:
     )
     assert (costs.x_label, costs.y_label, costs.x_ticks) == ("multiply-adds (millions)", "top-1 (%)", ())
     ordinary, switchable = sides.curves
-    assert (ordinary.style, ordinary.band, switchable.style, switchable.band) == (0, True, 1, False)
+    assert (ordinary.style, ordinary.band, switchable.style, switchable.band) == (0, True, 2, False)
     assert switchable.points == (
         Point(32, 13, (11, 16), "32", False),
-        Point(48, 17, None, "48", True),
+        Point(48, 17, (15, 20), "48", True),
         Point(64, 21, (19, 24), "64", False),
     )
     assert [point.x for point in costs.curves[1].points] == [1.024, 2.304, 4.096]
@@ -93,6 +93,8 @@ def test_several_i_nets_are_one_curve_over_multiply_adds() -> None:
     (own,) = (line for name, line in lines.items() if str(name).startswith("I-Nets"))
     np.testing.assert_allclose(own.get_xdata(), [1.024, 4.096])
     np.testing.assert_allclose(own.get_ydata(), [10, 17])
+    colours = [line.get_color() for line in (*left.lines, own) if not str(line.get_label()).startswith("_")]
+    assert len(set(colours)) == 4, "the curve through all has none of theirs"
     (legend,) = figure.legends
     assert [text.get_text()[:6] for text in legend.texts] == ["net", "I-64", "I-32", "I-Nets"]
 

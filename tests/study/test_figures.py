@@ -16,6 +16,7 @@ from rsconvert.study.figures import (
     new_figure,
     paper_style,
     save_figures,
+    series_places,
     series_style,
     step_style,
     write_analysis,
@@ -91,3 +92,15 @@ def test_a_folder_that_is_a_file_is_an_error_of_the_system(tmp_path: Path) -> No
     (tmp_path / "x").touch()
     with pytest.raises(OSError, match="x"):
         write_analysis(tmp_path / "x" / "y", new_figure(1, 1), csv="", markdown="")
+
+
+def test_a_method_has_its_place_in_every_figure() -> None:
+    assert series_places(["mine", "I-Nets"], "mine") == {"mine": 0, "I-Nets": 1}
+    assert series_places(["I-Nets", "I-64", "parallel", "RS-Net"]) == {
+        "I-Nets": 1,
+        "I-64": 2,
+        "parallel": 3,
+        "RS-Net": 0,
+    }
+    many = [f"net {i}" for i in range(9)]
+    assert sorted(series_places([*many, "RS-Net", "I-64", "I-32"]).values()) == list(range(12))

@@ -12,7 +12,7 @@ from rsconvert.checkpoint import replacing
 from rsconvert.models import Metric
 from rsconvert.study.comparison.findings import Comparison, Estimate, Line
 from rsconvert.study.curves import Chart, Curve, Point, draw_chart, over_cost, over_resolution
-from rsconvert.study.figures import new_figure, paper_style, save_figures, series_style
+from rsconvert.study.figures import new_figure, paper_style, save_figures, series_places, series_style
 from rsconvert.study.importance import Importance, draw_scores, mean_scores
 from rsconvert.text import Table, plain
 
@@ -240,7 +240,7 @@ def _variants(found: Comparison) -> dict[str, str]:
 
 def _styles(found: Comparison) -> dict[str, int]:
     """Return the place of each title among the styles, the same in every figure."""
-    return {title: i for i, title in enumerate(dict.fromkeys(line.title for line in found.lines))}
+    return series_places(list(dict.fromkeys(line.title for line in found.lines)))
 
 
 def _curve(found: Comparison, line: Line, style: int, x: Callable[[Line, int], float]) -> Curve:
