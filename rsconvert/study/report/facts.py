@@ -29,6 +29,7 @@ from rsconvert.evaluation import (
     size_name,
     stored_costs,
 )
+from rsconvert.quantization import layout_of
 from rsconvert.surgery import SwitchableModel
 from rsconvert.text import read_pairs
 
@@ -92,6 +93,7 @@ def network_facts(net: SwitchableModel) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in net.parameters()) - net.alpha.numel(),
         "plain_parameters": plain,
         "batchnorms": sum(1 for _ in net.switchable_bns()),
+        "quantized": _quantized(net),
         "private": net.private,
         "heads": [name for name, _ in net.switchable_heads()],
         "head_parameters": sum(p.numel() for _, head in net.switchable_heads() for p in head.at.parameters()),
@@ -224,6 +226,11 @@ def data_uri(picture: Image.Image) -> str:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=88, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _quantized(net: SwitchableModel) -> dict[str, int]:
+    """Return how many convolutions have which bits, as ``weights/activations``."""
+    return dict(Counter(f"{weights}/{activations}" for weights, activations in layout_of(net).values()))
 
 
 def _sizes(found: Predictions) -> list[Size]:

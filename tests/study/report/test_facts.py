@@ -15,6 +15,7 @@ from rsconvert.data import open_split
 from rsconvert.errors import CheckpointError, ConfigError, DataError
 from rsconvert.evaluation import Predictions, predict, summarize
 from rsconvert.evaluation.subject import Answers
+from rsconvert.quantization import quantize_
 from rsconvert.study.report.facts import (
     answer_facts,
     draw_images,
@@ -86,6 +87,13 @@ def test_parameters_are_counted_without_alpha(written: Any) -> None:
     assert facts["parameters"] == facts["plain_parameters"] + private
     assert facts["importance"] == {"48": pytest.approx(0.5), "32": pytest.approx(0.5)}
     assert facts["resolutions"] == [48, 32]
+
+
+def test_few_bits_are_counted(make_net: Any) -> None:
+    net = make_net()
+    assert network_facts(net)["quantized"] == {}
+    layers = quantize_(net, "2/32").layers
+    assert network_facts(net)["quantized"] == {"2/32": len(layers)}
 
 
 def test_private_classifiers_are_named_with_their_cost(make_net: Any) -> None:
