@@ -231,7 +231,7 @@ def plot_pooling(result: PooledValues) -> Figure:
             shares = 100 * np.array(row.cdf) - (0 if views == kinds[0] else test[row.resolution])
             axes.plot(result.values, shares, label=str(row.resolution), **step_style(i, len(rows)))
         axes.set_title(views if views == kinds[0] else f"{views} minus {kinds[0]}")
-    for axes, label in zip(panels, ("values below (%)", "gap (percent points)"), strict=False):
+    for axes, label in zip(panels, ("values below (%)", "gap (percentage points)"), strict=False):
         axes.set_ylabel(label)
     figure.supxlabel("value at the global pooling", fontsize=8)
     legend_above(figure, panels[:1], 8, "resolution (pixels)")
