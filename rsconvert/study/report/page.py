@@ -100,7 +100,6 @@ def write_report(
         "network": network_facts(net),
         **figures,
         "examples": {"seed": seed, "images": images[: len(drawn)], "mistakes": images[len(drawn) :]},
-        "doubts": [*doubts(found)],
     }
     _write(render(facts, accuracy_charts({OWN_NAME: evaluation, **evaluation.baselines}), pictures), path)
     return facts
@@ -153,12 +152,12 @@ def _shown(
     """Return what depends on the task: the figures, what is known of the drawn images, and their pictures."""
     names = [short_name(samples, index) for index in drawn]
     shown = samples.subset(drawn) if drawn else samples
-    places = range(len(drawn))
+    places, said = range(len(drawn)), {"doubts": [*doubts(found)]}
     if found.overlaps:
         views = overlay_views(found, shown, places, options.get("amp"))
-        return mask_facts(found, evaluation, labels), drawn_masks(found, drawn, names), list(views)
+        return mask_facts(found, evaluation, labels) | said, drawn_masks(found, drawn, names), list(views)
     photos = encoded_views(found, shown, places)
-    return answer_facts(found, evaluation, labels), drawn_facts(found, drawn, names), list(photos)
+    return answer_facts(found, evaluation, labels) | said, drawn_facts(found, drawn, names), list(photos)
 
 
 def _known(origin: str | Path | None) -> dict[str, Any]:
