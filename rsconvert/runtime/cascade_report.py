@@ -132,7 +132,7 @@ class CascadeReport:
 
     def __str__(self) -> str:
         rows = [
-            (*_cells(str(r), path.top1_fit, path), f"{self.pairs[r].p_value:.2g}", "interpolated" * path.interpolated)
+            (*_cells(str(r), path.top1_fit, path), _p_value(self.pairs[r]), "interpolated" * path.interpolated)
             for r, path in self.paths.items()
         ]
         rows.append((*_cells("cascade", self.fit.top1, self.measured), "", ""))
@@ -154,20 +154,25 @@ class CascadeReport:
             yield self._against(best, "the best path")
         yield f"right alone: only the cascade {pair.only_network}, only {best} {pair.only_baseline}"
         if self.instead is not None:
-            gap, p = done.top1 - self.paths[self.instead].top1, self.pairs[self.instead].p_value
-            words = "is as good" if gap <= 0 else f"is not significantly worse ({-gap:+.2f} points, p = {p:.2g})"
+            gap, p = done.top1 - self.paths[self.instead].top1, _p_value(self.pairs[self.instead])
+            words = "is as good" if gap <= 0 else f"is not significantly worse ({-gap:+.2f} points, p {p})"
             yield f"no gain on these images: the path {self.instead} alone costs no more and {words}"
 
     def _against(self, resolution: int, words: str) -> str:
         cost, time = self.ratios(resolution).values()
-        gain, p = self.measured.top1 - self.paths[resolution].top1, self.pairs[resolution].p_value
-        points = f"{gain:+.2f} points ({'not ' if p >= _SIGNIFICANT else ''}significant, p = {p:.2g})"
+        gain, pair = self.measured.top1 - self.paths[resolution].top1, self.pairs[resolution]
+        said = "not significant" if pair.p_value >= _SIGNIFICANT else "significant"
+        points = f"{gain:+.2f} points ({said}, p {_p_value(pair)})"
         return f"against {resolution}, {words}: {points}, multiply-adds x {cost:.2f}, time x {time:.2f}"
 
 
 def best_path(paths: Mapping[int, PathFigures]) -> int:
     """Return the resolution of the most accurate path on the measured images, of equals the cheapest."""
     return max(paths, key=lambda r: (paths[r].top1, -paths[r].multiply_adds))
+
+
+def _p_value(pair: Paired) -> str:
+    return f"{pair.p_value:.2g}" if pair.p_value >= 0.001 else "< 0.001"
 
 
 def _cells(name: str, fit: float, found: PathFigures | Outcome) -> tuple[object, ...]:

@@ -49,9 +49,8 @@ def test_the_text_has_a_row_per_path_and_says_what_differs() -> None:
         "cascade: 24 if sure by 0.7500, then 48",
         "answered: 60.0 % at 24, 40.0 % at 48",
         "top-1 70.00 (95 %: 48.1-85.5); 69.00 with a view per stage",
-        "against 36, the cheapest path as good: +0.00 points (not significant, p = 1), "
-        "multiply-adds x 0.75, time x 0.80",
-        "against 48, the best path: -5.00 points (not significant, p = 1), multiply-adds x 0.60, time x 0.62",
+        "against 36, the cheapest path as good: +0.00 points (not significant, p 1), multiply-adds x 0.75, time x 0.80",
+        "against 48, the best path: -5.00 points (not significant, p 1), multiply-adds x 0.60, time x 0.62",
         "right alone: only the cascade 1, only 48 2",
     ]
 
@@ -81,8 +80,13 @@ def test_a_path_that_may_be_as_good_is_named_with_its_gap() -> None:
     doubtful = replace(REPORT, pairs=dict.fromkeys(REPORT.paths, Paired(5, 2, 0.45)))
     assert str(doubtful).splitlines()[-1] == (
         "no gain on these images: the path 24 alone costs no more and is not significantly worse "
-        "(-15.00 points, p = 0.45)"
+        "(-15.00 points, p 0.45)"
     )
+
+
+def test_a_tiny_p_is_not_printed_as_zero() -> None:
+    sure = replace(REPORT, pairs=dict.fromkeys(REPORT.paths, Paired(60, 1, 1e-16)))
+    assert "against 48, the best path: -5.00 points (significant, p < 0.001)" in str(sure)
 
 
 def test_data_is_plain_and_keeps_the_record() -> None:
