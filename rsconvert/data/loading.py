@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from multiprocessing.util import Finalize
 from random import Random
 from typing import Any
 
@@ -168,6 +169,9 @@ class ViewLoader:
             # Without one of its own, the loader would draw from torch's global generator at each epoch.
             generator=torch.Generator().manual_seed(seed),
         )
+        # As a program ends, Python sends SIGTERM to the workers that are left and waits for them; they ignore it.
+        # The priority comes before that of the queues (10), by which they are told to end.
+        Finalize(self, _end_workers, args=(self._batches,), exitpriority=100)
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -199,16 +203,7 @@ class ViewLoader:
 
     def close(self) -> None:
         """End the worker processes; another iteration starts new ones."""
-        iterator, self._batches._iterator = self._batches._iterator, None
-        # Freed, it would end them too; but the traceback of an error may hold it.
-        end = getattr(iterator, "_shutdown_workers", None)
-        if end is not None:
-            with suppress(RuntimeError):  # as one ends, torch's handler of signals says that another died before
-                end()
-            for worker in getattr(iterator, "_workers", ()):  # one that was not told to end; it ignores SIGTERM
-                if worker.is_alive():
-                    worker.kill()
-                    worker.join()
+        _end_workers(self._batches)
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
         """Choose the order and the randomness of the next iteration; evaluation has neither.
@@ -220,6 +215,20 @@ class ViewLoader:
         for part in (self._views, self._order):
             if isinstance(part, (StreamViews, EpochSampler)):
                 part.set_epoch(epoch, skip)
+
+
+def _end_workers(batches: DataLoader[Any]) -> None:
+    iterator, batches._iterator = batches._iterator, None
+    # Freed, it would end them too; but the traceback of an error may hold it.
+    end = getattr(iterator, "_shutdown_workers", None)
+    if end is None:
+        return
+    with suppress(RuntimeError):  # as one ends, torch's handler of signals says that another died before
+        end()
+    for worker in getattr(iterator, "_workers", ()):  # one that was not told to end; it ignores SIGTERM
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def training_loader(

@@ -5,6 +5,8 @@ import gc
 import multiprocessing
 import random
 import signal
+import subprocess
+import sys
 import weakref
 from collections import Counter
 
@@ -313,6 +315,29 @@ def test_a_loader_can_be_used_again_and_after_its_end(samples, workers):
     passes.append(list(loader))
     assert equal(passes[0], passes[1])
     assert equal(passes[0], passes[2])
+
+
+HELD = """
+from PIL import Image
+from rsconvert.data import Samples, evaluation_loader
+
+class Photos(list):
+    def __getitem__(self, index):
+        return Image.new("RGB", (8, 8)), 0
+
+if __name__ == "__main__":
+    loader = evaluation_loader(Samples(Photos([0]), "photos", ("a",)), (8,), batch_size=1, workers=1)
+    held = [loader, iter(loader)]
+    held.append(held)
+    next(held[1])
+    print("done")
+"""
+
+
+def test_a_program_that_holds_a_loader_ends(tmp_path):
+    (tmp_path / "held.py").write_text(HELD)
+    done = subprocess.run([sys.executable, tmp_path / "held.py"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "done\n", done.stderr
 
 
 class _WorkerFacts(torch.utils.data.Dataset):
