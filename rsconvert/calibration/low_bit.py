@@ -8,7 +8,7 @@ import torch
 from rsconvert.calibration.calibrate import CalibrationReport, Form, calibrate
 from rsconvert.data import Samples
 from rsconvert.errors import ConfigError
-from rsconvert.quantization import QuantizationReport, parse_bits, quantize_
+from rsconvert.quantization import FLOAT_BITS, QuantizationReport, parse_bits, quantize_
 from rsconvert.surgery import SwitchableModel
 
 __all__ = ["quantize_calibrated"]
@@ -41,7 +41,7 @@ def quantize_calibrated(
         ConfigError: the bits are malformed, or quantize activations.
         RSConvertError: as ``quantize_`` and ``calibrate``; after an error of the latter the weights are quantized.
     """
-    if parse_bits(bits)[1] != 32:
+    if parse_bits(bits)[1] != FLOAT_BITS:
         raise ConfigError(
             f"bits is {bits}, which quantizes activations, whose bases training alone finds; W/32 is accepted. "
             "Train it: rsconvert finetune --bits."

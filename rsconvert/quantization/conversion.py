@@ -52,7 +52,7 @@ def quantize_(
     net: SwitchableModel,
     bits: str,
     *,
-    keep_float: Collection[str] | None = None,
+    keep_float: str | Collection[str] | None = None,
     activation_bases: Literal["shared", "private"] = "shared",
 ) -> QuantizationReport:
     """Quantize a network's convolutions in place as LQ-Nets do; BatchNorms and the classifier stay float.
@@ -65,7 +65,7 @@ def quantize_(
     Args:
         bits: ``W/A``, such as 2/32 for weights of two bits, or 2/2 for activations of two bits, too.
         keep_float: names of convolutions, or of modules that hold them, that stay float, in place of the first
-            convolution and of the classifier.
+            convolution and of the classifier; a string is one name.
         activation_bases: one for all resolutions, or a private one for each.
     Raises:
         ConfigError: an argument is malformed or has no effect.
@@ -85,7 +85,8 @@ def quantize_(
     others = _without_activations(net)
     private = {name.rpartition(".")[0] for name in others}
     smallest = min(paths)
-    choice = choose_layers(paths[smallest], smallest, (weights, activations), keep_float, private)
+    kept = (keep_float,) if isinstance(keep_float, str) else keep_float
+    choice = choose_layers(paths[smallest], smallest, (weights, activations), kept, private)
     for plain in paths.values():
         quantize_layers(plain, choice.layers)
     _fit_once(list(paths.values()), choice)

@@ -27,9 +27,12 @@ def pack_weight(weight: Tensor, basis: Tensor, name: str = "the weight") -> Tens
     filters = weight.reshape(len(weight), -1)
     places = nearest(filters, grid)
     if not torch.equal(grid.levels.gather(1, places), filters):
+        why = "was changed after it was quantized"
+        if weight.dtype != torch.float32:
+            why = f"is {str(weight.dtype).removeprefix('torch.')}, in which its levels are rounded"
         raise UnsupportedModelError(
-            f"{name} was changed after it was quantized: not all of it lies on the {2 ** basis.shape[1]} levels of "
-            "each filter, which the file holds. Quantize the network again: rsconvert.quantize_."
+            f"{name} {why}: not all of it lies on the {2 ** basis.shape[1]} levels of each filter, which the file "
+            "holds. Save the network before that, or quantize it again: rsconvert.quantize_."
         )
     numbers = grid.codes.gather(1, places).flatten().cpu().numpy().astype(np.uint8)
     bits = (numbers[:, None] >> np.arange(basis.shape[1], dtype=np.uint8)) & 1

@@ -47,7 +47,7 @@ def parse_bits(bits: str) -> tuple[int, int]:
     Raises:
         ConfigError: W is not 1 to 8, or A is neither 1 to 8 nor 32.
     """
-    weights, _, activations = bits.partition("/")
+    weights, _, activations = str(bits).partition("/")
     few = [str(number) for number in range(1, 9)]
     if weights not in few or activations not in (*few, str(FLOAT_BITS)):
         raise ConfigError(

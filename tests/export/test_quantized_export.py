@@ -31,3 +31,11 @@ def test_stock_timm_has_no_activations_of_few_bits(made: SwitchableModel, tmp_pa
         rsconvert.export_timm(made, 32, tmp_path / "timm")
     assert "\n" not in str(e.value)
     assert not (tmp_path / "timm").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"compact": True}, {"resolution": 32}])
+def test_float16_of_few_bit_activations_is_refused(made: SwitchableModel, tmp_path: Path, options) -> None:
+    rsconvert.quantize_(made, "2/2")
+    with pytest.raises(UnsupportedModelError, match=r"quantizes activations \(2/2 bits\); in float16 some"):
+        rsconvert.export_onnx(made, tmp_path / "net.onnx", precision="float16", **options)
+    assert not [*tmp_path.iterdir()]

@@ -90,7 +90,7 @@ def test_private_bases_differ_shared_ones_do_not(net: SwitchableModel) -> None:
 
 def test_other_bits_take_the_place_of_earlier_ones(net: SwitchableModel) -> None:
     quantize_(net, "4/4", activation_bases="private")
-    quantize_(net, "2/32", keep_float=["conv2"])
+    quantize_(net, "2/32", keep_float="conv2")
     assert layout_of(net) == {"conv1": (2, 32)}
     assert type(net.at(24).conv2) is nn.Conv2d
     assert net.other_private_tensors() == []

@@ -44,6 +44,8 @@ def test_a_weight_between_levels_is_refused() -> None:
     weight[1, 0, 0, 0] += 1e-3
     with pytest.raises(UnsupportedModelError, match=r"^conv1\.weight was changed after it was quantized.*4 levels"):
         pack_weight(weight, basis, "conv1.weight")
+    with pytest.raises(UnsupportedModelError, match=r"^conv1\.weight is float16, in which its levels are rounded: not"):
+        pack_weight(weight.half(), basis.half(), "conv1.weight")
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,11 @@ def test_the_hooks_of_the_run_are_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "bits", ["2", "0/32", "2/0", "9/32", "2/9", "2/16", "32/32", "a/b", "", "2/32/1", "-1/32", "２/32"]
+    "bits", ["2", "0/32", "2/0", "9/32", "2/9", "2/16", "32/32", "a/b", "", "2/32/1", "-1/32", "２/32", 2]
 )
-def test_bits_that_make_no_sense_are_refused(bits: str) -> None:
+def test_bits_that_make_no_sense_are_refused(bits: str | int) -> None:
     with pytest.raises(ConfigError, match=r"^bits is .*; W/A with 1 to 8 bits"):
-        parse_bits(bits)
+        parse_bits(bits)  # type: ignore[arg-type]
 
 
 def test_bits_are_read() -> None:

@@ -3,11 +3,24 @@
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from rsconvert.errors import UnsupportedModelError
 from rsconvert.export.opening import needed
+from rsconvert.quantization import FLOAT_BITS, quantized_convolutions
 
-__all__ = ["halve"]
+__all__ = ["check_half", "halve"]
+
+
+def check_half(net: nn.Module, precision: str) -> None:
+    """Raise an UnsupportedModelError for float16 of a network whose activations have few bits."""
+    for name, conv in quantized_convolutions(net).items() if precision == "float16" else ():
+        weights, activations = conv.bits
+        if activations != FLOAT_BITS:
+            raise UnsupportedModelError(
+                f"{name} quantizes activations ({weights}/{activations} bits); in float16 some pass a threshold "
+                "and get another level, so the file would be another network. Export in float32."
+            )
 
 
 def halve(model: Any) -> Any:

@@ -16,7 +16,7 @@ from rsconvert.errors import CheckpointError, ConfigError
 from rsconvert.evaluation import default_resolutions
 from rsconvert.export.logits import keep_logits
 from rsconvert.export.onnx.branches import branch, weigh_in_integers
-from rsconvert.export.onnx.half import halve
+from rsconvert.export.onnx.half import check_half, halve
 from rsconvert.export.onnx.int8_files import Int8Paths
 from rsconvert.export.onnx.one_table import graph_of_one_table
 from rsconvert.export.onnx.plain_graphs import check_dtypes
@@ -69,6 +69,7 @@ def export_onnx(
     sides, asked = _listed(resolution, "resolution", "file"), _listed(branches, "branches", "branch")
     _check_options(net, sides, asked, compact, flat, shared_weights)
     _check_precision(precision, reduce_range, shared_weights)
+    check_half(net, precision)
     files = _free_places(path, sides, force)
     weights = _free_weights(path.with_suffix(".weights"), files, force) if shared_weights else None
     net = _on_cpu(net)
@@ -125,6 +126,8 @@ def _check_options(
         raise ConfigError(
             f"{set_} for the resolutions {list(sides)}; a file that switches alone can be so. Leave one out."
         )
+    if compact and branches is not None and len(branches) == 1:
+        raise ConfigError(f"compact is set for the one branch {branches[0]}; several can share. Leave it out.")
     if set_ and _serves_all(net):
         raise ConfigError(f"{set_} for a network of one BN set; it takes several to switch. Leave it out.")
     if shared_weights and (sides is None or len(sides) < 2):

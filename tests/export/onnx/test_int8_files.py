@@ -88,6 +88,7 @@ def test_a_reduced_range_has_weights_of_7_bits(net: SwitchableModel, tmp_path: P
         ({"precision": "int4"}, r"precision is 'int4'; float32, float16, int8 are accepted"),
         ({"reduce_range": True}, r"reduce_range is set for precision float32, where it has no effect"),
         ({"precision": "int8", "compact": True, "resolution": 32}, r"compact is set for the resolutions \[32\]"),
+        ({"precision": "int8", "compact": True, "branches": (48,)}, r"compact is set for the one branch 48; several"),
         ({"precision": "int8", "shared_weights": True, "resolution": (64, 32)}, r"shared_weights is set for precision"),
     ],
 )
