@@ -341,3 +341,15 @@ def _check_int8(held: Mapping[str, Any], resolutions: Sequence[int]) -> None:
         numbers = type(ends) is list and all(type(end) in (int, float) and math.isfinite(end) for end in ends)
         if not numbers or len(ends) != 2 or ends[0] > ends[1]:
             raise ValueError(f"int8 has the range {ends!r} of {name!r}")
+    _check_shifts(held.get("shifts", {}), resolutions)
+
+
+def _check_shifts(shifts: Any, resolutions: Sequence[int]) -> None:
+    if type(shifts) is not dict or (shifts and set(shifts) != {str(r) for r in resolutions}):
+        raise ValueError("int8 holds no shifts of each resolution")
+    for found in shifts.values():
+        if type(found) is not dict:
+            raise ValueError(f"int8 holds {str(found)[:60]} in place of the shifts of a resolution")
+        for name, values in found.items():
+            if type(values) is not list or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+                raise ValueError(f"int8 shifts the means of {name!r} by {str(values)[:60]}")

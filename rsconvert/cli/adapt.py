@@ -94,8 +94,9 @@ def quantize(
 ) -> None:
     """Measure the ranges of CHECKPOINT's activations at each resolution, for export --format onnx --int8.
 
-    Writes a checkpoint that holds them; no value of the network changes. ONNX Runtime's calibration sees the images as
-    evaluation crops them, without labels. Compare an int8 file with the network by verify --data.
+    Writes a checkpoint that holds them, and what rounded weights do to the mean of each BatchNorm's input; no value of
+    the network changes. Images are cropped as evaluation does, without labels. Compare an int8 file with the network by
+    verify --data.
     """
     from rsconvert import save
     from rsconvert.checkpoint import file_of

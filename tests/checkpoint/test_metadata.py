@@ -19,7 +19,11 @@ from rsconvert.surgery import Measured, SwitchableModel
 
 ROW = {"resolution": 64, "form": "plain", "batch_size": 1, "amp": "off", "multiply_adds": 9, "latency_ms": 1.5}
 
-INT8 = {"images": 2, "ranges": {side: {"x": [-1.5, 2.0]} for side in ("64", "48", "32")}}
+INT8 = {
+    "images": 2,
+    "ranges": {side: {"x": [-1.5, 2.0]} for side in ("64", "48", "32")},
+    "shifts": {side: {"bn": [0.5, -0.25]} for side in ("64", "48", "32")},
+}
 
 
 def header_of(path: Path) -> dict[str, str]:
@@ -202,6 +206,10 @@ def test_three_means_of_a_grey_network_are_read_as_their_average(tiny: Any, tmp_
             r"int8 has the range \[1, 0\] of 'x'",
         ),
         ({"int8": {"images": 5, "ranges": {r: {"x": 7} for r in ("64", "48", "32")}}}, "int8 has the range 7 of 'x'"),
+        ({"int8": {**INT8, "shifts": []}}, "int8 holds no shifts of each resolution"),
+        ({"int8": {**INT8, "shifts": {"64": {}}}}, "int8 holds no shifts of each resolution"),
+        ({"int8": {**INT8, "shifts": {r: {"bn": [0.5, "a"]} for r in ("64", "48", "32")}}}, "shifts the means of 'bn'"),
+        ({"int8": {**INT8, "shifts": {r: [0.5] for r in ("64", "48", "32")}}}, r"int8 holds \[0\.5\] in place"),
         ({"cascade": [48, 64]}, "cascade is"),
         ({"cascade": {}}, "stages of the cascade are"),
         ({"cascade": {"stages": "48", "thresholds": [0.5]}}, "stages of the cascade is '48'"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from rsconvert.export.onnx.correction import apply_shifts
 from rsconvert.export.onnx.int8_whole import assembled
 from rsconvert.export.onnx.plain_graphs import PlainGraphs
 from rsconvert.export.onnx.quantized import quantized
@@ -31,7 +32,10 @@ class Int8Paths:
     def __init__(self, net: SwitchableModel, *, reduce_range: bool = False) -> None:
         ranges_at(net, net.native)
         self._net, self._reduce_range = net, reduce_range
-        self._graphs = PlainGraphs(with_rounded_weights(net, REDUCED if reduce_range else LEVELS))
+        rounded = with_rounded_weights(net, REDUCED if reduce_range else LEVELS)
+        if not reduce_range:  # the shifts are those of 8 bits
+            apply_shifts(rounded, (net.measured.int8 or {}).get("shifts", {}))
+        self._graphs = PlainGraphs(rounded)
 
     def plain(self, resolution: int, *, bound: bool = True) -> Any:
         """Return the ``onnx.ModelProto`` of one resolution, which takes no other size if ``bound``."""

@@ -1,8 +1,10 @@
 """quantize: the ranges of all activations at each resolution, measured on images, which int8 files are made from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,6 +16,7 @@ from tqdm import tqdm
 from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts, without_broken
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import check_colours, float_dtype, plain_memory_errors, validation_loader
+from rsconvert.export.onnx.correction import apply_shifts, measure_shifts
 from rsconvert.export.onnx.plain_graphs import PlainGraphs, check_dtypes
 from rsconvert.export.onnx.quantized import QUANTIZED, Ranges, check_quantizable, equal_integers, quantized
 from rsconvert.export.onnx.rounding import with_rounded_weights
@@ -66,7 +69,8 @@ def quantize(
     """Measure the ranges of all activations at each trained resolution, and keep them in ``net.measured``.
 
     Images need no labels and are cropped for each resolution as in evaluation; ONNX Runtime's calibration runs on the
-    folded paths, with weights already rounded to 8 bits. No value of the network changes.
+    folded paths, with weights already rounded to 8 bits. How that moves the mean of each BatchNorm's input is measured
+    before and kept as well: an int8 file takes it off again. No value of the network changes.
 
     Args:
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
@@ -84,14 +88,22 @@ def quantize(
     samples = open_images(str(data), root=data_root) if isinstance(data, str | Path) else data
     (chosen,) = without_broken([_drawn(samples, images, seed)], skip_broken, workers=workers)
     with eval_mode([net, *map(net.at, net.resolutions)]), plain_memory_errors(batch_size, workers):
-        graphs = PlainGraphs(with_rounded_weights(net).cpu())
-        models = {side: graphs.at(side) for side in net.resolutions}
-        check_quantizable(models[net.native])
-        with closing(validation_loader(net, chosen, batch_size=batch_size, workers=workers)) as loader:
-            ranges = _ranges(net, models, loader, progress)
+        rounded = with_rounded_weights(net).cpu()
+        graphs = PlainGraphs(rounded)
+        check_quantizable(graphs.at(net.native))
+        with (
+            closing(validation_loader(net, chosen, batch_size=batch_size, workers=workers)) as loader,
+            postponed_interrupts() as check,
+        ):
+            batches = partial(_batches, net, loader, progress, check)
+            exact = net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
+            shifts = measure_shifts(exact, rounded, batches())
+            apply_shifts(rounded, shifts)
+            models = {side: graphs.at(side) for side in net.resolutions}
+            ranges = _ranges(models, batches())
     made = [quantized(model, ranges[side]) for side, model in models.items()]
     stored = {str(side): {name: list(ends) for name, ends in found.items()} for side, found in ranges.items()}
-    net.measured = replace(net.measured, int8={"images": len(chosen), "ranges": stored})
+    net.measured = replace(net.measured, int8={"images": len(chosen), "ranges": stored, "shifts": shifts})
     equal, weights = equal_integers(made)
     return Int8Report(len(chosen), net.resolutions, len(ranges[net.native]), weights, equal)
 
@@ -122,15 +134,23 @@ def _drawn(samples: Samples, images: int, seed: int) -> Samples:
 
 
 def _ranges(
-    net: SwitchableModel, models: Mapping[int, Any], loader: ViewLoader, progress: bool
+    models: Mapping[int, Any], batches: Iterable[Mapping[int, Tensor]]
 ) -> dict[int, dict[str, tuple[float, float]]]:
-    with _calibrators(models) as calibrators, postponed_interrupts() as check:
-        for views, _ in tqdm(loader, desc="quantize", unit="batch", disable=not progress, leave=False):
-            for calibrator, view in zip(calibrators.values(), views, strict=True):
-                image = normalize(view.contiguous(), net.source.preprocessing, dtype=float_dtype(net))
-                calibrator.collect_data(_Batch(image))
-            check()
+    with _calibrators(models) as calibrators:
+        for images in batches:
+            for side, calibrator in calibrators.items():
+                calibrator.collect_data(_Batch(images[side]))
         return {side: _finite(calibrator.compute_data().data, side) for side, calibrator in calibrators.items()}
+
+
+def _batches(
+    net: SwitchableModel, loader: ViewLoader, progress: bool, check: Callable[[], None]
+) -> Iterator[dict[int, Tensor]]:
+    """Yield normalized images by resolution."""
+    for views, _ in tqdm(loader, desc="quantize", unit="batch", disable=not progress, leave=False):
+        images = [normalize(v.contiguous(), net.source.preprocessing, dtype=float_dtype(net)) for v in views]
+        yield dict(zip(net.resolutions, images, strict=True))
+        check()
 
 
 @contextmanager

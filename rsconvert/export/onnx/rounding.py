@@ -46,7 +46,17 @@ def with_rounded_weights(net: SwitchableModel, levels: int = LEVELS) -> Switchab
 
 
 def round_filters(weight: Tensor, levels: int) -> Tensor:
-    """Return weights (N, …) rounded to multiples of max |w| / levels of each of the N filters."""
-    exact = weight.double()
-    scale = exact.flatten(1).abs().amax(1).view(-1, *[1] * (weight.ndim - 1)) / levels
-    return ((exact / scale.where(scale > 0, 1)).round() * scale).to(weight.dtype)
+    """Return weights (N, …) rounded to multiples of max |w| / levels of each of the N filters.
+
+    Of each filter those weights that are nearest to the middle of two multiples go to the other one until the errors of
+    all add up to half a multiple at most: so inputs of one sign, as they come out of a ReLU, do not add them up.
+    """
+    exact = weight.double().flatten(1)
+    scale = exact.abs().amax(1, keepdim=True) / levels
+    steps = exact / scale.where(scale > 0, 1)
+    errors = steps.round() - steps
+    total = errors.sum(1, keepdim=True)
+    # The weights of each filter, the largest error of the sign of the sum first.
+    order = (errors * total.sign()).argsort(stable=True, dim=1, descending=True)
+    integers = steps.round() - total.sign() * (order.argsort(1) < total.abs().round())
+    return (integers * scale).view(weight.shape).to(weight.dtype)

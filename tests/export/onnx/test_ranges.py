@@ -12,6 +12,7 @@ import rsconvert
 from rsconvert.data import normalize, open_images
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import validation_loader
+from rsconvert.export.onnx.correction import apply_shifts
 from rsconvert.export.onnx.ranges import quantize, ranges_at
 from rsconvert.export.onnx.rounding import with_rounded_weights
 from rsconvert.surgery import Measured, SwitchableModel
@@ -38,12 +39,15 @@ def test_ranges_are_those_that_torch_sees(scrambled_net, photos: Path, tmp_path:
     assert (report.images, report.resolutions, report.weights) == (7, (32, 16), 4 * 27 + 20)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     rounded = with_rounded_weights(net)
+    apply_shifts(rounded, net.measured.int8["shifts"])
     views = next(iter(validation_loader(net, open_images(str(photos)), batch_size=7, workers=0)))[0]
     for side, view in zip((32, 16), views, strict=True):
         x = normalize(view, net.source.preprocessing)
         with torch.no_grad():
             after = rounded.at(side)[:3](x)
             logits = rounded.at(side)(x)
+            expected = net.at(side)[:2](x).mean((0, 2, 3))
+        torch.testing.assert_close(rounded.at(side)[:2](x).mean((0, 2, 3)), expected, atol=1e-4, rtol=1e-3)
         found = ranges_at(net, side)
         assert report.activations == len(found)
         for name, values in (("images", x), ("logits", logits)):

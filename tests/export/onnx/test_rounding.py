@@ -11,13 +11,20 @@ from rsconvert.quantization import quantize_
 from rsconvert.surgery import SwitchableModel
 
 
-def test_filters_are_rounded_to_integers_of_their_own_scale() -> None:
-    weight = torch.randn(5, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 6).view(5, 1, 1, 1)
+def test_filters_are_rounded_to_integers_of_their_own_scale_and_sum() -> None:
+    weight = torch.randn(5, 30, 2, 2, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 6).view(5, 1, 1, 1)
     for levels in (LEVELS, REDUCED):
         scale = np.abs(weight.numpy()).reshape(5, -1).max(1).astype(np.float64) / levels
-        integers = np.rint(weight.double().numpy() / scale.reshape(5, 1, 1, 1))
-        assert (np.abs(integers).reshape(5, -1).max(1) == levels).all()
-        np.testing.assert_allclose(round_filters(weight, levels), integers * scale.reshape(5, 1, 1, 1), rtol=1e-6)
+        steps = weight.double().numpy().reshape(5, -1) / scale[:, None]
+        found = round_filters(weight, levels).double().numpy().reshape(5, -1) / scale[:, None]
+        np.testing.assert_allclose(found, np.rint(found), atol=1e-4)
+        assert (np.abs(np.rint(found)).max(1) == levels).all()
+        errors = np.rint(found) - steps
+        assert np.abs(errors).max() < 1
+        assert (np.abs(errors.sum(1)) <= 0.5 + 1e-9).all()
+        assert (np.abs((np.rint(steps) - steps).sum(1)) > 0.5).any()  # to the nearest they do not
+        moved = np.rint(found) != np.rint(steps)
+        assert (moved.sum(1) == np.rint(np.abs((np.rint(steps) - steps).sum(1)))).all()  # no more than it takes
 
 
 def test_a_filter_of_zeros_stays() -> None:
