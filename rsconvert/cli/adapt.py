@@ -1,11 +1,14 @@
 """Commands that adapt a checkpoint to images and write another one: calibrate, quantize, cascade."""
 
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
 from rsconvert.cli import options
 from rsconvert.cli.loading import load_network, network_name
+
+if TYPE_CHECKING:
+    from rsconvert.surgery import SwitchableModel
 
 __all__ = ["calibrate", "cascade", "quantize"]
 
@@ -22,11 +25,6 @@ __all__ = ["calibrate", "cascade", "quantize"]
     help="Statistics over all values, or each BatchNorm's running average.",
 )
 @options.defaulted("calibration.calibrate", "--seed", type=int, help="Of the drawing.")
-@click.option(
-    "--bits",
-    metavar="W/32",
-    help="Quantize the convolutions' weights first; all sets get statistics, or those of --resolutions.",
-)
 @options.reading
 @options.output("The file to write; NAME.calibrated.safetensors.")
 @options.result
@@ -37,7 +35,6 @@ def calibrate(
     resolutions: tuple[int, ...] | None,
     form: str,
     seed: int,
-    bits: str | None,
     output: str | None,
     model: str | None,
     force: bool,
@@ -50,7 +47,6 @@ def calibrate(
     """
     from rsconvert import calibrate as estimate
     from rsconvert import save
-    from rsconvert.calibration import quantize_calibrated
     from rsconvert.checkpoint import file_of
 
     source = file_of(checkpoint)
@@ -58,32 +54,34 @@ def calibrate(
     options.refuse_existing(target, force)
     net = load_network(source, model)
     rest: dict[str, Any] = {"images": images, "form": form, "seed": seed, "progress": not as_json, **reading}
-    if bits is None:
-        report = estimate(net, data, resolutions, **rest)
-    else:
-        quantized, report = quantize_calibrated(net, data, bits, resolutions, **rest)
-        options.log(str(quantized))
+    report = estimate(net, data, resolutions, **rest)
     save(net, target)
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 
 
-@click.command(short_help="Measure the ranges of activations, for int8 files.")
+@click.command(short_help="Measure ranges for int8 files, or give weights few bits.")
 @options.checkpoint
 @options.unlabelled(required=True)
-@options.defaulted("export.quantize", "--images", type=int, help="How many to draw.")
+@click.option(
+    "--bits",
+    metavar="W/32",
+    help="Put weights on the levels of 1 to 8 bits instead, and give all BN sets the statistics that come of it.",
+)
+@click.option("--images", type=int, help="How many to draw; the default is 200, with --bits 1000.")
 @options.seed("export.quantize", "Of the drawing.")
-@options.defaulted("export.quantize", "--batch-size", type=int, help="Images per forward.")
+@click.option("--batch-size", type=int, help="Images per forward; the default is 16, with --bits 64.")
 @options.workers
 @options.data_root
 @options.skip_broken
-@options.output("The file to write; NAME.int8.safetensors.")
+@options.output("The file to write; NAME.int8.safetensors, with --bits 4/32 NAME.w4.safetensors.")
 @options.result
 def quantize(
     checkpoint: str,
     data: str,
-    images: int,
+    bits: str | None,
+    images: int | None,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     workers: int,
     data_root: str | None,
     skip_broken: int,
@@ -96,29 +94,36 @@ def quantize(
 
     Writes a checkpoint that holds them, and what rounded weights do to the mean of each BatchNorm's input; no value of
     the network changes. Images are cropped as evaluation does, without labels. Compare an int8 file with the network by
-    verify --data.
+    verify --data. With --bits 4/32 it writes a network whose convolutions have weights of 4 bits, without training.
     """
     from rsconvert import save
     from rsconvert.checkpoint import file_of
-    from rsconvert.export import quantize as measure
 
     source = file_of(checkpoint)
-    target = f"{network_name(source)}.int8.safetensors" if output is None else output
+    kind = "int8" if bits is None else f"w{bits.partition('/')[0]}"
+    target = f"{network_name(source)}.{kind}.safetensors" if output is None else output
     options.refuse_existing(target, force)
     net = load_network(source, model)
-    report = measure(
-        net,
-        data,
-        images=images,
-        seed=seed,
-        batch_size=batch_size,
-        workers=workers,
-        data_root=data_root,
-        skip_broken=skip_broken,
-        progress=not as_json,
-    )
+    reading = {"workers": workers, "data_root": data_root, "skip_broken": skip_broken}
+    rest = {"seed": seed, "progress": not as_json, **reading}
+    report = _quantized(net, data, bits, {**rest, **_given(images=images, batch_size=batch_size)})
     save(net, target)
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
+
+
+def _given(**values: int | None) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _quantized(net: "SwitchableModel", data: str, bits: str | None, rest: dict[str, Any]) -> Any:
+    from rsconvert.calibration import quantize_calibrated
+    from rsconvert.export import quantize as measure
+
+    if bits is None:
+        return measure(net, data, **rest)
+    quantized, report = quantize_calibrated(net, data, bits, **rest)
+    options.log(str(quantized))
+    return report
 
 
 @click.command(short_help="Fit a cascade: a larger image only where in doubt.")

@@ -35,13 +35,14 @@ def place(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_weights_of_few_bits_without_training(place: Path) -> None:
-    options = ["--data", "photos", "--images", 4, "--workers", 0, "--device", "cpu", "-o", "q.safetensors", "--json"]
-    result = run("calibrate", "net.rs.safetensors", *options, "--bits", "4/32")
+    options = ["--data", "photos", "--images", 4, "--workers", 0, "--json"]
+    result = run("quantize", "net.rs.safetensors", *options, "--bits", "4/32")
     assert result.exit_code == 0, result.output
     assert "quantized to 4/32 bits" in result.stderr
-    assert set(json.loads(result.stdout)["resolutions"]) == set(map(str, rsconvert.load("q.safetensors").resolutions))
-    assert Path("q.safetensors").stat().st_size < Path("net.rs.safetensors").stat().st_size
-    wrong = run("calibrate", "net.rs.safetensors", *options[:-3], "-o", "w.safetensors", "--bits", "2/2")
+    sides = map(str, rsconvert.load("net.w4.safetensors").resolutions)
+    assert set(json.loads(result.stdout)["resolutions"]) == set(sides)
+    assert Path("net.w4.safetensors").stat().st_size < Path("net.rs.safetensors").stat().st_size
+    wrong = run("quantize", "net.rs.safetensors", *options, "-o", "w.safetensors", "--bits", "2/2")
     assert wrong.exit_code == 1
     assert wrong.stderr.startswith("Error: bits is 2/2, which quantizes activations")
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -122,3 +123,11 @@ def test_a_weight_that_is_not_finite_stays() -> None:
         model.conv2.weight[0, 0, 0, 0] = torch.inf
     with pytest.raises(UnsupportedModelError, match="conv2 holds a weight that is not finite"):
         choose_layers(model, 32, (2, 32))
+
+
+def test_all_of_a_pre_activation_resnet_but_its_first_gets_few_bits() -> None:
+    model = timm.create_model("resnetv2_18", num_classes=3, channels=(8, 8, 16, 16), stem_chs=8)
+    choice = choose_layers(model, 32, (2, 2))
+    assert set(choice.layers.values()) == {(2, 2)}
+    assert len(choice.layers) == 19
+    assert choice.reasons == {"stem.conv": "is the first", "head.fc": "is the classifier"}

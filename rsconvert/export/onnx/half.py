@@ -12,9 +12,9 @@ from rsconvert.quantization import FLOAT_BITS, quantized_convolutions
 __all__ = ["check_half", "halve"]
 
 
-def check_half(net: nn.Module, precision: str) -> None:
+def check_half(net: nn.Module) -> None:
     """Raise an UnsupportedModelError for float16 of a network whose activations have few bits."""
-    for name, conv in quantized_convolutions(net).items() if precision == "float16" else ():
+    for name, conv in quantized_convolutions(net).items():
         weights, activations = conv.bits
         if activations != FLOAT_BITS:
             raise UnsupportedModelError(

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from rsconvert.data import Samples, ViewLoader, normalize, open_images, postponed_interrupts, without_broken
 from rsconvert.errors import ConfigError, DataError, UnsupportedModelError
 from rsconvert.evaluation import check_colours, float_dtype, plain_memory_errors, validation_loader
-from rsconvert.export.onnx.correction import apply_shifts, measure_shifts
+from rsconvert.export.onnx.correction import Shifts, apply_shifts, measure_shifts
 from rsconvert.export.onnx.plain_graphs import PlainGraphs, check_dtypes
 from rsconvert.export.onnx.quantized import QUANTIZED, Ranges, check_quantizable, equal_integers, quantized
 from rsconvert.export.onnx.rounding import with_rounded_weights
@@ -96,9 +96,7 @@ def quantize(
             postponed_interrupts() as check,
         ):
             batches = partial(_batches, net, loader, progress, check)
-            exact = net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
-            shifts = measure_shifts(exact, rounded, batches())
-            apply_shifts(rounded, shifts)
+            shifts = _corrected(net, rounded, batches())
             models = {side: graphs.at(side) for side in net.resolutions}
             ranges = _ranges(models, batches())
     made = [quantized(model, ranges[side]) for side, model in models.items()]
@@ -131,6 +129,14 @@ def _drawn(samples: Samples, images: int, seed: int) -> Samples:
         raise DataError("the data holds no images; ranges need at least one.")
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     return samples.subset(order[:images].tolist())
+
+
+def _corrected(net: SwitchableModel, rounded: SwitchableModel, batches: Iterable[Mapping[int, Tensor]]) -> Shifts:
+    """Measure what rounding moves, take it off again in place, and return it."""
+    exact = net if net.alpha.device.type == "cpu" else copy.deepcopy(net).cpu()
+    shifts = measure_shifts(exact, rounded, batches)
+    apply_shifts(rounded, shifts)
+    return shifts
 
 
 def _ranges(

@@ -68,8 +68,7 @@ def export_onnx(
     path, flat = Path(path), compact and precision != "int8"  # an int8 file has branches in any case
     sides, asked = _listed(resolution, "resolution", "file"), _listed(branches, "branches", "branch")
     _check_options(net, sides, asked, compact, flat, shared_weights)
-    _check_precision(precision, reduce_range, shared_weights)
-    check_half(net, precision)
+    _check_precision(net, precision, reduce_range, shared_weights)
     files = _free_places(path, sides, force)
     weights = _free_weights(path.with_suffix(".weights"), files, force) if shared_weights else None
     net = _on_cpu(net)
@@ -136,12 +135,14 @@ def _check_options(
         )
 
 
-def _check_precision(precision: str, reduce_range: bool, shared_weights: bool) -> None:
+def _check_precision(net: SwitchableModel, precision: str, reduce_range: bool, shared_weights: bool) -> None:
     if precision not in get_args(Precision):
         raise ConfigError(f"precision is {precision!r}; {', '.join(get_args(Precision))} are accepted.")
     for name, given in (("shared_weights", shared_weights and precision == "int8"), ("reduce_range", reduce_range)):
         if given and (name == "shared_weights" or precision != "int8"):
             raise ConfigError(f"{name} is set for precision {precision}, where it has no effect. Leave it out.")
+    if precision == "float16":
+        check_half(net)
 
 
 def _on_cpu(net: SwitchableModel) -> SwitchableModel:
