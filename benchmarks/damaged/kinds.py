@@ -26,6 +26,8 @@ from rsconvert.study.comparison.findings import tabulate
 from rsconvert.study.comparison.methods import KNOWN
 from rsconvert.study.comparison.plan import Plan, PlannedRun
 from rsconvert.study.importance import importance
+from rsconvert.study.report.charts import Drawing
+from rsconvert.study.report.page import _training_charts
 from rsconvert.surgery import Measured, SwitchableModel
 from rsconvert.text import read_json
 from rsconvert.training.run import RunFolder, read_summary
@@ -230,7 +232,9 @@ def _run_folder(folder: Path) -> list[Kind]:
         return [*tensors.values()]
 
     def summarized(path: Path) -> None:
-        read_summary(place)
+        rows = json.loads(json.dumps(read_summary(place)), parse_constant=lambda _: None)  # as the page has them
+        for chart in _training_charts(rows or []):
+            [Drawing(chart).line(curve) for curve in chart.curves]
         importance([place]).table().as_text()
 
     return [

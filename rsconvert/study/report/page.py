@@ -279,8 +279,9 @@ def _training_charts(epochs: Sequence[Mapping[str, float]]) -> list[Chart]:
         curves: list[Curve] = []
         for key in epochs[0] if epochs else ():
             if re.match(pattern, key):
-                points = tuple(Point(row["epoch"], row[key]) for row in epochs if {"epoch", key} <= row.keys())
-                curves.append(Curve(key.partition("_")[2] or key, points, len(curves)))
+                pairs = [(row.get("epoch"), row.get(key)) for row in epochs]
+                points = tuple(Point(x, y) for x, y in pairs if x is not None and y is not None)
+                curves += [Curve(key.partition("_")[2] or key, points, len(curves))] if points else []
         if curves:
             charts.append(Chart(title, "epoch", label, tuple(curves)))
     return charts

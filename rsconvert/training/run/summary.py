@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 SUMMARY = "summary.csv"
+_LARGEST = 1e12  # of which charts can draw the differences
 Row = dict[str, Any]
 
 _NOTED = (
@@ -208,11 +210,18 @@ def read_summary(folder: str | Path) -> list[dict[str, float]] | None:
         return None
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+            return [{name: _number(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise CheckpointError(
             f"{path} is damaged ({one_line(error)}); the table that finetune writes is needed."
         ) from error
+
+
+def _number(cell: str) -> float:
+    number = float(cell)
+    if math.isfinite(number) and abs(number) > _LARGEST:
+        raise ValueError(f"it holds {cell}")
+    return number
 
 
 class Board:

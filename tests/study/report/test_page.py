@@ -5,6 +5,7 @@ import copy
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -257,6 +258,8 @@ def test_a_run_shows_its_curves(written: Any) -> None:
 def test_an_epoch_that_was_not_measured_leaves_a_gap(written: Any) -> None:
     rows = [{"epoch": 1.0, "loss": 3.0, "top1_48": 50.0}, {"epoch": 2.0, "loss": 2.0}, {"top1_48": 1.0}]
     assert "48: 50.00" in rendered(changed(written, epochs=rows))
+    without = [{"top1_48": 50.0}, {"epoch": math.nan, "top1_48": 50.0}, {"epoch": 1.0, "top1_48": math.inf}]
+    assert "Top-1 after each epoch" not in rendered(changed(written, epochs=without))
 
 
 @pytest.mark.parametrize(

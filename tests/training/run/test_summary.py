@@ -79,7 +79,7 @@ def test_rows_are_read_back_as_numbers_without_empty_cells(tmp_path: Path) -> No
     assert read_summary(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", [b"epoch,loss\n1,x\n", b"epoch,loss\n1,2,3\n", b"epoch\n\xff\n"])
+@pytest.mark.parametrize("content", [b"epoch,loss\n1,x\n", b"epoch,loss\n1,2,3\n", b"epoch\n\xff\n", b"epoch\n1e308\n"])
 def test_a_damaged_table_is_reported_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "summary.csv").write_bytes(content)
     with pytest.raises(
