@@ -83,7 +83,7 @@ class Forked:
         while not ended:
             ended, status = os.waitpid(self.pid, os.WNOHANG)
             if not ended and time.monotonic() - self._start > limit:
-                os.killpg(self.pid, signal.SIGKILL)
+                self.send(signal.SIGKILL)
             time.sleep(0.002)
         seconds = time.monotonic() - self._start
         return Ended(os.waitstatus_to_exitcode(status), *map(_drained, self._pipes), self.writes, self.steps, seconds)
