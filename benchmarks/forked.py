@@ -1,6 +1,7 @@
 """Commands of rsconvert in forked processes: torch is imported once, and a process can be made to die at a write.
 
-Imported by ``faults.py``, ``restart.py`` and ``signals.py``. The process that forks must not compute with torch itself.
+Imported by ``faults.py``, ``restart.py`` and ``signals.py``, whose process must not compute with torch itself, and by
+``fuzz.py``.
 """
 
 import fcntl
@@ -52,6 +53,15 @@ class Ended:
     seconds: float
 
 
+def fork() -> int:
+    """Fork; return 0 in the child, which has new threads: torch replaces those of the parent when it is first asked,
+    and ends the process if a thread asks it in the meantime."""
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+    return child
+
+
 class Forked:
     """A process that does ``work`` in a folder, in a session of its own."""
 
@@ -61,7 +71,7 @@ class Forked:
         for _, end in self._pipes:
             fcntl.fcntl(end, getattr(fcntl, "F_SETPIPE_SZ", 1031), _ROOM)
         self._counts, self._start = mmap.mmap(-1, 16), time.monotonic()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             self._become(work, folder)
         for _, end in self._pipes:

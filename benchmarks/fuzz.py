@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from damaged import Kind, write_commands, write_kinds
 from damaged.commands import Damaged, clean
 from damaged.kinds import make_network
+from forked import fork
 
 from rsconvert.cli import main as command_line
 from rsconvert.errors import RSConvertError
@@ -102,7 +103,7 @@ class Found:
 def in_child(work: Callable[[Callable[..., None]], None]) -> Iterator[list[Any]]:
     """Yield what ``work`` reports in a forked process; at last how that ended, if it did so before its work."""
     reading, writing = os.pipe()
-    child = os.fork()
+    child = fork()
     if not child:
         os.close(reading)
         with os.fdopen(writing, "w") as pipe:

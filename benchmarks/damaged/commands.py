@@ -8,6 +8,7 @@ from pathlib import Path
 from random import Random
 
 import torch
+from forked import fork
 from PIL import Image
 
 import rsconvert
@@ -49,7 +50,7 @@ def _photos(folder: Path) -> None:
 
 def _tune(net: SwitchableModel, photos: str, run: str) -> None:
     """Finetune in a process of its own: after a gradient torch lets no forked process compute another."""
-    if child := os.fork():
+    if child := fork():
         os.waitpid(child, 0)
         return
     once = FinetuneConfig(epochs=1, batch_size=5, workers=0, device="cpu")

@@ -51,7 +51,7 @@ def test_a_path_is_chosen_by_one_thing(net: SwitchableModel) -> None:
         chosen_resolution(net, 20, 2.5)
     with pytest.raises(ResolutionError):
         chosen_resolution(net, -1)
-    with pytest.raises(ConfigError, match="no latencies of this machine"):
+    with pytest.raises(ConfigError, match="holds no latencies yet"):
         chosen_resolution(net, None, 2.5)
 
 
