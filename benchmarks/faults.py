@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from forked import Ended, Fault, command, import_all, run
 from PIL import Image
 from safetensors import safe_open
 
+import rsconvert.demo
 from rsconvert.demo import run_demo, write_images
 from rsconvert.runtime.cascade_report import CascadeReport
 
@@ -113,7 +115,11 @@ def writers(base: Path) -> dict[str, Writer]:
         return Writer(lambda: shutil.copy(net, "n.safetensors"), work, timed=True)
 
     def drawn(seed: int) -> Work:
-        return lambda: run_demo("demo", seed=seed, force=True, images_per_class=4, epochs=(2, 2))
+        def work() -> object:
+            rsconvert.demo.run_demo = partial(run_demo, images_per_class=6, epochs=(2, 2))  # a quick one
+            return command("demo", "-o", "demo", "--seed", str(seed), "--force")()
+
+        return work
 
     onnx = ("export", "--format", "onnx", "-o", "n.onnx")
     return {
