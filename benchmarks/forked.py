@@ -118,6 +118,10 @@ class Forked:
         status = 70
         try:
             os.setsid()
+            # What a shell starts in the background, or nohup, ignores some of them.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             for number, (_, end) in enumerate(self._pipes, start=1):
                 os.dup2(end, number)
             os.chdir(folder)
