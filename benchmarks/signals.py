@@ -4,7 +4,7 @@
 
 Each run has a worker process that reads images. A signal comes at a random time of the training; once also as soon as
 the folder is there, when workers start, and once three times in a row. The run must end with status 1 and one line
-without a traceback, its workers too, and the same command must go on to the bits of a run that was never stopped.
+without a traceback, its workers too, and the same command must resume bit-exactly.
 Steps of the optimizer are counted: what is lost is what both runs took beyond those of the unbroken one. A second run
 in the folder of one that has just begun must be refused in one line. The exit status is 1 if something else came.
 """

@@ -1,4 +1,4 @@
-"""Images: programs in the clothes of an image, vast sizes, archives behind pixels."""
+"""Images: programs named as images, vast sizes, archives behind pixels."""
 
 import io
 import struct

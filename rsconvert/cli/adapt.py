@@ -92,9 +92,9 @@ def quantize(
 ) -> None:
     """Measure the ranges of CHECKPOINT's activations at each resolution, for export --format onnx --int8.
 
-    Writes a checkpoint that holds them, and what rounded weights do to the mean of each BatchNorm's input; no value of
-    the network changes. Images are cropped as evaluation does, without labels. Compare an int8 file with the network by
-    verify --data. With --bits 4/32 it writes a network whose convolutions have weights of 4 bits, without training.
+    Writes a checkpoint that holds them, and the bias correction for rounded weights; no value of the network changes.
+    Images are cropped as in evaluation, without labels. Compare an int8 file with the network by verify --data.
+    With --bits 4/32 it writes a network whose convolutions have weights of 4 bits, without training.
     """
     from rsconvert import save
     from rsconvert.checkpoint import file_of

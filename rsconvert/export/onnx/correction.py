@@ -1,4 +1,4 @@
-"""What rounded weights change in the mean of each BatchNorm's input: the private means take it up, and cost nothing."""
+"""Bias correction: how far rounded weights shift the mean of each BatchNorm's input, corrected in the private means."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

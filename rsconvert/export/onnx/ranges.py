@@ -70,7 +70,7 @@ def quantize(
 
     Images need no labels and are cropped for each resolution as in evaluation; ONNX Runtime's calibration runs on the
     folded paths, with weights already rounded to 8 bits. How that moves the mean of each BatchNorm's input is measured
-    before and kept as well: an int8 file takes it off again. No value of the network changes.
+    before and kept as well: an int8 file corrects it. No value of the network changes.
 
     Args:
         data: a folder of images, of whose ``train/`` if it has one, a timm data-set string, or opened samples.
