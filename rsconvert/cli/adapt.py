@@ -59,6 +59,11 @@ def calibrate(
     options.print_result({"checkpoint": target, **report.to_dict()}, as_json, f"{report}\nwrote {target}")
 
 
+def _defaults(argument: str) -> str:
+    int8, bits = (options.default_of(f, argument) for f in ("export.quantize", "calibration.quantize_calibrated"))
+    return f"the default is {int8}, with --bits {bits}"
+
+
 @click.command(short_help="Measure ranges for int8 files, or give weights few bits.")
 @options.checkpoint
 @options.unlabelled(required=True)
@@ -67,9 +72,9 @@ def calibrate(
     metavar="W/32",
     help="Put weights on the levels of 1 to 8 bits instead, and give all BN sets the statistics that come of it.",
 )
-@click.option("--images", type=int, help="How many to draw; the default is 200, with --bits 1000.")
+@click.option("--images", type=int, help=f"How many to draw; {_defaults('images')}.")
 @options.seed("export.quantize", "Of the drawing.")
-@click.option("--batch-size", type=int, help="Images per forward; the default is 16, with --bits 64.")
+@click.option("--batch-size", type=int, help=f"Images per forward; {_defaults('batch_size')}.")
 @options.workers
 @options.data_root
 @options.skip_broken

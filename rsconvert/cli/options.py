@@ -36,6 +36,7 @@ __all__ = [
     "config",
     "data",
     "data_root",
+    "default_of",
     "defaulted",
     "device",
     "floats",
@@ -143,14 +144,14 @@ class _OwnDefault(click.Option):
 def defaulted(function: str, *names: str, **more: Any) -> _Decorator:
     """Return an option whose default is that of the argument of a function, such as ``runtime.fit_cascade``."""
     argument = names[-1].lstrip("-").replace("-", "_")
-    default = partial(_default, function, argument)
+    default = partial(default_of, function, argument)
     return click.option(*names, cls=_OwnDefault, default=default, show_default=True, **more)
 
 
-def _default(function: str, argument: str) -> Any:
+def default_of(function: str, argument: str) -> Any:
     """Return the default of an argument out of the function's source: an import would load torch for ``--help``.
 
-    >>> _default("evaluation.predict", "batch_size")
+    >>> default_of("evaluation.predict", "batch_size")
     64
     """
     home, _, name = function.rpartition(".")
